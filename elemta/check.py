@@ -1,0 +1,148 @@
+"""Checks: the contract of everything that sees.
+
+A check is one class in one file in a `checks/` folder (or behind the entry point `elemta.checks`).  It
+takes facts, asks its tools, returns one `Finding`, and never decides, logs, counts, times or catches
+`Exception`: the engine does that for all of them in one place.
+
+    class Iprev(Check[Client]):
+        "Does the client's address have a name that leads back to it?"   # first line = what it answers
+        name = "iprev"
+        fields = {"name": Field(str, "the name that was confirmed")}
+
+        async def run(self, facts: Client, seen: Seen) -> Finding: ...
+
+The argument's type (`Client`, `Envelope`, `Message`) says how early the check can run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from enum import IntEnum
+from ipaddress import IPv4Address
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict
+
+from elemta.config.types import Duration
+from elemta.dns import Resolver
+from elemta.facts import Client, Envelope, Message
+from elemta.findings import Finding, Result, Value
+from elemta.store import Store
+
+FactsT = TypeVar("FactsT", Client, Envelope, Message)
+Seen = Mapping[str, Finding]
+Trouble = Literal["accept", "defer", "reject", "quarantine"]
+
+
+class Stage(IntEnum):
+    """How early something is known."""
+
+    CLIENT = 0  # at HELO
+    ENVELOPE = 1  # at MAIL and RCPT
+    MESSAGE = 2  # at the end of the message
+
+
+STAGE_OF: Mapping[type, Stage] = {Client: Stage.CLIENT, Envelope: Stage.ENVELOPE, Message: Stage.MESSAGE}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A fact that a check gives.
+
+    Attributes:
+        type: str, int, float, bool, IPv4Address (any IP address), or tuple (several texts).
+        doc: one line for `elemta config facts`.
+        unit: "s", "octets"; "" for none.
+    """
+
+    type: type[str | int | float | bool | IPv4Address | tuple[str, ...]]
+    doc: str
+    unit: str = ""
+
+
+class Options(BaseModel):
+    """What every check can be told; a check adds its own by subclassing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    classes: Annotated[tuple[str, ...] | None, "run for these classes of mail only; default: all"] = None
+    timeout: Annotated[Duration | None, "give up after this time; default: what is left of the mail's budget"] = None
+    trouble: Annotated[
+        Trouble | dict[str, Trouble] | None,
+        "what it means when the check cannot answer: accept, defer, reject or quarantine, or one of them by class",
+    ] = None
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a check may use of the world.
+
+    Attributes:
+        host: our own name, the authserv-id.
+        resolver: asks DNS, within the mail's budget.
+        store: state that outlives the mail, shared by all workers.
+        clock: seconds since 1970.
+        threads: where blocking calls go: `await tools.in_thread(function, ...)`.
+    """
+
+    host: str
+    resolver: Resolver
+    store: Store
+    clock: Callable[[], float]
+    threads: Executor | None = field(default=None, repr=False)
+
+    def in_thread(self, function: Callable[..., Any], *args: Any) -> Awaitable[Any]:  # noqa: ANN401
+        """Run a blocking call in the bounded pool of threads."""
+        return asyncio.get_running_loop().run_in_executor(self.threads, function, *args)
+
+
+class Check(ABC, Generic[FactsT]):
+    """One thing that sees. The class docstring's first line is the question it answers.
+
+    Attributes:
+        name: as written in the YAML under `checks:` and in rules.
+        after: checks whose findings `run` wants in `seen`; they run first where they are enabled.
+        fields: the facts `name.FIELD` that rules may use.
+        results: the result words it can give, for the documentation and for errors that teach.
+        trouble: what "could not answer" means where the YAML does not say.
+        needs_body: False when a message check looks at the header only.
+    """
+
+    name: ClassVar[str]
+    after: ClassVar[tuple[str, ...]] = ()
+    fields: ClassVar[Mapping[str, Field]] = {}
+    results: ClassVar[tuple[Result, ...]] = tuple(Result)
+    trouble: ClassVar[Trouble] = "defer"
+    needs_body: ClassVar[bool] = True
+    Options: ClassVar[type[Options]] = Options
+
+    def __init__(self, options: Any, tools: Tools) -> None:  # noqa: ANN401 - each check names its own Options
+        self.options = options
+        self.tools = tools
+
+    async def open(self) -> None:  # noqa: B027 - most checks need nothing
+        """Prepare in the worker, before the first mail: load files, connect."""
+
+    async def close(self) -> None:  # noqa: B027 - most checks need nothing
+        """Give back what `open` took."""
+
+    @abstractmethod
+    async def run(self, facts: FactsT, seen: Seen) -> Finding:
+        """Look at `facts` and say what was seen; raise when it could not be seen (that is trouble)."""
+
+    @classmethod
+    def stage(cls) -> Stage:
+        """How early the check can run: from the type argument of `Check[...]`."""
+        for base in cls.__mro__:
+            for parent in getattr(base, "__orig_bases__", ()):
+                if get_origin(parent) is Check and get_args(parent)[0] in STAGE_OF:
+                    return STAGE_OF[get_args(parent)[0]]
+        raise TypeError(f"{cls.__name__} must say what it looks at: Check[Client], Check[Envelope] or Check[Message]")
+
+    def finding(self, result: Result, reason: str = "", **fields: Value) -> Finding:
+        """A finding in this check's name."""
+        return Finding(self.name, result, reason, fields)

@@ -1,0 +1,173 @@
+"""Settings: what may stand in the configuration file, with every default.
+
+The field comments are the documentation: the configuration reference and the JSON Schema are made from
+them.  Checks bring their own options (`elemta.check.Options`), rules their own conditions; here they are
+only carried, with their place in the file.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from elemta.config.types import Duration, Listen
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]{0,62}\.?)+$", max_length=253)]
+
+
+class Section(BaseModel):
+    """A mapping of the file: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, arbitrary_types_allowed=True)
+
+
+class Dns(Section):
+    """How to ask the name system."""
+
+    servers: tuple[str, ...] = Field((), description="ADDRESS:PORT of each resolver; default: those of /etc/resolv.conf")
+    timeout: Duration = Field(2.0, description="one query")
+    budget: Duration = Field(8.0, description="all queries of one mail")
+    cache: int = Field(20000, ge=0, le=10_000_000, description="answers kept per worker; 0 = none (for conformance runs)")
+
+
+class Journal(Section):
+    """Where every decision is kept."""
+
+    path: str = Field("/var/lib/elemta/journal.db", description="the SQLite file")
+    keep: Duration = Field(30 * 86400.0, description="older decisions are thrown away")
+
+
+class Milter(Section):
+    """The milter daemon, elemta-milter."""
+
+    listen: Listen = Field(Listen(path="/var/spool/postfix/elemta/milter.sock"), description="where Postfix finds it")
+    workers: int = Field(2, ge=1, le=64, description="processes; one a processor core is a good number")
+    budget: Duration = Field(25.0, description="one mail; keep it below Postfix's milter_content_timeout")
+    group: str = Field("postfix", description="the group that may use a unix socket (mode 0660)")
+    trusted: tuple[str, ...] = Field((), description="sets or networks whose Authentication-Results in our name are kept")
+
+
+class Policyd(Section):
+    """The policy daemon, elemta-policyd."""
+
+    listen: Listen = Field(Listen(path="/var/spool/postfix/elemta/policyd.sock"), description="where Postfix finds it")
+    workers: int = Field(2, ge=1, le=64, description="processes")
+    budget: Duration = Field(10.0, description="one request; keep it below Postfix's smtpd_policy_service_timeout")
+    group: str = Field("postfix", description="the group that may use a unix socket (mode 0660)")
+    idle: Duration = Field(1000.0, description="a connection that says nothing for this time is closed")
+    connections: int = Field(1000, ge=1, le=100_000, description="open connections of one worker; more are closed")
+
+
+class Metrics(Section):
+    """Prometheus metrics and health."""
+
+    listen: Listen = Field(Listen(host="127.0.0.1", port=8890), description="/metrics, /healthz and /readyz over HTTP")
+    directory: str = Field("", description="where workers share their counters; default: beside the journal")
+
+
+class Log(Section):
+    """The log on standard error."""
+
+    format: Literal["text", "json"] = Field("text", description="key=value lines, or one JSON object a line")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is written")
+
+
+class FileSet(Section):
+    """A set kept in a file: one entry a line, # comments; read again when it changes."""
+
+    file: str = Field(description="path, relative to the file that names it")
+
+
+class DynamicSet(Section):
+    """A set kept in the state store, filled by rules and `elemta sets add`."""
+
+    dynamic: Literal[True] = Field(description="always true")
+
+
+class AddToSet(Section):
+    """An entry for a dynamic set."""
+
+    set: Name = Field(description="the dynamic set")
+    value: str = Field(description="the entry; {facts} are filled in")
+    ttl: Duration = Field(0.0, description="how long it stays; 0 = until removed")
+
+
+Words = str | tuple[str, ...]
+
+
+class RuleModel(Section):
+    """One rule, read from top to bottom; the first final match wins."""
+
+    id: Name = Field(description="the rule's name in log, journal, metrics and replies")
+    class_: Words | None = Field(None, alias="class", description="only for these classes; default: all")
+    when: dict[str, Any] = Field(default_factory=dict, description="conditions; all must hold")
+    unless: dict[str, Any] = Field(default_factory=dict, description="conditions; if all hold, the rule does not match")
+    then: Literal["accept", "defer", "reject", "discard", "quarantine"] | None = Field(
+        None, description="the verdict; without it the rule is not final and the rules below are still read"
+    )
+    reply: str | None = Field(None, description='the SMTP reply, "550 5.7.1 text"; {facts} and {id} are filled in')
+    mode: Literal["enforce", "shadow", "off"] = Field("enforce", description="shadow: judged and recorded, without effect")
+    percent: float = Field(100, gt=0, le=100, description="of messages, chosen stably by message")
+    label: Words = Field((), description="words kept with the decision in journal, log and metrics")
+    add_header: dict[str, str] = Field(default_factory=dict, description="header fields to add")
+    set_header: dict[str, str] = Field(default_factory=dict, description="header fields to replace, or add where absent")
+    remove_header: Words = Field((), description="header fields to remove")
+    add_recipient: Words = Field((), description="envelope recipients to add")
+    remove_recipient: Words = Field((), description="envelope recipients to remove")
+    change_sender: str | None = Field(None, description="the new envelope sender")
+    replace_body: str | None = Field(None, description="the new body, text/plain")
+    add_to_set: AddToSet | None = Field(None, description="put an entry into a dynamic set")
+
+
+class Rules(Section):
+    """The policy itself."""
+
+    recipient: tuple[RuleModel, ...] = Field((), description="judged by elemta-policyd at each RCPT TO")
+    message: tuple[RuleModel, ...] = Field((), description="judged by elemta-milter when the message is complete")
+
+
+class Expectation(Section):
+    """What a test expects."""
+
+    then: Literal["accept", "defer", "reject", "discard", "quarantine"] | None = Field(None, description="the verdict")
+    rule: str | None = Field(None, description="the id of the deciding rule")
+
+
+class TestModel(Section):
+    """A test inside the configuration, run by `elemta config check`."""
+
+    name: str = Field(description="what it proves")
+    given: dict[str, Any] = Field(default_factory=dict, description="facts; those not given are neutral")
+    expect: Expectation = Field(description="the verdict, the rule, or both")
+    stage: Literal["recipient", "message"] | None = Field(
+        None, description="which rules to read; default: those that hold the expected rule, else message"
+    )
+
+
+DEFAULT_CLASSES: dict[str, dict[str, Any]] = {"submission": {"login": {"exists": True}}, "inbound": {}}
+
+
+class Settings(Section):
+    """The whole file."""
+
+    host: HostName = Field(description="our name: authserv-id of Authentication-Results, name in replies and reports")
+    dns: Dns = Field(default_factory=Dns, description="how to ask the name system")
+    state: str = Field("sqlite:///var/lib/elemta/state.db", description="the state store")
+    journal: Journal = Field(default_factory=Journal, description="where every decision is kept")
+    milter: Milter = Field(default_factory=Milter, description="the milter daemon")
+    policyd: Policyd = Field(default_factory=Policyd, description="the policy daemon")
+    metrics: Metrics = Field(default_factory=Metrics, description="metrics and health over HTTP")
+    log: Log = Field(default_factory=Log, description="the log on standard error")
+    user: str = Field("elemta", description="the user to become when started as root")
+    spool: str = Field("/var/lib/elemta/spool", description="where bodies over 1 MiB wait while they are judged")
+    sets: dict[Name, tuple[str, ...] | FileSet | DynamicSet] = Field(default_factory=dict, description="named sets")
+    classes: dict[Name, dict[str, Any]] = Field(
+        default_factory=lambda: dict(DEFAULT_CLASSES), description="the first whose conditions hold names the mail's class"
+    )
+    checks: dict[Name, dict[str, Any] | None] = Field(default_factory=dict, description="a check runs if named here")
+    rules: Rules = Field(default_factory=Rules, description="the policy itself")
+    tests: tuple[TestModel, ...] = Field((), description="run by `elemta config check`")
+
+

@@ -1,0 +1,73 @@
+"""Decisions: what was seen, judged and why, as one value that observers keep and print but cannot change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from secrets import token_bytes
+from typing import Literal, Protocol
+
+from elemta.facts import Envelope, Message
+from elemta.findings import Finding, Value
+from elemta.verdict import Verdict
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: no I, L, O, U to misread over the telephone
+
+StageName = Literal["recipient", "message"]
+MATCHED = -1
+"""In `Decision.trace`: the rule matched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One judgement of one mail (or of one recipient of it, in the policy service).
+
+    Attributes:
+        id: the reference id: in the SMTP reply, the log and the journal.
+        at: seconds since 1970.
+        stage: which rules were read.
+        klass: the class of the mail.
+        facts: the mail; `envelope` is its envelope at either stage.
+        values: the facts that rules asked for, by name, as they were judged.
+        findings: of every check that is enabled for this stage.
+        verdict: what shall happen.
+        trace: one number for each rule read, in order: MATCHED, or the index of the first condition that
+            did not hold (`Ruleset.conditions` gives its text).
+        shadow: ids of the shadow rules that matched, in order.
+        timings: seconds by check.
+        seconds: from the start of the judgement to its end, waiting for the mail not counted.
+        policy: the fingerprint of the policy that judged.
+    """
+
+    id: str
+    at: float
+    stage: StageName
+    klass: str
+    facts: Envelope | Message
+    values: Mapping[str, Value]
+    findings: Sequence[Finding]
+    verdict: Verdict
+    trace: Sequence[int] = ()
+    shadow: tuple[str, ...] = ()
+    timings: Mapping[str, float] | None = None
+    seconds: float = 0.0
+    policy: str = ""
+
+    @property
+    def envelope(self) -> Envelope:
+        """The mail's envelope."""
+        return self.facts.envelope if isinstance(self.facts, Message) else self.facts
+
+
+class Observer(Protocol):
+    """Is told of each decision; has no way to change it. Must not block: it is called on the worker's loop."""
+
+    def decided(self, decision: Decision) -> None:
+        """Take note."""
+        ...
+
+
+def new_id() -> str:
+    """A reference id: ten characters, 50 random bits, easy to read out."""
+    number = int.from_bytes(token_bytes(7)) & ((1 << 50) - 1)
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(45, -1, -5))

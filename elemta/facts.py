@@ -1,0 +1,150 @@
+"""Facts: what does a mail look like at this step of SMTP, as it came?
+
+Client ⊂ Envelope ⊂ Message: each holds the one before, and nobody can change one.  A check's argument
+type says how early the check can run.  They hold wire identities: no rewriting, no judgement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Protocol
+
+from elemta.addresses import Authors, authors, split
+
+
+@dataclass(frozen=True)
+class Client:
+    """Who is connected.
+
+    Attributes:
+        address: the client's IP address; None when it is not one (a local submission, a unix socket).
+        name: the host name that Postfix verified (forward and back); "" when unknown.
+        reverse_name: the PTR name, verified or not; "" when unknown.
+        port: the client's TCP port, 0 when unknown.
+        helo: the name given in HELO or EHLO; "" when none.
+        login: the SASL login name; "" when not authenticated.
+        login_method: the SASL mechanism, "PLAIN".
+        tls: the TLS protocol, "TLSv1.3"; "" for plain text.
+        cipher: the TLS cipher's name.
+        cipher_bits: its key size in bits.
+        certificate: the verified client certificate's subject; "" for none.
+        daemon: Postfix's name of itself towards this client, or the milter macro {daemon_name}.
+    """
+
+    address: IPv4Address | IPv6Address | None = None
+    name: str = ""
+    reverse_name: str = ""
+    port: int = 0
+    helo: str = ""
+    login: str = ""
+    login_method: str = ""
+    tls: str = ""
+    cipher: str = ""
+    cipher_bits: int = 0
+    certificate: str = ""
+    daemon: str = ""
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """Who sends what to whom, before any content.
+
+    Attributes:
+        client: see `Client`.
+        sender: MAIL FROM without angle brackets; "" is the null sender.
+        recipients: RCPT TO addresses known so far: the one asked about (policy service), or all that
+            Postfix accepted (milter).
+        recipient_count: recipients of the message as far as Postfix told; 0 when it did not.
+        size: the size announced or seen, octets; 0 when unknown.
+        smtputf8: MAIL FROM asked for SMTPUTF8 (RFC 6531).
+        queue_id: Postfix's queue id; "" before there is one.
+        instance: the policy protocol's message instance: the same for all requests about one message.
+    """
+
+    client: Client = field(default_factory=Client)
+    sender: str = ""
+    recipients: tuple[str, ...] = ()
+    recipient_count: int = 0
+    size: int = 0
+    smtputf8: bool = False
+    queue_id: str = ""
+    instance: str = ""
+
+    @cached_property
+    def sender_parts(self) -> tuple[str, str]:
+        """Local part and domain of the sender."""
+        return split(self.sender)
+
+
+class Body(Protocol):
+    """A message body, in memory or spooled to a file."""
+
+    size: int
+
+    def chunks(self) -> Iterator[bytes]:
+        """The octets, in pieces of at most 1 MiB, from the beginning at each call."""
+        ...
+
+
+@dataclass(frozen=True)
+class BytesBody:
+    """A body held in memory."""
+
+    data: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """Octets."""
+        return len(self.data)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The octets, in one piece."""
+        yield self.data
+
+
+@dataclass(frozen=True)
+class Message:
+    """A whole mail.
+
+    Attributes:
+        envelope: see `Envelope`; its recipients are those Postfix accepted.
+        headers: (name, value) of every field in order, raw octets; a value holds its leading space and
+            its folding ("\\r\\n" inside), not the final line end.
+        body: the octets after the empty line, CRLF line ends as they came.
+        truncated: a bound of the milter was passed ("4,000 header fields"): what was seen is not all.
+    """
+
+    envelope: Envelope = field(default_factory=Envelope)
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    body: Body = field(default_factory=BytesBody)
+    truncated: str = ""
+
+    def header(self, name: str) -> tuple[bytes, ...]:
+        """The raw values of all fields called `name` (ASCII, any case), in order."""
+        wanted = name.lower().encode()
+        return tuple(value for found, value in self.headers if found.lower() == wanted)
+
+    @cached_property
+    def authors(self) -> Authors:
+        """The mailboxes of every From field (RFC 5322 section 3.6.2), read conservatively."""
+        return authors(self.header("from"))
+
+
+def parse_ip(text: str) -> IPv4Address | IPv6Address | None:
+    """The address that `text` spells ("192.0.2.1", "IPv6:2001:db8::1", "[::1]"), or None.
+
+    An IPv4-mapped IPv6 address is the IPv4 address (RFC 7208 section 5).
+    """
+    text = text.strip("[]")
+    if text[:5].lower() == "ipv6:":
+        text = text[5:]
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address

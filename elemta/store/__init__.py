@@ -1,0 +1,84 @@
+"""State: what must outlive a mail, shared by all workers of both daemons?
+
+The `Store` port speaks in the field's own operations, each atomic, so that a backend can do one in one
+statement (SQLite) or one script (Redis).  `sqlite.py` is the default and needs no set-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class StoreError(Exception):
+    """The store could not answer: locked for too long, full disk, refused connection. A check lets it rise."""
+
+
+@dataclass(frozen=True, slots=True)
+class GreyTerms:
+    """The terms of greylisting, in seconds.
+
+    Attributes:
+        delay: a first retry before this age of the triplet is too early.
+        window: a triplet not retried within this age is forgotten and starts anew.
+        keep: a triplet that passed is remembered this long after its last mail.
+        proven: this many different triplets passed by a client network make it proven: no more waiting;
+            0 switches that off.
+    """
+
+    delay: float
+    window: float
+    keep: float
+    proven: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Grey:
+    """The state of one triplet after this attempt was counted.
+
+    Attributes:
+        passed: the mail may pass.
+        known: the triplet had passed before.
+        proven: it passes since its client network is proven, not for its own age.
+        wait: seconds until a retry passes; 0 when passed.
+        attempts: attempts seen of this triplet, this one included.
+    """
+
+    passed: bool
+    known: bool = False
+    proven: bool = False
+    wait: float = 0.0
+    attempts: int = 1
+
+
+class Store(Protocol):
+    """The port. `now` and `until` are seconds since 1970. Every method may raise StoreError."""
+
+    async def greylist(self, triplet: str, network: str, now: float, terms: GreyTerms) -> Grey:
+        """Count an attempt of `triplet` from `network`; concurrent attempts are counted once each, atomically."""
+        ...
+
+    async def add_to_set(self, name: str, entry: str, until: float) -> None:
+        """Put `entry` into the dynamic set `name`; `until` 0 = for ever; an entry already there gets the later end."""
+        ...
+
+    async def remove_from_set(self, name: str, entry: str) -> bool:
+        """Take `entry` out; False when it was not there."""
+        ...
+
+    async def set_entries(self, name: str, now: float) -> Mapping[str, float]:
+        """The entries that have not expired, each with its end (0 = none)."""
+        ...
+
+    async def sets_version(self) -> int:
+        """A number that changes whenever any dynamic set was changed by anyone; cheap enough to ask every second."""
+        ...
+
+    async def expire(self, now: float) -> int:
+        """Throw away what has expired; the number of rows thrown away."""
+        ...
+
+    async def close(self) -> None:
+        """Give everything back."""
+        ...

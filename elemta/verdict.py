@@ -1,0 +1,69 @@
+"""Verdicts: what shall happen to this mail, which rule said so, and what does the client hear?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Disposition(StrEnum):
+    """What happens to the mail; in the order of their strength, weakest first."""
+
+    ACCEPT = "accept"
+    QUARANTINE = "quarantine"  # accepted into Postfix's hold queue
+    DISCARD = "discard"  # accepted and thrown away
+    DEFER = "defer"  # 4xx: come again
+    REJECT = "reject"  # 5xx
+
+
+class ActionKind(StrEnum):
+    """What a rule may ask for besides the disposition; each is also the key in the YAML."""
+
+    ADD_HEADER = "add_header"
+    SET_HEADER = "set_header"
+    REMOVE_HEADER = "remove_header"
+    ADD_RECIPIENT = "add_recipient"
+    REMOVE_RECIPIENT = "remove_recipient"
+    CHANGE_SENDER = "change_sender"
+    REPLACE_BODY = "replace_body"
+    LABEL = "label"
+    ADD_TO_SET = "add_to_set"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing asked for, templates already filled in.
+
+    Attributes:
+        kind: see `ActionKind`.
+        name: the header's name, the set's name; "" where the kind has none.
+        value: the header's value, the address, the label, the set's entry, the body.
+        seconds: the time to live of a set's entry; 0 for ever.
+        rule: the id of the rule that asked.
+    """
+
+    kind: ActionKind
+    name: str = ""
+    value: str = ""
+    seconds: float = 0.0
+    rule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The judgement.
+
+    Attributes:
+        disposition: see `Disposition`.
+        rule: the id of the deciding rule; "" when none matched; "trouble:CHECK" when a check that could
+            not answer decided.
+        reply: the SMTP reply "550 5.7.1 text" of a defer or reject, one line, filled in; else "".
+        findings: the names of the checks whose facts the deciding rule asked for.
+        actions: what non-final rules and the final one asked for, in order.
+    """
+
+    disposition: Disposition = Disposition.ACCEPT
+    rule: str = ""
+    reply: str = ""
+    findings: tuple[str, ...] = ()
+    actions: tuple[Action, ...] = ()
