@@ -1,0 +1,280 @@
+"""From: who says that he wrote this message, and could two mail programs disagree on it?
+
+Takes the raw values of all From fields of a message; gives the authors.  Never raises on what a sender wrote and
+never guesses: a field that two mail programs could read differently comes back with `trouble` and with every
+domain that any of them could find, so that nobody takes the wrong one for proof.  Linear in the size, bounded.
+
+RFC 5322 sections 3.4 and 4.4 (also the obsolete forms), RFC 6854 (groups), RFC 6532 (UTF-8), RFC 2047 (encoded
+words, for display only).
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import a2b_base64, a2b_qp
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from elemta.domains import a_label
+
+MAX_OCTETS = 65_536  # of all From fields of a message together
+MAX_MAILBOXES = 1_000
+MAX_TOKENS = 16_000  # a mailbox with a quoted name takes about twelve
+MAX_DISPLAY = 998  # characters of a display name kept
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """One author.
+
+    Attributes:
+        display: display name or comment for people, encoded words decoded; may be "".
+        local: local part as written, quotes included.
+        domain: A-labels; "[192.0.2.1]" for an address literal; as written where it is no domain; "" if absent.
+    """
+
+    display: str
+    local: str
+    domain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Authors:
+    """Who says that he wrote the message.
+
+    Attributes:
+        mailboxes: all of them, of all From fields, in order.
+        fields: how many From fields the message has.
+        trouble: for people, why mail programs could disagree on the author; "" when they cannot.
+        domains: each domain that some reading finds, once, in order: A-labels (or "[192.0.2.1]").
+    """
+
+    mailboxes: tuple[Mailbox, ...]
+    fields: int
+    trouble: str
+    domains: tuple[str, ...]
+
+
+def authors(values: Sequence[bytes]) -> Authors:
+    """Read the authors from the raw values of all From fields of a message."""
+    from_fields = [_FromField(value) for value in _within(values, MAX_OCTETS)]
+    mailboxes = [mailbox for field in from_fields for mailbox in field.mailboxes]
+    domains = dict.fromkeys(domain for field in from_fields for domain in field.domains)
+    trouble = next((field.trouble for field in from_fields if field.trouble), "")
+    if len(values) != 1:  # RFC 5322 section 3.6: exactly one
+        trouble = f"{len(values)} From fields" if values else "no From field"
+    elif sum(map(len, values)) > MAX_OCTETS:
+        trouble = f"From field longer than {MAX_OCTETS} octets"
+    elif len(mailboxes) > MAX_MAILBOXES:
+        trouble = f"more than {MAX_MAILBOXES} authors"
+    return Authors(tuple(mailboxes[:MAX_MAILBOXES]), len(values), trouble, tuple(domains)[:MAX_MAILBOXES])
+
+
+def _within(values: Sequence[bytes], octets: int) -> Iterator[bytes]:
+    for value in values:
+        if octets <= 0:
+            return
+        yield value[:octets]
+        octets -= len(value) + 1
+
+
+# Controls, bare CR or LF: mail programs cut or skip there.  Folding (RFC 5322 section 2.2.3) is the only exception.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|\n(?![ \t])")
+_BLANK_LINE = re.compile(r"\n[ \t]+\r?\n")  # RFC 5322 section 4.2: obsolete folding; some take it for the end
+_TOKEN = re.compile(
+    r"""(?P<space>[ \t\r\n]++)
+      | (?P<text>[^ \t\r\n"()<>@,;:.\[\]\\]++)
+      | (?P<quoted>"(?:[^"\\]|\\.)*+")
+      | (?P<literal>\[[^\[\]\\<>@]*+\])
+      | (?P<special>[<>@,;:.()\[\]\\"])
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_PARENTHESIS = re.compile(r"\\.|[()]", re.DOTALL)
+_AT_DOMAIN = re.compile(r"@[ \t\r\n]*+(?:\[([^\[\]]*+)\]|([^\x00-,/:-@\[-^`{-\x7f]*+))")
+_ENCODED_WORD = re.compile(r"=\?([^?\s]+)\?([bBqQ])\?([^?\s]*)\?=")
+
+Token = tuple[str, str]  # kind (space, text, quoted, literal, comment, or the special itself), text as written
+
+
+class _FromField:
+    """One From field being read: `odd` is bearable while all readings find one domain; `trouble` never is."""
+
+    def __init__(self, value: bytes) -> None:
+        self.raw = value.decode("utf-8", "surrogateescape")
+        self.mailboxes: list[Mailbox] = []
+        self.trouble = "control character or bare line end in From" if _CONTROL.search(self.raw) else ""
+        self.odd = "blank folded line in From" if _BLANK_LINE.search(self.raw) else ""
+        self.wordless = ""  # an address without a domain
+        for entry in self._entries(self._tokens()):
+            if len(self.mailboxes) <= MAX_MAILBOXES:
+                self._read(entry)
+        self.domains = dict.fromkeys(mailbox.domain for mailbox in self.mailboxes if mailbox.domain)
+        self._weigh()
+
+    def _tokens(self) -> Iterator[Token]:
+        raw, place, count = self.raw, 0, 0
+        while place < len(raw) and (match := _TOKEN.match(raw, place)):
+            kind, text, place = str(match.lastgroup), match[0], match.end()
+            if text == "(":
+                place = self._end_of_comment(place)
+                kind, text = "comment", raw[match.end() : place - 1]
+                if "<" in text and "@" in text:
+                    self.odd = self.odd or "address inside a comment in From"
+            elif text in {'"', "[", "\\"}:
+                self.trouble = self.trouble or f"From has a stray {text}"
+            elif text in {")", "]"}:
+                self.odd = self.odd or f"From has a stray {text}"
+            count += 1
+            if count > MAX_TOKENS:
+                self.trouble = self.trouble or "From has too many parts"
+                return
+            yield (text if kind == "special" else kind), text
+
+    def _end_of_comment(self, place: int) -> int:
+        depth = 1
+        for match in _PARENTHESIS.finditer(self.raw, place):
+            depth += {"(": 1, ")": -1}.get(match[0], 0)
+            if not depth:
+                return match.end()
+        self.trouble = self.trouble or "From has a comment without an end"
+        return len(self.raw) + 1
+
+    def _entries(self, tokens: Iterator[Token]) -> Iterator[list[Token]]:
+        """Cut at commas outside angle brackets; group names (RFC 5322 section 3.4) go."""
+        entry: list[Token] = []
+        angle = group = False
+        for token in tokens:
+            kind = token[0]
+            if kind == "<" and angle:
+                self.trouble = self.trouble or "From has < inside <>"
+            angle = kind == "<" or (angle and kind != ">")
+            if angle or kind not in {",", ";", ":"}:
+                entry.append(token)
+                continue
+            if kind == ":":
+                if group or any(other == "@" for other, _ in entry):
+                    self.odd = self.odd or "From has a misplaced colon"
+                group = True
+            else:
+                yield entry
+            if kind == ";":
+                if not group:
+                    self.odd = self.odd or "From has a semicolon outside a group"
+                group = False
+            entry = []
+        if angle:
+            self.trouble = self.trouble or "From has < without >"
+        if group:
+            self.odd = self.odd or "From has a group without an end"
+        yield entry
+
+    def _read(self, entry: list[Token]) -> None:
+        """Read one mailbox: name-addr or addr-spec."""
+        kinds = [kind for kind, _ in entry]
+        if not any(kind not in {"space", "comment"} for kind in kinds):
+            return  # RFC 5322 section 4.4: obsolete lists have empty members
+        comments = [text for kind, text in entry if kind == "comment"]
+        if "<" in kinds:
+            start = kinds.index("<")
+            stop = kinds.index(">", start) if ">" in kinds[start:] else len(kinds)
+            phrase, address, rest = entry[:start], entry[start + 1 : stop], entry[stop + 1 :]
+            if ">" in kinds[:start] or any(kind not in {"space", "comment"} for kind, _ in rest):
+                self.odd = self.odd or "From has text after an address"
+            if any(kind in {"@", "literal"} for kind, _ in phrase):
+                self.odd = self.odd or "From has an address before <"
+        else:
+            phrase, address = [], entry
+            if ">" in kinds:
+                self.trouble = self.trouble or "From has > without <"
+        local, domain = self._address(address)
+        if not domain:
+            self.wordless = self.wordless or "From has an address without a domain"
+        if domain or "<" in kinds:
+            self.mailboxes.append(Mailbox(_display(phrase, comments), local, domain))
+
+    def _address(self, tokens: list[Token]) -> tuple[str, str]:
+        tokens = self._without_route(_trimmed(tokens))
+        ats = [place for place, (kind, _) in enumerate(tokens) if kind == "@"]
+        if not ats:
+            return "".join(text for kind, text in tokens if kind != "comment"), ""
+        if len(ats) > 1:
+            self.trouble = self.trouble or "From has two @ in an address"
+        before, after = _trimmed(tokens[: ats[-1]]), _trimmed(tokens[ats[-1] + 1 :])
+        if any(kind in {"space", "comment"} for kind, _ in before):
+            self.odd = self.odd or "From has spaces or comments inside an address"
+        if not _dotted(after, {"text", "literal"}):
+            self.trouble = self.trouble or "From has a malformed domain"
+        local = "".join(text for kind, text in before if kind != "comment")
+        domain = "".join(text for kind, text in after if kind in {"text", "literal", "."})
+        if not local or "=?" in local or "=?" in domain:
+            self.trouble = self.trouble or "From has a malformed local part"
+        if '"' in local and not _dotted(before, {"text", "quoted"}):
+            self.trouble = self.trouble or "From has a malformed local part"
+        return local, a_label(domain) or domain
+
+    def _without_route(self, tokens: list[Token]) -> list[Token]:
+        """RFC 5322 section 4.4: "<@a,@b:user@domain>" means user@domain, but not every program knows it."""
+        for place, (kind, _) in enumerate(tokens):
+            if kind == ":":
+                self.trouble = self.trouble or "From has a source route"
+                return _trimmed(tokens[place + 1 :])
+        return tokens
+
+    def _weigh(self) -> None:
+        """Decide whether the oddities can mislead: they can when the text names another domain anywhere."""
+        if self.trouble or self.odd:
+            for literal, name in _AT_DOMAIN.findall(self.raw):
+                domain = f"[{literal}]" if literal else a_label(name.rstrip(".")) or ""
+                if domain and ("." in domain or literal):
+                    self.domains[domain] = None
+        if self.odd and len(self.domains) != 1:
+            self.trouble = self.trouble or self.odd
+        if self.wordless and not self.domains:
+            self.trouble = self.trouble or self.wordless
+        for domain in self.domains:
+            if not domain.startswith("[") and a_label(domain) is None:
+                self.trouble = self.trouble or "From has a domain that is none"
+        if not self.raw.strip():
+            self.trouble = self.trouble or "From is empty"
+
+
+def _trimmed(tokens: list[Token]) -> list[Token]:
+    start, stop = 0, len(tokens)
+    while start < stop and tokens[start][0] in {"space", "comment"}:
+        start += 1
+    while stop > start and tokens[stop - 1][0] in {"space", "comment"}:
+        stop -= 1
+    return tokens[start:stop]
+
+
+def _dotted(tokens: list[Token], words: set[str]) -> bool:
+    """Tell whether the tokens are words joined by dots, with nothing between them."""
+    if tokens and tokens[-1][0] == ".":  # the root's dot
+        tokens = tokens[:-1]
+    return len(tokens) % 2 == 1 and all(
+        kind in words if place % 2 == 0 else kind == "." for place, (kind, _) in enumerate(tokens)
+    )
+
+
+def _display(phrase: list[Token], comments: list[str]) -> str:
+    text = "".join(
+        re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL) if kind == "quoted" else text
+        for kind, text in phrase
+        if kind != "comment"
+    )
+    if not text.strip() and comments:
+        text = comments[-1]
+    text = _ENCODED_WORD.sub(_decoded, re.sub(r"(\?=)\s+(?==\?)", r"\1", text[:MAX_DISPLAY]))
+    text = re.sub("[\ud800-\udfff]", "\ufffd", text)  # octets that are no UTF-8
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def _decoded(match: re.Match[str]) -> str:
+    charset, encoding, text = match.groups()
+    try:
+        octets = text.encode("ascii")
+        data = a2b_base64(octets) if encoding in "bB" else a2b_qp(octets, header=True)
+        return data.decode(charset.partition("*")[0], "replace")  # RFC 2231 section 5: "charset*language"
+    except (LookupError, ValueError):
+        return match[0]
