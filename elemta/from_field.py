@@ -11,11 +11,11 @@ words, for display only).
 from __future__ import annotations
 
 import re
-from binascii import a2b_base64, a2b_qp
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from elemta.domains import a_label
+from elemta.encoded_words import decode_words
 
 MAX_OCTETS = 65_536  # of all From fields of a message together
 MAX_MAILBOXES = 1_000
@@ -91,8 +91,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _PARENTHESIS = re.compile(r"\\.|[()]", re.DOTALL)
-_AT_DOMAIN = re.compile(r"@[ \t\r\n]*+(?:\[([^\[\]]*+)\]|([^\x00-,/:-@\[-^`{-\x7f]*+))")
-_ENCODED_WORD = re.compile(r"=\?([^?\s]+)\?([bBqQ])\?([^?\s]*)\?=")
+_AT_DOMAIN = re.compile(r"(\w(?=@\w))?@[ \t\r\n]*+(?:\[([^\[\]]*+)\]|([^\x00-,/:-@\[-^`{-\x7f]*+))")
 
 Token = tuple[str, str]  # kind (space, text, quoted, literal, comment, or the special itself), text as written
 
@@ -224,9 +223,9 @@ class _FromField:
     def _weigh(self) -> None:
         """Decide whether the oddities can mislead: they can when the text names another domain anywhere."""
         if self.trouble or self.odd:
-            for literal, name in _AT_DOMAIN.findall(self.raw):
+            for attached, literal, name in _AT_DOMAIN.findall(self.raw):
                 domain = f"[{literal}]" if literal else a_label(name.rstrip(".")) or ""
-                if domain and ("." in domain or literal):
+                if domain and (attached or literal or "." in domain):  # "Bob @ Work" is no address
                     self.domains[domain] = None
         if self.odd and len(self.domains) != 1:
             self.trouble = self.trouble or self.odd
@@ -265,16 +264,5 @@ def _display(phrase: list[Token], comments: list[str]) -> str:
     )
     if not text.strip() and comments:
         text = comments[-1]
-    text = _ENCODED_WORD.sub(_decoded, re.sub(r"(\?=)\s+(?==\?)", r"\1", text[:MAX_DISPLAY]))
-    text = re.sub("[\ud800-\udfff]", "\ufffd", text)  # octets that are no UTF-8
+    text = re.sub("[\ud800-\udfff]", "\ufffd", decode_words(text[:MAX_DISPLAY]))  # octets that are no UTF-8
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
-
-
-def _decoded(match: re.Match[str]) -> str:
-    charset, encoding, text = match.groups()
-    try:
-        octets = text.encode("ascii")
-        data = a2b_base64(octets) if encoding in "bB" else a2b_qp(octets, header=True)
-        return data.decode(charset.partition("*")[0], "replace")  # RFC 2231 section 5: "charset*language"
-    except (LookupError, ValueError):
-        return match[0]
