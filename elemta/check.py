@@ -110,6 +110,8 @@ class Check(ABC, Generic[FactsT]):
         results: the result words it can give, for the documentation and for errors that teach.
         trouble: what "could not answer" means where the YAML does not say.
         needs_body: False when a message check looks at the header only.
+        per_recipient: it asks about one recipient and may count (greylisting): it runs in the policy
+            service only, and only when a rule asks for it.
     """
 
     name: ClassVar[str]
@@ -118,6 +120,7 @@ class Check(ABC, Generic[FactsT]):
     results: ClassVar[tuple[Result, ...]] = tuple(Result)
     trouble: ClassVar[Trouble] = "defer"
     needs_body: ClassVar[bool] = True
+    per_recipient: ClassVar[bool] = False
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, options: Any, tools: Tools) -> None:  # noqa: ANN401 - each check names its own Options

@@ -12,6 +12,7 @@ typed by kind, so no caller ever parses presentation text:
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
@@ -69,3 +70,7 @@ class Resolver(Protocol):
             DnsError: nobody could say.
         """
         ...
+
+
+DEADLINE: ContextVar[float] = ContextVar("dns_deadline", default=float("inf"))
+"""When the DNS budget of the mail in hand is spent, on time.monotonic(); set by the engine, one mail a task."""

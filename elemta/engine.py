@@ -1,7 +1,5 @@
 """The engine: one mail is seen by every check, judged by the rules, and becomes a decision.
 
-This is the shape that the daemons, `explain` and the tests build on (the body follows):
-
     engine = Engine(policy, tools, observers)      # in the worker, after the fork
     await engine.open()
     case = engine.case()                           # one mail; both daemons
@@ -11,5 +9,325 @@ This is the shape that the daemons, `explain` and the tests build on (the body f
     case.cancel()                                  # the client went away
     await engine.close()
 
-A `Decision` always comes: trouble of any check is inside it.  Nothing raises but cancellation.
+A `Decision` always comes: trouble of any check is inside it.  Nothing raises but cancellation.  This is the
+only place with time limits, `except Exception` and clocks: checks contain none.
 """
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from elemta.catalogue import View, Wanted
+from elemta.check import Check, Seen, Stage, Tools
+from elemta.decision import Decision, Observer, StageName, new_id
+from elemta.dns import DEADLINE, DnsError
+from elemta.facts import Client, Envelope, Message
+from elemta.findings import Finding, Result
+from elemta.judge import judge
+from elemta.policy import CheckPlan, Policy
+from elemta.refresh import refresh_sets
+from elemta.store import StoreError
+from elemta.verdict import ActionKind
+
+_log = logging.getLogger("elemta.engine")
+
+_EXPECTED = (DnsError, StoreError, OSError, TimeoutError, EOFError)
+"""What the world does to a check. Anything else is a mistake of the check, and is logged with its traceback."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """What the policy needs to see of a mail; the milter negotiates by it.
+
+    Attributes:
+        early: some check runs before the message is complete.
+        body: some check looks at the body.
+    """
+
+    early: bool
+    body: bool
+
+
+class Engine:
+    """A policy with its checks made and opened, in one worker.
+
+    Attributes:
+        policy: what it judges by.
+        tools: what its checks may use of the world.
+        wants: see `Wants`.
+    """
+
+    def __init__(self, policy: Policy, tools: Tools, observers: Sequence[Observer] = ()) -> None:
+        self.policy = policy
+        self.tools = tools
+        self.observers = tuple(observers)
+        self.checks: Mapping[str, Check[Any]] = {plan.name: plan.kind(plan.options, tools) for plan in policy.checks}
+        plans = policy.checks
+        self.early = tuple(plan for plan in plans if plan.stage < Stage.MESSAGE and not plan.kind.per_recipient)
+        self.late = tuple(plan for plan in plans if plan.stage is Stage.MESSAGE)
+        self.at_rcpt = {plan.name: plan for plan in plans if plan.kind.per_recipient}
+        self.asked_at_rcpt = self._asked_at_rcpt()
+        self.wants = Wants(early=bool(self.early), body=any(plan.kind.needs_body for plan in self.late))
+        self.unasked: Mapping[StageName, tuple[Finding, ...]] = {
+            "recipient": tuple(
+                Finding(plan.name, Result.NONE, "no rule at RCPT TO asks for it")
+                for plan in self.early
+                if plan not in self.asked_at_rcpt
+            ),
+            "message": tuple(Finding(name, Result.NONE, "judged at RCPT TO") for name in self.at_rcpt),
+        }
+        self._refresher: asyncio.Task[None] | None = None
+
+    def _asked_at_rcpt(self) -> tuple[CheckPlan, ...]:
+        """The early checks that rules at RCPT TO need, with those they wait for."""
+        names = {fact.partition(".")[0] for fact in self.policy.rules["recipient"].facts}
+        for plan in reversed(self.policy.checks):
+            if plan.name in names:
+                names.update(plan.after)
+        return tuple(plan for plan in self.early if plan.name in names)
+
+    async def open(self) -> None:
+        """Let every check prepare, and keep the named sets current.
+
+        Raises:
+            Exception: a check cannot prepare; the worker cannot start.
+        """
+        for check in self.checks.values():
+            await check.open()
+        if any(named.path or named.dynamic for named in self.policy.sets.values()):
+            self._refresher = asyncio.create_task(refresh_sets(self.policy.sets, self.tools))
+
+    async def close(self) -> None:
+        """Give back what `open` took."""
+        if self._refresher is not None:
+            self._refresher.cancel()
+            await asyncio.gather(self._refresher, return_exceptions=True)
+        for check in self.checks.values():
+            await check.close()
+
+    def case(self, budget: float = 25.0) -> Case:
+        """A new mail.
+
+        Args:
+            budget: seconds that checks may take, counted anew at each stage.
+        """
+        return Case(self, budget)
+
+
+class Case:
+    """One mail as it goes by."""
+
+    __slots__ = ("_expired", "_tasks", "_timer", "budget", "engine", "envelope", "findings", "klass", "timings")
+
+    def __init__(self, engine: Engine, budget: float) -> None:
+        self.engine = engine
+        self.budget = budget
+        self.envelope: Envelope | None = None
+        self.klass = ""
+        self.findings: dict[str, Finding] = {}
+        self.timings: dict[str, float] = {}
+        self._tasks: dict[str, asyncio.Task[Finding]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._expired = False
+
+    # ── what the daemons call ────────────────────────────────────────────────────────────────────────────
+
+    def start(self, envelope: Envelope) -> None:
+        """MAIL FROM is known: let the early checks run in the background."""
+        self._begin(envelope)
+        if self.engine.early:
+            self._arm()
+            for plan in self.engine.early:
+                self._launch(plan, envelope)
+
+    async def message(self, message: Message) -> Decision:
+        """The message is complete: judge it."""
+        began = time.perf_counter()
+        engine, envelope = self.engine, message.envelope
+        if not self.klass:
+            self.start(envelope)
+        self.envelope = envelope
+        if engine.late:
+            self._arm()
+            for plan in engine.late:
+                self._launch(plan, message)
+        if self._tasks:
+            await self._settle()
+        view = View(envelope, message)
+        view.findings.update(self.findings)
+        view.findings.update((finding.check, finding) for finding in engine.unasked["message"])
+        return await self._decide("message", view, message, began)
+
+    async def recipient(self, envelope: Envelope) -> Decision:
+        """One recipient is asked about: judge it. May be called for every recipient of the mail."""
+        began = time.perf_counter()
+        engine = self.engine
+        if not self.klass:
+            self._begin(envelope)
+            if engine.asked_at_rcpt:
+                self._arm()
+                for plan in engine.asked_at_rcpt:
+                    self._launch(plan, envelope)
+                await self._settle()
+        view = View(envelope)
+        view.findings.update(self.findings)
+        return await self._decide("recipient", view, envelope, began)
+
+    def cancel(self) -> None:
+        """Nobody waits for the verdict any more."""
+        self._disarm()
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
+
+    # ── running checks ───────────────────────────────────────────────────────────────────────────────────
+
+    def _begin(self, envelope: Envelope) -> None:
+        self.envelope = envelope
+        view = View(envelope)
+        self.klass = self.engine.policy.klass(view)
+        DEADLINE.set(time.monotonic() + self.engine.policy.settings.dns.budget)
+
+    def _launch(self, plan: CheckPlan, facts: Client | Envelope | Message) -> None:
+        if isinstance(facts, Envelope) and plan.stage is Stage.CLIENT:
+            facts = facts.client
+        self._tasks[plan.name] = asyncio.get_running_loop().create_task(self._look(plan, facts))
+
+    async def _settle(self) -> None:
+        """Wait until every check that was launched has left its finding."""
+        for name, task in self._tasks.items():
+            self.findings[name] = await task
+        self._tasks.clear()
+        self._disarm()
+
+    async def _look(self, plan: CheckPlan, facts: Any) -> Finding:  # noqa: ANN401 - the type its class names
+        """Let one check run: the only place where its time, its crash and its absence are dealt with."""
+        if plan.classes is not None and self.klass not in plan.classes:
+            return Finding(plan.name, Result.NONE, f"not made for class {self.klass}")
+        began = time.perf_counter()
+        try:
+            seen = await self._seen(plan) if plan.after else {}
+            began = time.perf_counter()
+            check = self.engine.checks[plan.name]
+            if plan.options.timeout is None:
+                return await check.run(facts, seen)
+            async with asyncio.timeout(plan.options.timeout):
+                return await check.run(facts, seen)
+        except asyncio.CancelledError:
+            if not self._expired:
+                raise
+            return _trouble(plan.name, f"no answer within the mail's budget of {self.budget:g} s")
+        except TimeoutError:
+            return _trouble(plan.name, f"no answer within {plan.options.timeout or self.budget:g} s")
+        except _EXPECTED as error:
+            return _trouble(plan.name, f"{type(error).__name__}: {error}")
+        except Exception as error:
+            _log.exception("check %s crashed", plan.name)
+            return _trouble(plan.name, f"crashed: {type(error).__name__}: {error}")
+        finally:
+            self.timings[plan.name] = time.perf_counter() - began
+
+    async def _seen(self, plan: CheckPlan) -> Seen:
+        """The findings that `plan` waits for."""
+        for name in plan.after:
+            task = self._tasks.get(name)
+            if task is not None and name not in self.findings:
+                self.findings[name] = await asyncio.shield(task)
+        return {name: self.findings[name] for name in plan.after if name in self.findings}
+
+    def _arm(self) -> None:
+        """Start the clock of this stage."""
+        self._disarm()
+        self._timer = asyncio.get_running_loop().call_later(self.budget, self._expire)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        """The budget is spent: whoever has not answered is in trouble."""
+        self._expired = True
+        for task in self._tasks.values():
+            task.cancel()
+
+    # ── judging ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _decide(self, stage: StageName, view: View, facts: Envelope | Message, began: float) -> Decision:
+        engine = self.engine
+        view.klass = self.klass
+        reference = new_id()
+        rules = engine.policy.rules[stage]
+        while True:
+            try:
+                verdict, judgement = judge(rules, engine.policy.checks, view, reference)
+                break
+            except Wanted as wanted:
+                plan = engine.at_rcpt.get(wanted.check)
+                view.findings[wanted.check] = (
+                    Finding(wanted.check, Result.NONE, "not made at this stage")
+                    if plan is None
+                    else await self._look_now(plan, view.envelope)
+                )
+        findings = tuple(view.findings.values())
+        if stage == "recipient":
+            findings += engine.unasked["recipient"]
+        decision = Decision(
+            id=reference,
+            at=engine.tools.clock(),
+            stage=stage,
+            klass=self.klass,
+            facts=facts,
+            values=dict(view),
+            findings=findings,
+            verdict=verdict,
+            trace=judgement.trace,
+            shadow=tuple(judgement.shadow),
+            timings=dict(self.timings),
+            seconds=time.perf_counter() - began,
+            policy=engine.policy.fingerprint,
+        )
+        if verdict.actions:
+            await self._keep(decision)
+        for observer in engine.observers:
+            observer.decided(decision)
+        return decision
+
+    async def _look_now(self, plan: CheckPlan, envelope: Envelope) -> Finding:
+        """Run a check that a rule asked for, within the budget."""
+        if not plan.after and plan.options.timeout is None and self._timer is None:
+            self._arm_current()
+        try:
+            return await self._look(plan, envelope.client if plan.stage is Stage.CLIENT else envelope)
+        finally:
+            self._disarm()
+
+    def _arm_current(self) -> None:
+        """Start the clock for a check that runs in the caller's own task."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks = {}
+            self._timer = asyncio.get_running_loop().call_later(self.budget, self._expire_current, task)
+
+    def _expire_current(self, task: asyncio.Task[Any]) -> None:
+        self._expired = True
+        task.cancel()
+
+    async def _keep(self, decision: Decision) -> None:
+        """Do what rules asked of the state store."""
+        for action in decision.verdict.actions:
+            if action.kind is ActionKind.ADD_TO_SET:
+                until = decision.at + action.seconds if action.seconds else 0.0
+                try:
+                    await self.engine.tools.store.add_to_set(action.name, action.value, until)
+                except StoreError as error:
+                    _log.error("rule %s could not add %r to set %s: %s", action.rule, action.value, action.name, error)
+
+
+def _trouble(check: str, reason: str) -> Finding:
+    return Finding(check, Result.TEMPERROR, reason, trouble=True)

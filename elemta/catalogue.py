@@ -1,0 +1,290 @@
+"""Facts by name: what may a rule ask about, what type is it, who gives it and how early is it known?
+
+A `Catalogue` knows every fact: those of the mail itself (below), and those of the enabled checks
+(`spf`, `spf.domain`).  A `View` holds the facts of one mail under those names, each computed when a rule
+first asks; afterwards it is the record of all that was asked.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any, Literal
+
+from elemta.addresses import a_label, split
+from elemta.check import Check, Stage
+from elemta.facts import Client, Envelope, Message
+from elemta.findings import Finding, Result, Value
+
+Kind = Literal["text", "domain", "address", "ip", "number", "bool", "result"]
+
+_KIND_OF_FIELD: Mapping[type, Kind] = {
+    str: "text", int: "number", float: "number", bool: "bool", IPv4Address: "ip", tuple: "text",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One fact that rules may use.
+
+    Attributes:
+        name: "sender.domain".
+        kind: what it holds; `number` in `unit`s.
+        source: "client", "envelope", "message", or the name of the check that gives it.
+        stage: how early it is known.
+        doc: one line.
+        many: it may hold several values; a condition holds when it holds for any of them.
+        unit: "s" or "octets" for numbers that are durations or sizes.
+        words: for a result: the words it can be.
+    """
+
+    name: str
+    kind: Kind
+    source: str
+    stage: Stage
+    doc: str
+    many: bool = False
+    unit: str = ""
+    words: tuple[str, ...] = ()
+
+
+class View(dict[str, Value]):
+    """The facts of one mail by name; a missing one is computed when it is first asked for.
+
+    Attributes:
+        envelope: the mail's envelope.
+        message: the whole mail, None before it is complete.
+        findings: what checks saw so far, by check.
+        klass: the mail's class, "" while it is being found.
+    """
+
+    __slots__ = ("envelope", "findings", "klass", "message")
+
+    def __init__(self, envelope: Envelope, message: Message | None = None) -> None:
+        super().__init__()
+        self.envelope = envelope
+        self.message = message
+        self.findings: dict[str, Finding] = {}
+        self.klass = ""
+
+    def __missing__(self, name: str) -> Value:
+        getter = _MAIL.get(name)
+        if getter is not None:
+            value = getter(self)
+        elif name.startswith("header."):
+            value = _header(self, name[7:])
+        else:
+            value = self.of_check(name)
+        self[name] = value
+        return value
+
+    def of_check(self, name: str) -> Value:
+        """A check's result or field.
+
+        Raises:
+            Wanted: the check has not run.
+        """
+        check, _, field = name.partition(".")
+        finding = self.findings.get(check)
+        if finding is None:
+            raise Wanted(check)
+        return finding.fields.get(field) if field else finding.result.value
+
+
+class Wanted(LookupError):  # noqa: N818 - it is a question, not an error
+    """A rule asks for a check that has not run.
+
+    Attributes:
+        check: its name.
+    """
+
+    def __init__(self, check: str) -> None:
+        super().__init__(check)
+        self.check = check
+
+
+class Given(View):
+    """Facts as a test in the configuration gives them; all others are neutral."""
+
+    __slots__ = ()
+
+    def __missing__(self, name: str) -> Value:
+        return None
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All facts of one policy.
+
+    Attributes:
+        facts: by name.
+        available: names of checks that exist but are not enabled, for errors that teach.
+    """
+
+    facts: Mapping[str, Fact]
+    available: frozenset[str] = frozenset()
+
+    def __iter__(self) -> Iterator[Fact]:
+        return iter(self.facts.values())
+
+    def find(self, name: str) -> Fact:
+        """The fact called `name`.
+
+        Raises:
+            KeyError: there is none; the text says what to write instead.
+        """
+        fact = self.facts.get(name)
+        if fact is not None:
+            return fact
+        if name.startswith("header.") and len(name) > 7:
+            doc = "every value of that header field, unfolded"
+            return Fact(name.lower(), "text", "message", Stage.MESSAGE, doc, many=True)
+        check = name.partition(".")[0]
+        if check in self.available:
+            raise KeyError(f'fact "{name}" comes from the check {check}, which is not enabled; add "{check}:" to checks')
+        near = difflib.get_close_matches(name, self.facts, 1, 0.6)
+        hint = f'; did you mean "{near[0]}"?' if near else "; `elemta config facts` lists all of them"
+        raise KeyError(f'unknown fact "{name}"{hint}')
+
+
+def catalogue(checks: Mapping[str, type[Check[Any]]], available: frozenset[str] = frozenset()) -> Catalogue:
+    """All facts of the mail itself and of the enabled `checks`."""
+    facts = {fact.name: fact for fact in MAIL_FACTS}
+    for name, check in checks.items():
+        stage = check.stage()
+        words = tuple(word.value for word in check.results)
+        question = (check.__doc__ or "").strip().partition("\n")[0]
+        facts[name] = Fact(name, "result", name, stage, question, words=words)
+        for field, of in check.fields.items():
+            full = f"{name}.{field}"
+            facts[full] = Fact(full, _KIND_OF_FIELD[of.type], name, stage, of.doc, of.type is tuple, of.unit)
+    return Catalogue(facts, available - checks.keys())
+
+
+# ── the mail's own facts ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _client(name: str) -> Callable[[View], Value]:
+    return lambda view: getattr(view.envelope.client, name) or None
+
+
+def _domains(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    """The domains of addresses as A-labels (domains are compared so), each once."""
+    found = (split(address)[1] for address in addresses)
+    return tuple(dict.fromkeys(a_label(domain) or domain.lower() for domain in found if domain))
+
+
+def _sender_domain(view: View) -> Value:
+    domains = _domains((view.envelope.sender,))
+    return domains[0] if domains else None
+
+
+def _from(view: View) -> Value:
+    if view.message is None:
+        return None
+    return tuple(f"{box.local}@{box.domain}" for box in view.message.authors.mailboxes)
+
+
+def _from_domain(view: View) -> Value:
+    if view.message is None:
+        return None
+    boxes = view.message.authors.mailboxes
+    return tuple(dict.fromkeys(a_label(box.domain) or box.domain.lower() for box in boxes if box.domain))
+
+
+def _header(view: View, name: str) -> Value:
+    if view.message is None:
+        return None
+    values = view.message.header(name)
+    return tuple(b" ".join(value.split()).decode("utf-8", "replace") for value in values)
+
+
+def _size(view: View) -> Value:
+    if view.message is not None:
+        return view.message.envelope.size or view.message.body.size
+    return view.envelope.size or None
+
+
+_FACTS: tuple[tuple[Fact, Callable[[View], Value]], ...] = (
+    (Fact("class", "text", "envelope", Stage.ENVELOPE, "the mail's class"), lambda view: view.klass or None),
+    (
+        Fact("client.address", "ip", "client", Stage.CLIENT, "the client's IP address"),
+        lambda view: view.envelope.client.address,
+    ),
+    (
+        Fact("client.name", "domain", "client", Stage.CLIENT, "the client's verified host name"),
+        _client("name"),
+    ),
+    (
+        Fact("client.reverse_name", "domain", "client", Stage.CLIENT, "the client's PTR name, verified or not"),
+        _client("reverse_name"),
+    ),
+    (Fact("client.port", "number", "client", Stage.CLIENT, "the client's TCP port"), _client("port")),
+    (
+        Fact("client.certificate", "text", "client", Stage.CLIENT, "subject of the verified client certificate"),
+        _client("certificate"),
+    ),
+    (Fact("helo", "domain", "client", Stage.CLIENT, "the name given in HELO or EHLO"), _client("helo")),
+    (Fact("login", "text", "client", Stage.CLIENT, "the SASL login name"), _client("login")),
+    (Fact("login.method", "text", "client", Stage.CLIENT, "the SASL mechanism"), _client("login_method")),
+    (Fact("tls", "text", "client", Stage.CLIENT, "the TLS protocol, absent for plain text"), _client("tls")),
+    (Fact("tls.cipher", "text", "client", Stage.CLIENT, "the TLS cipher"), _client("cipher")),
+    (Fact("tls.bits", "number", "client", Stage.CLIENT, "the TLS cipher's key size, bits"), _client("cipher_bits")),
+    (
+        Fact("sender", "address", "envelope", Stage.ENVELOPE, "MAIL FROM, absent for the null sender"),
+        lambda view: view.envelope.sender or None,
+    ),
+    (
+        Fact("sender.local", "text", "envelope", Stage.ENVELOPE, "the part of MAIL FROM before the @"),
+        lambda view: view.envelope.sender_parts[0] or None,
+    ),
+    (
+        Fact("sender.domain", "domain", "envelope", Stage.ENVELOPE, "the domain of MAIL FROM, as A-labels"),
+        _sender_domain,
+    ),
+    (
+        Fact("recipient", "address", "envelope", Stage.ENVELOPE, "RCPT TO: the one, or all of the message", many=True),
+        lambda view: view.envelope.recipients,
+    ),
+    (
+        Fact("recipient.local", "text", "envelope", Stage.ENVELOPE, "RCPT TO before the @", many=True),
+        lambda view: tuple(split(address)[0] for address in view.envelope.recipients),
+    ),
+    (
+        Fact("recipient.domain", "domain", "envelope", Stage.ENVELOPE, "RCPT TO's domain, as A-labels", many=True),
+        lambda view: _domains(view.envelope.recipients),
+    ),
+    (
+        Fact("recipient.count", "number", "envelope", Stage.ENVELOPE, "recipients so far, as Postfix counts"),
+        lambda view: view.envelope.recipient_count or len(view.envelope.recipients),
+    ),
+    (Fact("size", "number", "envelope", Stage.ENVELOPE, "the mail's size, announced or seen", unit="octets"), _size),
+    (
+        Fact("smtputf8", "bool", "envelope", Stage.ENVELOPE, "MAIL FROM asked for SMTPUTF8"),
+        lambda view: view.envelope.smtputf8,
+    ),
+    (
+        Fact("header_from", "address", "message", Stage.MESSAGE, "the addresses in From", many=True),
+        _from,
+    ),
+    (
+        Fact("header_from.domain", "domain", "message", Stage.MESSAGE, "their domains, as A-labels", many=True),
+        _from_domain,
+    ),
+    (
+        Fact("header_from.trouble", "text", "message", Stage.MESSAGE, "why From can be read in two ways, absent if not"),
+        lambda view: view.message.authors.trouble or None if view.message else None,
+    ),
+    (Fact("subject", "text", "message", Stage.MESSAGE, "the Subject, undecoded", many=True), lambda view: _header(view, "subject")),
+    (
+        Fact("message.truncated", "text", "message", Stage.MESSAGE, "which bound of the milter was passed"),
+        lambda view: view.message.truncated or None if view.message else None,
+    ),
+)  # fmt: skip
+
+MAIL_FACTS: tuple[Fact, ...] = tuple(fact for fact, _ in _FACTS)
+_MAIL: Mapping[str, Callable[[View], Value]] = {fact.name: getter for fact, getter in _FACTS}
+
+__all__ = ["MAIL_FACTS", "Catalogue", "Client", "Fact", "Given", "Result", "View", "Wanted", "catalogue"]

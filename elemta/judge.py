@@ -1,0 +1,73 @@
+"""Judging: facts and findings in, verdict out.  A pure function; live traffic, rehearsal and tests share it.
+
+Trouble: a check that could not answer weighs in only if its answer could have mattered: no rule matched, or
+a rule read before the deciding one asks for it and the deciding one does not.  Its meaning (by check and
+class) can make a verdict stronger, never weaker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from elemta.catalogue import View
+from elemta.rules import Filling, Judgement, Ruleset
+from elemta.verdict import Disposition, Verdict
+
+_STRENGTH: Mapping[Disposition, int] = {disposition: index for index, disposition in enumerate(Disposition)}
+_TROUBLE_REPLY: Mapping[Disposition, str] = {
+    Disposition.DEFER: "451 4.3.0 A policy check could not be made, please try again later. Reference {id}",
+    Disposition.REJECT: "550 5.7.1 A policy check could not be made. Reference {id}",
+}
+
+
+class Meaning(Protocol):
+    """What `judge` wants to know of an enabled check."""
+
+    @property
+    def name(self) -> str:
+        """The check's name."""
+        ...
+
+    def meaning_of_trouble(self, klass: str) -> Disposition:
+        """What it means for a mail of class `klass` that this check could not answer."""
+        ...
+
+
+def judge(rules: Ruleset, checks: Sequence[Meaning], view: View, reference: str) -> tuple[Verdict, Judgement]:
+    """Judge one mail.
+
+    Args:
+        rules: the rules of the stage.
+        checks: the enabled checks.
+        view: the mail's facts and findings.
+        reference: the decision's id, for `{id}` in replies.
+
+    Raises:
+        Wanted: a rule asks for a check that has not run; run it and judge again.
+    """
+    judgement = rules.decide(view, reference)
+    rule = judgement.rule
+    disposition = rule.disposition if rule else Disposition.ACCEPT
+    decided_by = rule.id if rule else ""
+    reply = rule.reply(Filling(view, reference)) if rule and rule.reply else ""
+    troubled = {name for name, finding in view.findings.items() if finding.trouble}
+    if troubled:
+        counting = _counting(troubled, rules, judgement)
+        for check in checks:
+            meaning = check.meaning_of_trouble(view.klass) if check.name in counting else Disposition.ACCEPT
+            if _STRENGTH[meaning] > _STRENGTH[disposition]:
+                disposition, decided_by = meaning, f"trouble:{check.name}"
+                reply = _TROUBLE_REPLY.get(meaning, "").replace("{id}", reference)
+    asked = tuple(dict.fromkeys(name.partition(".")[0] for name in rule.facts)) if rule else ()
+    behind = tuple(name for name in asked if name in view.findings)
+    return Verdict(disposition, decided_by, reply, behind, tuple(judgement.actions)), judgement
+
+
+def _counting(troubled: set[str], rules: Ruleset, judgement: Judgement) -> set[str]:
+    """The troubled checks whose answer could have changed the verdict."""
+    if judgement.rule is None:
+        return troubled
+    before = {name.partition(".")[0] for name in rules.asked(len(judgement.trace) - 1)}
+    own = {name.partition(".")[0] for name in judgement.rule.facts}
+    return (troubled & before) - own

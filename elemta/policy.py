@@ -1,0 +1,303 @@
+"""Policy: the configuration made ready to judge: checks in order, classes, rules; or every mistake in it.
+
+A `Policy` is immutable but for the members of its named sets, which are exchanged as files and the state
+store change.  It opens nothing and connects to nothing: that is the engine's part, in the worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from hashlib import blake2b
+from pathlib import Path as FilePath
+from typing import Any
+
+from elemta.catalogue import Catalogue, Given, View, catalogue
+from elemta.check import Check, Options, Stage
+from elemta.conditions import Condition, Conditions
+from elemta.config.load import Loaded
+from elemta.config.model import FileSet, Settings, TestModel
+from elemta.config.problems import Problem
+from elemta.config.validate import read_options
+from elemta.decision import StageName
+from elemta.facts import Envelope, parse_ip
+from elemta.findings import Finding, Result, Value
+from elemta.judge import judge
+from elemta.plugins import PluginError, find_checks
+from elemta.rules import Ruleset, Surroundings, compile_rules
+from elemta.sets import NamedSet, file_stamp, members, read_file
+from elemta.verdict import Disposition
+
+UNCLASSIFIED = "unclassified"  # the class of a mail for which no class holds
+
+
+@dataclass(frozen=True)
+class CheckPlan:
+    """An enabled check, before it is made.
+
+    Attributes:
+        name: its name.
+        kind: its class.
+        options: its checked options.
+        stage: how early it can run.
+        after: enabled checks whose findings it wants.
+        classes: the mail classes it runs for; None for all.
+        trouble: what it means that it could not answer, by class; "" holds for classes not named.
+    """
+
+    name: str
+    kind: type[Check[Any]]
+    options: Options
+    stage: Stage
+    after: tuple[str, ...]
+    classes: frozenset[str] | None
+    trouble: Mapping[str, Disposition]
+
+    def meaning_of_trouble(self, klass: str) -> Disposition:
+        """What it means for a mail of class `klass` that this check could not answer."""
+        return self.trouble.get(klass) or self.trouble[""]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What one configuration says.
+
+    Attributes:
+        settings: the settings themselves.
+        fingerprint: the same for the same policy; decisions carry it.
+        catalogue: every fact that rules may use.
+        checks: the enabled checks, those that others want first.
+        classes: (name, conditions) in order.
+        rules: by stage.
+        sets: the named sets.
+    """
+
+    settings: Settings
+    fingerprint: str
+    catalogue: Catalogue
+    checks: tuple[CheckPlan, ...]
+    classes: tuple[tuple[str, tuple[Condition, ...]], ...]
+    rules: Mapping[StageName, Ruleset]
+    sets: Mapping[str, NamedSet]
+
+    @classmethod
+    def compile(cls, loaded: Loaded) -> Policy:
+        """Make a loaded configuration ready.
+
+        Raises:
+            ConfigErrors: every mistake that only the engine's parts can see, each with its place.
+        """
+        compiler = _Compiler(loaded.settings)
+        policy = compiler.policy()
+        if compiler.problems:
+            raise loaded.source.errors(compiler.problems)
+        return policy
+
+    def klass(self, view: View) -> str:
+        """The name of the first class whose conditions hold."""
+        for name, conditions in self.classes:
+            if all(condition.test(view) for condition in conditions):
+                return name
+        return UNCLASSIFIED
+
+    def describe(self) -> dict[str, Any]:
+        """The rules in words, for the journal: an old decision can be explained after the policy has changed."""
+        return {
+            "host": self.settings.host,
+            "rules": {
+                stage: [
+                    {
+                        "id": rule.id,
+                        "when": list(rule.texts),
+                        "then": rule.disposition.value if rule.final else "",
+                        "mode": "shadow" if rule.shadow else "enforce",
+                        "facts": list(rule.facts),
+                    }
+                    for rule in rules.rules
+                ]
+                for stage, rules in self.rules.items()
+            },
+        }
+
+    def run_tests(self) -> list[Problem]:
+        """Run the tests inside the configuration; a problem for each that fails."""
+        failed = []
+        for index, test in enumerate(self.settings.tests):
+            complaint = self._run_test(test)
+            if complaint:
+                failed.append(Problem(("tests", index), f'test "{test.name}" failed: {complaint}'))
+        return failed
+
+    def _run_test(self, test: TestModel) -> str:
+        """What was not as expected; "" when all was."""
+        stage = test.stage or self._stage_of(test.expect.rule)
+        view = Given(Envelope())
+        view.update({name: _given(value) for name, value in test.given.items()})
+        for plan in self.checks:
+            word = view.get(plan.name)
+            if word is not None:
+                view.findings[plan.name] = Finding(plan.name, Result(str(word)), trouble=word == "temperror")
+        view.klass = str(view.get("class") or self.klass(view))
+        view["class"] = view.klass
+        verdict, judgement = judge(self.rules[stage], self.checks, view, "TEST")
+        expect, found = test.expect, []
+        if expect.then is not None and verdict.disposition != expect.then:
+            found.append(f"expected then: {expect.then}, got {verdict.disposition}")
+        if expect.rule is not None and verdict.rule != expect.rule and expect.rule not in judgement.shadow:
+            found.append(f"expected rule: {expect.rule}, got {verdict.rule or 'no rule'}")
+        if found and verdict.rule:
+            found.append(f'rule "{verdict.rule}" decided')
+        return "; ".join(found)
+
+    def _stage_of(self, rule: str | None) -> StageName:
+        at_rcpt = rule is not None and any(each.id == rule for each in self.rules["recipient"].rules)
+        return "recipient" if at_rcpt else "message"
+
+
+class _Compiler:
+    """Compiles settings into a policy and collects every mistake."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.problems: list[Problem] = []
+
+    def policy(self) -> Policy:
+        settings = self.settings
+        kinds, enabled = self._kinds()
+        sets = self._sets()
+        facts = catalogue(enabled, frozenset(kinds))
+        around = Surroundings(facts, sets, tuple(settings.classes))
+        classes = self._classes(facts, sets)
+        recipient, problems = compile_rules(settings.rules.recipient, ("rules", "recipient"), Stage.ENVELOPE, around)
+        message, more = compile_rules(settings.rules.message, ("rules", "message"), Stage.MESSAGE, around)
+        self.problems += problems + more
+        self._counted_at_rcpt(enabled)
+        self._tests(facts)
+        return Policy(
+            settings=settings,
+            fingerprint=blake2b(settings.model_dump_json().encode(), digest_size=6).hexdigest(),
+            catalogue=facts,
+            checks=self._plans(enabled),
+            classes=classes,
+            rules={"recipient": recipient, "message": message},
+            sets=sets,
+        )
+
+    def _kinds(self) -> tuple[dict[str, type[Check[Any]]], dict[str, type[Check[Any]]]]:
+        """Every check there is, and those the settings enable."""
+        try:
+            kinds = find_checks()
+        except PluginError as error:
+            self.problems.append(Problem(("checks",), str(error)))
+            return {}, {}
+        enabled = {}
+        for name in self.settings.checks:
+            if name in kinds:
+                enabled[name] = kinds[name]
+            else:
+                self.problems.append(Problem.unknown(("checks", name), "check", name, kinds))
+        return kinds, enabled
+
+    def _plans(self, enabled: Mapping[str, type[Check[Any]]]) -> tuple[CheckPlan, ...]:
+        wants = {name: tuple(other for other in kind.after if other in enabled) for name, kind in enabled.items()}
+        try:
+            order = tuple(TopologicalSorter(wants).static_order())
+        except CycleError as error:
+            self.problems.append(Problem(("checks",), f"checks wait for each other: {' after '.join(error.args[1])}"))
+            return ()
+        plans = []
+        for name in order:
+            kind = enabled[name]
+            options, problems = read_options(kind.Options, self.settings.checks[name] or {}, ("checks", name))
+            self.problems += problems
+            if options is None:
+                continue
+            self._known_classes(options.classes or (), ("checks", name, "classes"))
+            trouble = self._trouble(name, kind, options)
+            classes = None if options.classes is None else frozenset(options.classes)
+            plans.append(CheckPlan(name, kind, options, kind.stage(), wants[name], classes, trouble))
+        return tuple(plans)
+
+    def _trouble(self, name: str, kind: type[Check[Any]], options: Options) -> dict[str, Disposition]:
+        told = options.trouble
+        if isinstance(told, dict):
+            self._known_classes(told, ("checks", name, "trouble"))
+            return {"": Disposition(kind.trouble), **{klass: Disposition(word) for klass, word in told.items()}}
+        return {"": Disposition(told or kind.trouble)}
+
+    def _known_classes(self, names: Any, path: tuple[str | int, ...]) -> None:  # noqa: ANN401 - any iterable of names
+        for name in names:
+            if name not in self.settings.classes:
+                self.problems.append(Problem.unknown(path, "class", name, self.settings.classes))
+
+    def _sets(self) -> dict[str, NamedSet]:
+        sets = {}
+        for name, model in self.settings.sets.items():
+            path: FilePath | None = None
+            named = NamedSet(name)
+            try:
+                if isinstance(model, tuple):
+                    named.members = members(model)
+                elif isinstance(model, FileSet):
+                    path = FilePath(model.file)
+                    named = NamedSet(name, read_file(path), path, stamp=file_stamp(path))
+                else:
+                    named.dynamic = True
+            except OSError as error:
+                self.problems.append(Problem(("sets", name), f"cannot read {path}: {error.strerror}"))
+            except ValueError as error:
+                self.problems.append(Problem(("sets", name), str(error)))
+            sets[name] = named
+        return sets
+
+    def _classes(
+        self, facts: Catalogue, sets: Mapping[str, NamedSet]
+    ) -> tuple[tuple[str, tuple[Condition, ...]], ...]:
+        conditions = Conditions(facts, sets, Stage.ENVELOPE)
+        classes = []
+        for name, when in self.settings.classes.items():
+            path = ("classes", name)
+            read = conditions.read(when, path)
+            for fact in (fact for condition in read for fact in condition.facts):
+                source = facts.find(fact).source
+                if source not in ("client", "envelope") or fact.startswith(("recipient", "class")):
+                    text = f'a class cannot ask for "{fact}": it is found at MAIL FROM, before that is known'
+                    self.problems.append(Problem(path, text))
+            classes.append((name, read))
+        self.problems += conditions.problems
+        return tuple(classes)
+
+    def _counted_at_rcpt(self, enabled: Mapping[str, type[Check[Any]]]) -> None:
+        """Message rules cannot ask for checks that are made at RCPT TO only."""
+        at_rcpt = {name for name, kind in enabled.items() if kind.per_recipient}
+        for index, rule in enumerate(self.settings.rules.message):
+            for fact in (*rule.when, *rule.unless):
+                if str(fact).partition(".")[0] in at_rcpt:
+                    text = f'"{fact}" is judged at RCPT TO only; move the rule to rules.recipient'
+                    self.problems.append(Problem(("rules", "message", index), text))
+
+    def _tests(self, facts: Catalogue) -> None:
+        rules = {rule.id for rule in (*self.settings.rules.recipient, *self.settings.rules.message)}
+        for index, test in enumerate(self.settings.tests):
+            if test.expect.rule is not None and test.expect.rule not in rules:
+                path = ("tests", index, "expect", "rule")
+                self.problems.append(Problem.unknown(path, "rule", test.expect.rule, rules, on="value"))
+            for name, value in test.given.items():
+                place = ("tests", index, "given", name)
+                try:
+                    fact = facts.find(name)
+                except KeyError as error:
+                    self.problems.append(Problem(place, str(error.args[0]), "key"))
+                    continue
+                if fact.words and str(value) not in fact.words:
+                    self.problems.append(Problem.unknown(place, f"result of {name}", str(value), fact.words, on="value"))
+
+
+def _given(value: Any) -> Value:  # noqa: ANN401 - anything may stand in YAML
+    """A fact's value as a test in the configuration writes it."""
+    if isinstance(value, list):
+        return tuple(str(item) for item in value)
+    if isinstance(value, str):
+        return parse_ip(value) or value
+    return value  # type: ignore[no-any-return]

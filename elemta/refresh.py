@@ -1,0 +1,55 @@
+"""Refreshing: are the named sets still what their files and the state store say?
+
+Looks once a second.  A file's new content is read in a thread and exchanged whole; a broken new version is
+logged and the old entries stay.  Dynamic sets are taken anew when the store's version moves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from elemta.check import Tools
+from elemta.sets import NamedSet, members
+from elemta.store import StoreError
+
+_log = logging.getLogger("elemta.sets")
+INTERVAL = 1.0  # seconds
+
+
+async def refresh_sets(sets: Mapping[str, NamedSet], tools: Tools) -> None:
+    """Keep `sets` current until cancelled."""
+    files = [named for named in sets.values() if named.path is not None]
+    dynamic = [named for named in sets.values() if named.dynamic]
+    version = -1
+    while True:
+        for named in files:
+            if await tools.in_thread(named.changed):
+                await _reread(named, tools)
+        if dynamic:
+            version = await _snapshot(dynamic, tools, version)
+        await asyncio.sleep(INTERVAL)
+
+
+async def _reread(named: NamedSet, tools: Tools) -> None:
+    try:
+        await tools.in_thread(named.reread)
+    except (OSError, ValueError) as error:
+        _log.error("set %s stays as it was: %s", named.name, error)
+    else:
+        _log.info("set %s read again: %d entries", named.name, len(named.members))
+
+
+async def _snapshot(dynamic: list[NamedSet], tools: Tools, version: int) -> int:
+    """Take the dynamic sets from the store if they changed; entries also end by time, so look each second."""
+    try:
+        now = await tools.store.sets_version()
+        for named in dynamic:
+            entries = await tools.store.set_entries(named.name, tools.clock())
+            if now != version or len(entries) != len(named.members):
+                named.members = members(entries)
+    except (StoreError, ValueError) as error:
+        _log.error("dynamic sets stay as they were: %s", error)
+        return version
+    return now
