@@ -1,4 +1,4 @@
-"""DNS: what does the name system say, and for how long may we believe it?
+"""The resolver port: what does the name system say, and for how long may we believe it?
 
 The `Resolver` port is all that checks and kernels see: `await resolver.query(name, rdtype)` gives an
 `Answer` (records, or a lawful "there is none") or raises `DnsError` (nobody could say).  Records are

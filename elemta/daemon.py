@@ -1,0 +1,77 @@
+"""The daemons' skeleton: command line, configuration, logging, sockets, privileges, then the supervisor.
+
+    def main() -> int:
+        return daemon.run(MilterService())
+
+Runs in the foreground and logs to standard error.  Exit statuses are those of sysexits.h: 64 usage, 66 no
+configuration file, 67 no such user, 71 the system refused (a socket, a directory), 78 the configuration is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from elemta import observing, privileges, sockets
+from elemta.config.load import load
+from elemta.config.problems import ConfigErrors
+from elemta.policy import Policy
+from elemta.supervisor import Supervisor
+from elemta.version import VERSION, refuse_python
+from elemta.worker import Service
+
+DEFAULT_CONFIG = "/etc/elemta/elemta.yaml"
+
+
+def run(service: Service) -> int:
+    """Be the daemon `service` until SIGTERM; the exit status."""
+    refuse_python()
+    path = _arguments(service).config
+    try:
+        policy = Policy.compile(load(path))
+        settings = policy.settings
+        section = observing.section(settings, service.name)
+        observing.start_log(settings, service.name)
+        privileges.prepare(_directories(policy), settings.user)
+        listener = sockets.listen(section.listen, section.group)
+        privileges.drop(settings.user, named="user" in settings.model_fields_set)
+        observing.start_metrics(settings, service.name)
+    except ConfigErrors as error:
+        return _fail(str(error), error.status)
+    except privileges.PrivilegeError as error:
+        return _fail(str(error), os.EX_NOUSER)
+    except OSError as error:
+        return _fail(error.strerror if isinstance(error, sockets.SocketError) else str(error), os.EX_OSERR)
+    try:
+        return Supervisor(service, lambda: Policy.compile(load(path))).run(policy, listener)
+    finally:
+        sockets.remove(listener, section.listen)
+        observing.remove_state(settings, service.name)
+
+
+def _arguments(service: Service) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"elemta-{service.name}",
+        description=(type(service).__doc__ or "").partition("\n")[0],
+        epilog="SIGHUP reads the configuration again, all or nothing. SIGTERM finishes what is under way and ends.",
+    )
+    default = os.environ.get("ELEMTA_CONFIG", DEFAULT_CONFIG)
+    parser.add_argument("--config", default=default, metavar="FILE", help=f"the configuration (default: {default})")
+    parser.add_argument("--version", action="version", version=f"elemta {VERSION}")
+    return parser.parse_args()
+
+
+def _directories(policy: Policy) -> list[Path]:
+    """Where this daemon writes."""
+    settings = policy.settings
+    found = [Path(settings.journal.path).parent, Path(settings.spool), observing.metrics_directory(settings)]
+    if settings.state.startswith("sqlite://"):
+        found.append(Path(settings.state.removeprefix("sqlite://")).parent)
+    return found
+
+
+def _fail(text: str | None, status: int) -> int:
+    print(text, file=sys.stderr)  # noqa: T201 - before the log is set up
+    return status

@@ -1,0 +1,236 @@
+"""Exchange: one question to one of the configured resolvers, one answer back.  The only user of dnspython.
+
+Asks over UDP with EDNS, again over TCP when the answer is truncated, and the next server when one is silent,
+refuses or talks nonsense.  Datagrams that do not fit a question that is open are ignored.
+
+RFC 1035, RFC 2308 (negative answers), RFC 6891 (EDNS), RFC 7766 (TCP), RFC 5452 (matching answers).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.resolver
+
+from elemta.dns.port import Answer, DnsError, Record, Status
+
+PAYLOAD = 1232  # octets of UDP we accept: no fragments (DNS flag day 2020)
+ROUNDS = 2  # times that each server is asked
+ENDPOINTS = 8  # open UDP sockets a server: as many source ports to guess
+USES = 2000  # questions after which a UDP socket is given up for a new source port
+LARGEST_ANSWER = 65535
+MOST_RECORDS = 512  # records of one answer that are looked at
+
+Server = tuple[str, int]
+
+
+class _Endpoint(asyncio.DatagramProtocol):
+    """One connected UDP socket with the questions open on it."""
+
+    def __init__(self) -> None:
+        self.open: dict[int, asyncio.Future[bytes]] = {}
+        self.uses = 0
+        self.transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def datagram_received(self, data: bytes, _address: object) -> None:
+        waiting = self.open.get(int.from_bytes(data[:2])) if len(data) >= 12 else None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(data)
+
+    def error_received(self, error: Exception) -> None:
+        for waiting in self.open.values():  # ICMP port unreachable: nobody is there
+            if not waiting.done():
+                waiting.set_exception(error)
+
+
+@dataclass
+class Exchange:
+    """Asks resolvers. One object a worker; used on its loop only.
+
+    Attributes:
+        servers: addresses and ports, in the order in which they are asked.
+        timeout: seconds for one server's answer.
+    """
+
+    servers: Sequence[Server]
+    timeout: float
+    _endpoints: dict[Server, list[_Endpoint]] = field(default_factory=dict)
+
+    async def ask(self, name: str, rdtype: str) -> Answer:
+        """Ask until a server answers lawfully.
+
+        Raises:
+            DnsError: none did.
+        """
+        wire_name = _name(name)
+        if wire_name is None:
+            return Answer(Status.NXDOMAIN)  # a name that no zone can hold
+        reason = "no server configured"
+        for server in [*self.servers] * ROUNDS:
+            query = dns.message.make_query(wire_name, rdtype, use_edns=0, payload=PAYLOAD)
+            query.id = random.SystemRandom().randrange(65536)
+            try:
+                async with asyncio.timeout(self.timeout):
+                    response = await self._ask(server, query)
+                return _answer(response)
+            except TimeoutError:
+                reason = f"no answer within {self.timeout:g} s"
+            except OSError as error:
+                reason = f"{server[0]}: {error.strerror or error}"
+            except (dns.exception.DNSException, ValueError) as error:
+                reason = f"a broken answer: {type(error).__name__}"
+            except _RcodeError as error:
+                reason = error.args[0]
+        raise DnsError(name, rdtype, reason)
+
+    async def _ask(self, server: Server, query: dns.message.Message) -> dns.message.Message:
+        wire = query.to_wire()
+        endpoint = await self._endpoint(server)
+        while query.id in endpoint.open:
+            query.id = (query.id + 1) % 65536
+            wire = query.to_wire()
+        waiting: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        endpoint.open[query.id] = waiting
+        try:
+            endpoint.transport.sendto(wire)  # type: ignore[union-attr]
+            response = _parse(query, await waiting)
+        finally:
+            del endpoint.open[query.id]
+        if response.flags & dns.flags.TC:
+            response = await _ask_tcp(server, query, wire)
+        return response
+
+    async def _endpoint(self, server: Server) -> _Endpoint:
+        """A UDP socket to `server`: one of several, each for a bounded number of questions."""
+        pool = self._endpoints.setdefault(server, [])
+        if len(pool) >= ENDPOINTS:
+            endpoint = random.SystemRandom().choice(pool)
+            endpoint.uses += 1
+            if endpoint.uses >= USES and not endpoint.open:
+                pool.remove(endpoint)
+                endpoint.transport.close()  # type: ignore[union-attr]
+            else:
+                return endpoint
+        loop = asyncio.get_running_loop()
+        _, endpoint = await loop.create_datagram_endpoint(_Endpoint, remote_addr=server)
+        pool.append(endpoint)
+        return endpoint
+
+    def close(self) -> None:
+        """Close every socket."""
+        for pool in self._endpoints.values():
+            for endpoint in pool:
+                endpoint.transport.close()  # type: ignore[union-attr]
+        self._endpoints.clear()
+
+
+class _RcodeError(Exception):
+    """The server says that it cannot or will not answer."""
+
+
+async def _ask_tcp(server: Server, query: dns.message.Message, wire: bytes) -> dns.message.Message:
+    reader, writer = await asyncio.open_connection(*server)
+    try:
+        writer.write(len(wire).to_bytes(2) + wire)
+        length = int.from_bytes(await reader.readexactly(2))
+        return _parse(query, await reader.readexactly(length))
+    except asyncio.IncompleteReadError as error:
+        raise OSError(f"{server[0]} closed the connection") from error
+    finally:
+        writer.close()
+
+
+def _parse(query: dns.message.Message, data: bytes) -> dns.message.Message:
+    response = dns.message.from_wire(data, ignore_trailing=True, raise_on_truncation=False)
+    if not query.is_response(response):  # RFC 5452 section 9.1: id and question must match
+        raise ValueError("not an answer to our question")
+    return response
+
+
+def _answer(response: dns.message.Message) -> Answer:
+    """The typed answer.
+
+    Raises:
+        _RcodeError: SERVFAIL, REFUSED and the like.
+        dns.exception.DNSException, ValueError: nonsense.
+    """
+    code = response.rcode()
+    if code not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+        raise _RcodeError(dns.rcode.to_text(code))
+    chain = response.resolve_chaining()  # type: ignore[attr-defined]
+    ttl = int(chain.minimum_ttl)
+    if chain.answer is None:
+        return Answer(Status.NXDOMAIN if code == dns.rcode.NXDOMAIN else Status.NODATA, (), _negative_ttl(response, ttl))
+    records = tuple(_record(rdata) for rdata in list(chain.answer)[:MOST_RECORDS])
+    return Answer(Status.OK, records, ttl)
+
+
+def _negative_ttl(response: dns.message.Message, ttl: int) -> int:
+    """RFC 2308 section 5: only a SOA says how long "no" holds."""
+    has_soa = any(rrset.rdtype == dns.rdatatype.SOA for rrset in response.authority)
+    return ttl if has_soa else 0
+
+
+def _record(rdata: object) -> Record:
+    kind = dns.rdatatype.to_text(rdata.rdtype)  # type: ignore[attr-defined]
+    if kind == "A":
+        return IPv4Address(rdata.address)  # type: ignore[attr-defined]
+    if kind == "AAAA":
+        return IPv6Address(rdata.address)  # type: ignore[attr-defined]
+    if kind in ("TXT", "SPF"):
+        return b"".join(rdata.strings)  # type: ignore[attr-defined]
+    if kind == "MX":
+        return (rdata.preference, rdata.exchange.to_text(omit_final_dot=True).removesuffix("."))  # type: ignore[attr-defined]
+    if kind in ("PTR", "CNAME", "NS"):
+        return str(rdata.target.to_text(omit_final_dot=True))  # type: ignore[attr-defined]
+    raise ValueError(f"record type {kind} is not asked for")
+
+
+def _name(name: str) -> dns.name.Name | None:
+    """The name on the wire; None when it cannot stand there (RFC 1035 section 2.3.4)."""
+    labels = name.removesuffix(".").split(".")
+    try:
+        return dns.name.Name([label.encode("utf-8", "surrogateescape") for label in labels] + [b""])
+    except (dns.name.LabelTooLong, dns.name.NameTooLong, dns.name.EmptyLabel, UnicodeEncodeError):
+        return None
+
+
+def servers_of(configured: Sequence[str]) -> list[Server]:
+    """(address, port) of "127.0.0.1:53", "[::1]:53", "::1", "9.9.9.9"; those of /etc/resolv.conf when none is given.
+
+    Raises:
+        ValueError: one is no address.
+        OSError: /etc/resolv.conf is missing or names none.
+    """
+    if not configured:
+        try:
+            found = dns.resolver.Resolver()
+        except dns.resolver.NoResolverConfiguration as error:
+            raise OSError(f"{error}; name servers under dns.servers") from error
+        return [(str(address), 53) for address in found.nameservers]
+    return [_server(text) for text in configured]
+
+
+def _server(text: str) -> Server:
+    host, colon, port = text.rpartition(":")
+    if text.startswith("[") and text.endswith("]"):
+        host, port = text, "53"
+    elif not colon or (host.count(":") and not host.startswith("[")):
+        host, port = text, "53"  # a bare IPv4 or IPv6 address
+    host = host.strip("[]")
+    address = IPv6Address(host) if ":" in host else IPv4Address(host)
+    return str(address), int(port)

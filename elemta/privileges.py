@@ -1,0 +1,60 @@
+"""Privileges: who are we when mail arrives?  Started as root, we become the configured user."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+from collections.abc import Iterable
+from pathlib import Path
+
+_log = logging.getLogger("elemta.privileges")
+
+
+class PrivilegeError(Exception):
+    """The configured user cannot be become."""
+
+
+def prepare(directories: Iterable[Path], user: str) -> None:
+    """Make the directories we write to, owned by `user` where we are root and make them anew.
+
+    Raises:
+        OSError: one cannot be made.
+    """
+    for directory in directories:
+        if directory.is_dir():
+            continue
+        directory.mkdir(parents=True, mode=0o750)
+        account = _account(user)
+        if os.geteuid() == 0 and account is not None:
+            os.chown(directory, account.pw_uid, account.pw_gid)
+
+
+def drop(user: str, *, named: bool) -> None:
+    """Become `user` if we are root; for ever.
+
+    Args:
+        user: the account's name.
+        named: the configuration names it, so a missing account is an error and not only a warning.
+
+    Raises:
+        PrivilegeError: there is no such account.
+    """
+    if os.geteuid() != 0 or user == "root":
+        return
+    account = _account(user)
+    if account is None:
+        if named:
+            raise PrivilegeError(f'there is no user "{user}"; create it, or set `user:` to one that exists')
+        _log.warning("there is no user %s: staying root; create it, or set `user:`", user)
+        return
+    os.initgroups(user, account.pw_gid)
+    os.setgid(account.pw_gid)
+    os.setuid(account.pw_uid)
+
+
+def _account(user: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam(user)
+    except KeyError:
+        return None

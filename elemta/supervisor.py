@@ -1,0 +1,359 @@
+"""The supervisor: are N workers answering, with the policy that the administrator wrote last?
+
+It binds the socket, forks workers on fixed slots and a keeper beside them, restarts whoever dies (with
+back-off), and on SIGHUP forks a new generation with the new policy: only when every new worker answers are the
+old ones told to hand over and go; otherwise the new ones go and the old ones stay.  It runs no thread and no
+event loop, so that it can fork at any time.
+
+    supervisor = Supervisor(service, load)      load() -> Policy, or raises ConfigErrors
+    status = supervisor.run(policy, listener)
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import FrameType
+
+from elemta import observing, sdnotify, sockets
+from elemta.config.problems import ConfigErrors
+from elemta.policy import Policy
+from elemta.worker import READY, RETIRE, Post, Service, work
+
+_log = logging.getLogger("elemta.supervisor")
+
+KEEPER = -1
+"""The slot of the keeper process."""
+START_LIMIT = 30.0  # seconds in which a new generation must answer
+GRACE = 35.0  # seconds that a worker may take to go before it is killed
+BACK_OFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before the 1st, 2nd … restart in a row
+SETTLED = 30.0  # seconds after which a worker's death is its first again
+POLL = 0.5  # seconds
+
+
+@dataclass
+class Process:
+    """A forked worker or keeper."""
+
+    pid: int
+    slot: int
+    control: socket.socket
+    born: float
+    ready: bool = False
+    leaving: float = 0.0  # when it was told to go; 0 = it was not
+
+
+@dataclass
+class Generation:
+    """Workers of one policy."""
+
+    number: int
+    policy: Policy
+    listener: socket.socket
+    inbox: tuple[socket.socket, socket.socket]
+    born: float = field(default_factory=time.monotonic)
+    processes: dict[int, Process] = field(default_factory=dict)
+    deaths: dict[int, int] = field(default_factory=dict)  # in a row, by slot
+    restart_at: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def slots(self) -> range:
+        """The workers' slots and the keeper's."""
+        return range(KEEPER, observing.section(self.policy.settings, self.service_name).workers)
+
+    service_name: str = "milter"
+
+    @property
+    def ready(self) -> bool:
+        """Every worker answers."""
+        running = {process.slot for process in self.processes.values() if process.ready}
+        return running >= set(self.slots)
+
+    def close(self) -> None:
+        """Close what only this generation used."""
+        for end in self.inbox:
+            end.close()
+
+
+class Supervisor:
+    """Keeps one daemon's processes; see the module's docstring."""
+
+    def __init__(self, service: Service, load: Callable[[], Policy]) -> None:
+        self.service = service
+        self.load = load
+        self.current: Generation | None = None
+        self.candidate: Generation | None = None
+        self.leaving: list[Generation] = []
+        self.stopping = False
+        self.restarts = 0
+        self._signals: list[int] = []
+        self._selector = selectors.DefaultSelector()
+        self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._numbers: Iterator[int] = iter(range(1, sys.maxsize))
+
+    def run(self, policy: Policy, listener: socket.socket) -> int:
+        """Serve until SIGTERM or SIGINT; the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, self._noted)
+        signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
+        self._selector.register(self._wake_r, selectors.EVENT_READ)
+        self.candidate = self._generation(policy, listener)
+        while not (self.stopping and not self._all()):
+            for key, _ in self._selector.select(POLL):
+                self._heard(key)
+            self._handle_signals()
+            self._reap()
+            self._promote()
+            self._restart()
+            self._kill_late()
+            if self.current is None and self.candidate is None and not self.stopping:
+                return os.EX_SOFTWARE  # the first generation never answered; its workers said why
+        return os.EX_OK
+
+    # ── events ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _noted(self, number: int, _frame: FrameType | None) -> None:
+        self._signals.append(number)
+
+    def _heard(self, key: selectors.SelectorKey) -> None:
+        if key.fd == self._wake_r:
+            with suppress(BlockingIOError):
+                os.read(self._wake_r, 4096)
+            return
+        process: Process = key.data
+        try:
+            data = process.control.recv(64)
+        except OSError:
+            data = b""
+        if data == READY:
+            process.ready = True
+            self._report()
+        elif not data:
+            self._selector.unregister(process.control)
+
+    def _handle_signals(self) -> None:
+        while self._signals:
+            number = self._signals.pop(0)
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self._stop()
+            elif number == signal.SIGHUP:
+                self._reload()
+
+    def _stop(self) -> None:
+        if self.stopping:
+            return
+        self.stopping = True
+        sdnotify.notify("STOPPING=1")
+        _log.info("stopping: finishing what is under way")
+        for generation in self._generations():
+            for process in generation.processes.values():
+                self._tell(process)
+
+    def _reload(self) -> None:
+        if self.stopping or self.current is None:
+            return
+        if self.candidate is not None:
+            _log.warning("a reload is under way; this one is tried when it has ended")
+            self._signals.append(signal.SIGHUP)
+            return
+        sdnotify.reloading()
+        try:
+            policy = self.load()
+            listener = self._listener_for(policy)
+        except (ConfigErrors, OSError) as error:
+            _log.error("reload refused, the old policy stays in force:\n%s", error)
+            observing.count_reload(ok=False)
+            sdnotify.notify("READY=1", "STATUS=reload refused, see the log")
+            return
+        self.candidate = self._generation(policy, listener)
+
+    def _listener_for(self, policy: Policy) -> socket.socket:
+        """The current listener, or a new one where the address has changed."""
+        assert self.current is not None  # noqa: S101 - a reload follows a start
+        old = observing.section(self.current.policy.settings, self.service.name)
+        new = observing.section(policy.settings, self.service.name)
+        return self.current.listener if old.listen == new.listen else sockets.listen(new.listen, new.group)
+
+    # ── generations ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _generation(self, policy: Policy, listener: socket.socket) -> Generation:
+        inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        generation = Generation(next(self._numbers), policy, listener, inbox, service_name=self.service.name)
+        gc.collect()
+        gc.freeze()  # the policy's pages stay shared with the workers
+        for slot in generation.slots:
+            self._fork(generation, slot)
+        return generation
+
+    def _promote(self) -> None:
+        """Put the candidate in force when all of it answers; drop it when it cannot."""
+        candidate = self.candidate
+        if candidate is None:
+            return
+        if candidate.ready:
+            old, self.current, self.candidate = self.current, candidate, None
+            if old is None:
+                _log.info("ready: %s, policy %s", self.service.name, candidate.policy.fingerprint)
+            else:
+                _log.info("reloaded: policy %s is in force", candidate.policy.fingerprint)
+                observing.count_reload(ok=True)
+                self._retire(old, candidate)
+            sdnotify.notify("READY=1", f"STATUS=answering with policy {candidate.policy.fingerprint}")
+            self._report()
+        elif candidate.deaths or time.monotonic() - candidate.born > START_LIMIT:
+            _log.error("the new workers did not come up%s", ", the old policy stays in force" if self.current else "")
+            self.candidate = None
+            self._retire(candidate, None)
+            if self.current is not None:
+                observing.count_reload(ok=False)
+                if candidate.listener is not self.current.listener:
+                    sockets.remove(candidate.listener, observing.section(candidate.policy.settings, self.service.name).listen)
+                sdnotify.notify("READY=1", "STATUS=reload refused, see the log")
+
+    def _retire(self, old: Generation, new: Generation | None) -> None:
+        for process in old.processes.values():
+            self._tell(process, new)
+        self.leaving.append(old)
+        if new is not None and old.listener is not new.listener:
+            sockets.remove(old.listener, observing.section(old.policy.settings, self.service.name).listen)
+
+    def _tell(self, process: Process, new: Generation | None = None) -> None:
+        """Tell a process to go; to hand its connections to `new` where there is one."""
+        process.leaving = process.leaving or time.monotonic()
+        try:
+            if new is not None and process.slot != KEEPER:
+                socket.send_fds(process.control, [RETIRE], [new.inbox[1].fileno()])
+            else:
+                os.kill(process.pid, signal.SIGTERM)
+        except OSError:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
+
+    # ── processes ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _fork(self, generation: Generation, slot: int) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            self._be_child(generation, slot, ours, theirs)
+        theirs.close()
+        process = Process(pid, slot, ours, time.monotonic())
+        generation.processes[pid] = process
+        self._selector.register(ours, selectors.EVENT_READ, process)
+
+    def _be_child(self, generation: Generation, slot: int, ours: socket.socket, theirs: socket.socket) -> None:
+        """The rest of a child's life; never returns."""
+        status = os.EX_SOFTWARE
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            self._selector.close()
+            ours.close()
+            os.close(self._wake_r)
+            os.close(self._wake_w)
+            for other in self._all():  # their control sockets must not stay open because of us
+                other.control.close()
+            if slot == KEEPER:
+                status = observing.keep(generation.policy.settings, self.service.name, theirs)
+            else:
+                post = Post(slot, generation.policy, generation.listener, theirs, generation.inbox[0])
+                status = work(self.service, post)
+        except BaseException:
+            _log.exception("process for slot %d failed", slot)
+        finally:
+            logging.shutdown()
+            os._exit(status)  # threads of libmilter must not hold us up
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for generation in self._generations():
+                process = generation.processes.pop(pid, None)
+                if process is not None:
+                    self._died(generation, process, status)
+
+    def _died(self, generation: Generation, process: Process, status: int) -> None:
+        with suppress(KeyError, ValueError):
+            self._selector.unregister(process.control)
+        process.control.close()
+        if not generation.processes and generation in self.leaving:
+            self.leaving.remove(generation)
+            generation.close()
+        if process.leaving:
+            return
+        lived = time.monotonic() - process.born
+        deaths = 1 if lived > SETTLED else generation.deaths.get(process.slot, 0) + 1
+        generation.deaths[process.slot] = deaths
+        pause = BACK_OFF[min(deaths, len(BACK_OFF)) - 1]
+        generation.restart_at[process.slot] = time.monotonic() + pause
+        self.restarts += 1
+        name = "keeper" if process.slot == KEEPER else f"worker {process.slot}"
+        _log.error("%s died (%s) after %.0f s; next try in %.1f s", name, _how(status), lived, pause)
+        observing.count_restart(name)
+        self._report()
+
+    def _restart(self) -> None:
+        generation = self.current
+        if generation is None or self.stopping:
+            return
+        now = time.monotonic()
+        for slot, when in list(generation.restart_at.items()):
+            if when <= now:
+                del generation.restart_at[slot]
+                self._fork(generation, slot)
+
+    def _kill_late(self) -> None:
+        """Whoever does not go in time is made to."""
+        now = time.monotonic()
+        for process in self._all():
+            if process.leaving and now - process.leaving > GRACE:
+                _log.error("process %d did not finish within %.0f s: killed", process.pid, GRACE)
+                process.leaving = now
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+
+    def _generations(self) -> list[Generation]:
+        return [each for each in (self.current, self.candidate, *self.leaving) if each is not None]
+
+    def _all(self) -> list[Process]:
+        return [process for generation in self._generations() for process in generation.processes.values()]
+
+    def _report(self) -> None:
+        """Write for /readyz how many workers answer."""
+        generation = self.current or self.candidate
+        if generation is None:
+            return
+        ready = sum(process.ready for process in generation.processes.values() if process.slot != KEEPER)
+        observing.write_state(
+            generation.policy.settings,
+            self.service.name,
+            pid=os.getpid(),
+            workers=len(generation.slots) - 1,
+            ready=ready,
+            restarts=self.restarts,
+            policy=generation.policy.fingerprint,
+        )
+
+
+def _how(status: int) -> str:
+    """A wait status in words."""
+    if os.WIFSIGNALED(status):
+        return f"signal {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exit status {os.waitstatus_to_exitcode(status)}"

@@ -1,0 +1,155 @@
+"""A worker: one forked process that answers Postfix with one engine on one event loop.
+
+The supervisor speaks to it over a control socket: the worker says READY, the supervisor says RETIRE with the
+inbox of the next generation (hand over your connections, then go), and a closed control socket means that the
+supervisor is gone.  SIGTERM means: finish what is under way, then go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import uvloop
+
+from elemta.config.model import Settings
+from elemta.engine import Engine
+from elemta.observing import open_observers
+from elemta.policy import Policy
+from elemta.tools import open_tools
+
+_log = logging.getLogger("elemta.worker")
+
+READY = b"ready"
+RETIRE = b"retire"
+
+
+class Service(Protocol):
+    """What a daemon does; everything else is the skeleton's.
+
+    Attributes:
+        name: "milter" or "policyd": also the section of the settings that says where to listen.
+    """
+
+    name: str
+
+    async def serve(self, worker: Worker) -> None:
+        """Answer Postfix until `worker.stopping`; return when drained."""
+        ...
+
+
+@dataclass
+class Worker:
+    """What a service may use of its process.
+
+    Attributes:
+        slot: which worker of its generation, from 0.
+        listener: listening, non-blocking, shared by all workers.
+        engine: opened.
+        settings: the settings.
+        stopping: set on SIGTERM and at reload: stop accepting, finish, return.
+        grace: seconds that finishing may take.
+    """
+
+    slot: int
+    listener: socket.socket
+    engine: Engine
+    settings: Settings
+    control: socket.socket
+    inbox: socket.socket
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    grace: float = 30.0
+    _outbox: socket.socket | None = None
+
+    def ready(self) -> None:
+        """Tell the supervisor that this worker answers."""
+        self.control.send(READY)
+
+    def hand_over(self, connection: socket.socket) -> bool:
+        """Give an open, idle connection to a worker of the next generation; False when there is none."""
+        if self._outbox is None:
+            return False
+        try:
+            socket.send_fds(self._outbox, [b"+"], [connection.fileno()])
+        except OSError as error:
+            _log.warning("could not hand over a connection: %s", error)
+            return False
+        return True
+
+    def adopt(self, callback: Callable[[socket.socket], None]) -> None:
+        """Have `callback` called with each connection that an older generation hands over."""
+
+        def arrived() -> None:
+            try:
+                _, fds, _, _ = socket.recv_fds(self.inbox, 16, 16)
+            except (BlockingIOError, InterruptedError):
+                return  # another worker took it
+            for fd in fds:
+                callback(socket.socket(fileno=fd))
+
+        asyncio.get_running_loop().add_reader(self.inbox, arrived)
+
+    def obey(self) -> None:
+        """Read what the supervisor says."""
+        try:
+            data, fds, _, _ = socket.recv_fds(self.control, 64, 1)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data, fds = b"", []
+        if data == RETIRE and fds:
+            self._outbox = socket.socket(fileno=fds[0])
+        if not data:
+            asyncio.get_running_loop().remove_reader(self.control)
+        self.stopping.set()
+
+
+@dataclass(frozen=True)
+class Post:
+    """Where a worker is put: what the supervisor knows at the fork."""
+
+    slot: int
+    policy: Policy
+    listener: socket.socket
+    control: socket.socket
+    inbox: socket.socket
+
+
+def work(service: Service, post: Post) -> int:
+    """Be a worker until told to stop; the process's exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor tells us
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_serve(service, post))
+        except Exception:
+            _log.exception("worker %d of %s failed", post.slot, service.name)
+            return os.EX_SOFTWARE
+    return os.EX_OK
+
+
+async def _serve(service: Service, post: Post) -> None:
+    async with AsyncExitStack() as stack:
+        settings = post.policy.settings
+        tools = await stack.enter_async_context(open_tools(settings))
+        observers = await stack.enter_async_context(open_observers(post.policy, service.name, post.slot, tools))
+        engine = Engine(post.policy, tools, observers)
+        await engine.open()
+        stack.push_async_callback(engine.close)
+        worker = Worker(post.slot, post.listener, engine, settings, post.control, post.inbox)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, worker.stopping.set)
+        post.control.setblocking(False)
+        post.inbox.setblocking(False)
+        loop.add_reader(post.control, worker.obey)
+        await service.serve(worker)
+        loop.remove_reader(post.inbox)
+        loop.remove_reader(post.control)
