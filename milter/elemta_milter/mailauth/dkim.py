@@ -1,0 +1,263 @@
+"""DKIM: which domains take responsibility for this message, and can it be proved?
+
+Takes the header when it is complete, the body through a `BodyHasher`, and keys through the resolver; reports one
+`SignatureResult` for each DKIM-Signature field, from top to bottom.  Never says which of them matters, and never says
+fail when the DNS could not be asked.
+
+    body = BodyHasher()
+    verifier = Verifier(HeaderFields(headers), body=body, now=now)
+    await verifier.fetch_keys(resolver)     # may run while the body arrives
+    for piece in pieces: body.feed(piece)   # of no use unless body.needs_body
+    results = await verifier.finish(resolver)
+
+RFC 6376 sections 3.5, 3.9 and 6.1; RFC 8301; RFC 8463; RFC 8616; RFC 8601 section 2.7.1 (words); RFC 6008 (header.b).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import pairwise
+
+from elemta.dns import DnsError, Resolver
+from elemta.findings import Result
+from elemta_milter.mailauth import keys, signature
+from elemta_milter.mailauth.canonical import BodyHasher
+from elemta_milter.mailauth.fields import HeaderFields, Headers
+from elemta_milter.mailauth.limits import DEFAULT_LIMITS, Limits
+from elemta_milter.mailauth.signature import Label, Signature
+from elemta_milter.mailauth.taglist import TagListError
+
+FIELD = b"dkim-signature"
+B_LEAST = 8  # RFC 6008 section 4: at least the first eight characters of b=
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureResult:
+    """What became of one signature.
+
+    Attributes:
+        result: pass: it proves the domain. fail: the message or the signature was changed. policy: it is not
+            acceptable here (short key, content not covered, expired, not evaluated). permerror: it or its key
+            is no use. temperror: nobody could say.
+        reason: for people; "" for pass.
+        place: of the field in the header, from 0 at the top.
+        domain: d= as A-labels; "" where it cannot be read, as with all that follows.
+        selector: s=.
+        algorithm: a=.
+        identity: i=, decoded.
+        b: the beginning of b=, long enough to tell it from the other signatures of the mail.
+        testing: the key record has t=y: good or bad, the domain asks for no other treatment than of unsigned mail.
+        key_bits: size of the key; 0 when none was read.
+        canon: "relaxed/relaxed".
+        signed_names: h=, lower case.
+        signed_at: t=, seconds since 1970.
+        expires_at: x=, seconds since 1970.
+        expired: that time has passed.
+        length_uncovered: octets of the canonical body that l= leaves uncovered.
+    """
+
+    result: Result
+    reason: str
+    place: int
+    domain: str = ""
+    selector: str = ""
+    algorithm: str = ""
+    identity: str = ""
+    b: str = ""
+    testing: bool = False
+    key_bits: int = 0
+    canon: str = ""
+    signed_names: tuple[str, ...] = ()
+    signed_at: int | None = None
+    expires_at: int | None = None
+    expired: bool = False
+    length_uncovered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A signature still to be judged, and the result to fill in."""
+
+    claim: Signature
+    blank: SignatureResult
+
+
+class Verifier:
+    """Verifies the DKIM signatures of one message.
+
+    Args:
+        fields: the complete header.
+        body: asked here for the hashes that the signatures need, so make the verifier before feeding it.
+        now: seconds since 1970.
+        limits: bounds.
+        prefer: domains (A-labels, lower case) whose signatures, and those of their parents and subdomains, are
+            verified first where there are more than `limits.signatures`: the author's.
+        trust_length: let a signature pass whose l= leaves content uncovered (RFC 6376 section 8.2 says why not).
+    """
+
+    def __init__(
+        self,
+        fields: HeaderFields,
+        *,
+        body: BodyHasher,
+        now: int,
+        limits: Limits = DEFAULT_LIMITS,
+        prefer: Collection[str] = (),
+        trust_length: bool = False,
+    ) -> None:
+        self._fields = fields
+        self._body = body
+        self._now = now
+        self._limits = limits
+        self._trust_length = trust_length
+        self._published: dict[str, keys.Published] | None = None
+        self._results: dict[int, SignatureResult] = {}
+        candidates = self._read()
+        candidates.sort(key=lambda candidate: not _is_near(candidate.blank.domain, prefer))
+        for candidate in candidates[limits.signatures :]:
+            reason = f"not evaluated: more than {limits.signatures} signatures"
+            self._results[candidate.blank.place] = replace(candidate.blank, result=Result.POLICY, reason=reason)
+        self._candidates = candidates[: limits.signatures]
+        for candidate in self._candidates:
+            if not candidate.claim.source.historic:
+                body.want(candidate.claim.body)
+
+    async def fetch_keys(self, resolver: Resolver) -> None:
+        """Ask for the keys; a second call asks nothing."""
+        if self._published is None:
+            names = [candidate.claim.source.key_name for candidate in self._candidates]
+            self._published = await keys.fetch(resolver, names)
+
+    async def finish(self, resolver: Resolver) -> tuple[SignatureResult, ...]:
+        """Verify, once the body was fed; () when the message has no signature."""
+        await self.fetch_keys(resolver)
+        self._body.finish()
+        for candidate in self._candidates:
+            self._results[candidate.blank.place] = self._judge(candidate)
+        return _with_unique_b(self._results[place] for place in sorted(self._results))
+
+    def _read(self) -> list[_Candidate]:
+        """Read the fields; what is settled by reading goes to the results."""
+        places = self._fields.places(FIELD)
+        most, reason = self._bound()
+        for place in places[most : most + 1]:  # one result stands for all that are not read
+            self._results[place] = SignatureResult(Result.POLICY, f"not evaluated: {reason}", place)
+        return [candidate for place in places[:most] if (candidate := self._read_one(place))]
+
+    def _bound(self) -> tuple[int, str]:
+        """How many signature fields may be read, and why not more."""
+        limits = self._limits
+        if len(self._fields.headers) > limits.header_fields:
+            return 0, f"more than {limits.header_fields} header fields"
+        if self._fields.octets > limits.header_octets:
+            return 0, f"header is longer than {limits.header_octets} octets"
+        return limits.signature_fields, f"more than {limits.signature_fields} signature fields"
+
+    def _read_one(self, place: int) -> _Candidate | None:
+        named = Label()
+        try:
+            tags = signature.tags_of(self._fields.headers[place][1], self._limits)
+            named = signature.label(tags)
+            claim = signature.dkim(tags, self._limits)
+        except TagListError as error:
+            self._results[place] = SignatureResult(
+                Result.PERMERROR, str(error), place, named.domain, named.selector, named.algorithm, b=named.b
+            )
+            return None
+        source = claim.source
+        expired = claim.expires_at is not None and claim.expires_at + self._limits.clock_skew < self._now
+        reason = ""
+        if claim.expires_at is not None and expired:  # RFC 6376 section 3.5, x=
+            reason = f"expired at {_date(claim.expires_at)}"
+        elif source.signed_at is not None and source.signed_at > self._now + self._limits.clock_skew:
+            reason = "signed in the future"  # RFC 6376 section 3.5, t=
+        blank = SignatureResult(
+            Result.POLICY,
+            reason,
+            place,
+            domain=source.domain,
+            selector=source.selector,
+            algorithm=source.algorithm,
+            identity=claim.identity,
+            b=named.b,
+            canon=f"{claim.header_canon}/{claim.body.canon}",
+            signed_names=tuple(name.decode() for name in claim.names),
+            signed_at=source.signed_at,
+            expires_at=claim.expires_at,
+            expired=expired,
+        )
+        if reason:
+            self._results[place] = blank
+            return None
+        return _Candidate(claim, blank)
+
+    def _judge(self, candidate: _Candidate) -> SignatureResult:
+        claim, blank = candidate.claim, candidate.blank
+        published = (self._published or {})[claim.source.key_name]
+        if claim.source.historic and not isinstance(published, DnsError):  # RFC 8301 section 3.1
+            return replace(blank, result=Result.PERMERROR, reason=f"{claim.source.algorithm} must not be used")
+        proof = keys.prove(
+            published,
+            kind=claim.source.kind,
+            signature=claim.source.signature,
+            digest=self._fields.digest(claim.names, claim.header_canon, blank.place),
+            limits=self._limits,
+            subdomain=claim.subdomain,
+        )
+        result, reason = proof.result, proof.reason
+        length, size = claim.body.length, self._body.size(claim.body.canon)
+        uncovered = 0 if length is None else max(0, size - length)
+        if result in {Result.PASS, Result.FAIL}:
+            digest = self._body.digest(claim.body)
+            if digest is None:  # RFC 6376 section 3.5: l= is not more than there is
+                result, reason = Result.FAIL, "body is shorter than l="
+            elif digest != claim.body_hash:
+                result, reason = Result.FAIL, "body hash did not verify"
+            elif result is Result.PASS and uncovered and not self._trust_length:
+                result, reason = Result.POLICY, f"l= leaves {uncovered} octets of the body uncovered"
+        if proof.testing and reason:
+            reason += " (the domain is testing DKIM)"
+        return replace(
+            blank,
+            result=result,
+            reason=reason,
+            testing=proof.testing,
+            key_bits=proof.bits,
+            length_uncovered=uncovered,
+        )
+
+
+async def verify(
+    headers: Headers, pieces: Iterable[bytes], resolver: Resolver, *, now: int, limits: Limits = DEFAULT_LIMITS
+) -> tuple[SignatureResult, ...]:
+    """Verify a message that is all there; see `Verifier`."""
+    body = BodyHasher()
+    verifier = Verifier(HeaderFields(headers), body=body, now=now, limits=limits)
+    if body.needs_body:
+        for piece in pieces:
+            body.feed(piece)
+    return await verifier.finish(resolver)
+
+
+def _is_near(domain: str, prefer: Collection[str]) -> bool:
+    return any(domain == wanted or domain.endswith("." + wanted) or wanted.endswith("." + domain) for wanted in prefer)
+
+
+def _date(seconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):  # beyond the year 9999
+        return str(seconds)
+
+
+def _with_unique_b(results: Iterable[SignatureResult]) -> tuple[SignatureResult, ...]:
+    """Cut b= to what tells one signature from another (RFC 6008 section 4)."""
+    found = tuple(results)
+    texts = sorted({result.b for result in found})
+    least = dict.fromkeys(texts, B_LEAST)
+    for one, other in pairwise(texts):  # in order, the nearest neighbours share most
+        shared = 1 + next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
+        least[one], least[other] = max(least[one], shared), max(least[other], shared)
+    return tuple(replace(result, b=result.b[: least[result.b]]) for result in found)
