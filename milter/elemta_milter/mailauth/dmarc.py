@@ -1,0 +1,219 @@
+"""DMARC: does the domain in From stand behind this message, and what does its owner ask for if not?
+
+Takes the authors of a message, the results of SPF and DKIM, and the DNS (through the `Resolver` port); gives pass,
+fail, none, permerror or temperror with the domain owner's policy.  Never decides what happens to the message.  A
+From that is ambiguous or names several domains never passes: it fails where one of the domains would.
+
+RFC 9989 sections 4.4 (alignment), 4.10 (discovery), 5.3 (what a receiver does), 11.5 (several authors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from elemta.addresses import Authors, a_label
+from elemta.dns import DnsError, Resolver
+from elemta.findings import Result
+from elemta_milter.mailauth.dmarc_discovery import Discovery, OrgDomain, Walker, discover_policy
+from elemta_milter.mailauth.dmarc_record import Policy, Record
+
+MAX_AUTHOR_DOMAINS = 5  # RFC 9989 section 11.5: each costs a discovery
+
+
+@dataclass(frozen=True, slots=True)
+class SpfInput:
+    """What SPF said of the MAIL FROM identity (of postmaster@HELO for the null sender, RFC 7208 section 2.4).
+
+    Attributes:
+        result: "pass", "fail", ...
+        domain: the domain checked.
+    """
+
+    result: str = "none"
+    domain: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Which author domain DMARC is about.
+
+    Attributes:
+        domain: it, as A-labels; "" when there is not exactly one beyond doubt.
+        candidates: every domain that some reading of From finds.
+        reason: for people, why there is not exactly one.
+    """
+
+    domain: str
+    candidates: tuple[str, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DmarcResult:
+    """What DMARC says of a message.
+
+    Attributes:
+        result: pass, fail, none, permerror or temperror.
+        reason: for people.
+        domain: the author domain.
+        org_domain: its organizational domain; "" where it was not found out.
+        policy_domain: where the record stands.
+        policy: published for this author domain (p, sp or np); None without a record.
+        disposition: what the owner asks for this message: the policy after t=y; none unless it fails.
+        testing: the record says t=y.
+        spf_aligned: SPF passed for an aligned domain.
+        dkim_aligned: a DKIM signature passed for an aligned domain.
+        aligned: the domains that passed and are aligned, SPF's first.
+        record: the record with its tags (adkim, aspf, rua, ruf, text, ...); None without one.
+        discovery: "treewalk" or "psl" (RFC 9990).
+    """
+
+    result: Result
+    reason: str
+    domain: str
+    org_domain: str = ""
+    policy_domain: str = ""
+    policy: Policy | None = None
+    disposition: Policy = Policy.NONE
+    testing: bool = False
+    spf_aligned: bool = False
+    dkim_aligned: bool = False
+    aligned: tuple[str, ...] = ()
+    record: Record | None = None
+    discovery: str = ""
+
+
+def judge_authors(authors: Authors) -> Judgement:
+    """Choose the author domain (RFC 9989 section 5.3.1), or say why there is none."""
+    candidates = tuple(domain for domain in authors.domains if a_label(domain))
+    if authors.trouble:
+        return Judgement("", candidates, authors.trouble)
+    if len(authors.domains) > 1:
+        return Judgement("", candidates, f"From names {len(authors.domains)} domains")
+    if candidates:
+        return Judgement(candidates[0], candidates)
+    return Judgement("", (), "From has an address literal" if authors.domains else "From names no author")
+
+
+async def evaluate_authors(
+    resolver: Resolver,
+    authors: Authors,
+    spf: SpfInput,
+    dkim: Sequence[tuple[str, str]],
+    org_domain: OrgDomain | None = None,
+) -> DmarcResult:
+    """Evaluate a message by the authors of its From fields; arguments as for `evaluate`."""
+    judgement = judge_authors(authors)
+    walker = Walker(resolver, org_domain)
+    if judgement.domain:
+        return await _evaluate(walker, judgement.domain, spf, dkim)
+    results = [await _evaluate(walker, domain, spf, dkim) for domain in judgement.candidates[:MAX_AUTHOR_DOMAINS]]
+    return _strictest(judgement, results, walker.method)
+
+
+def _strictest(judgement: Judgement, results: list[DmarcResult], discovery: str) -> DmarcResult:
+    """RFC 9989 section 11.5: the most strict policy among the checks that fail.  There is no pass."""
+    failed = [result for result in results if result.result is Result.FAIL]
+    if failed:
+        worst = max(failed, key=lambda result: (result.disposition.strictness, (result.policy or "none") != "none"))
+        return replace(worst, reason=f"{judgement.reason}; {worst.domain}: {worst.reason}")
+    for result in results:
+        if result.result is Result.TEMPERROR:
+            return replace(result, reason=f"{judgement.reason}; {result.domain}: {result.reason}")
+    domain = judgement.candidates[0] if judgement.candidates else ""
+    return DmarcResult(Result.PERMERROR, judgement.reason, domain, discovery=discovery)
+
+
+async def evaluate(
+    resolver: Resolver,
+    author_domain: str,
+    spf: SpfInput,
+    dkim: Sequence[tuple[str, str]],
+    org_domain: OrgDomain | None = None,
+) -> DmarcResult:
+    """Evaluate a message for one author domain; never raises.
+
+    Args:
+        resolver: the DNS.
+        author_domain: the domain in From.
+        spf: the MAIL FROM identity's result.
+        dkim: (result, d=) of each signature.
+        org_domain: gives organizational domains by a suffix list (RFC 7489); None for the tree walk of RFC 9989.
+    """
+    return await _evaluate(Walker(resolver, org_domain), author_domain, spf, dkim)
+
+
+async def _evaluate(walker: Walker, author_domain: str, spf: SpfInput, dkim: Sequence[tuple[str, str]]) -> DmarcResult:
+    domain = a_label(author_domain)  # RFC 9989 section 5.3.1
+    if domain is None:
+        return DmarcResult(Result.PERMERROR, "author domain is none", author_domain, discovery=walker.method)
+    found = await discover_policy(walker, domain)
+    base = DmarcResult(Result.NONE, found.reason, domain, found.org_domain, discovery=walker.method)
+    if found.trouble:  # RFC 9989 section 5.3.6: neither pass nor fail
+        return replace(base, result=Result.TEMPERROR, reason=found.trouble)
+    if found.record is None or found.policy is None:
+        return base
+    alignment = _Alignment(walker, found)
+    spf_aligned = await alignment.of(_passed([(spf.result, spf.domain)]), found.record.aspf)
+    dkim_aligned = await alignment.of(_passed(dkim), found.record.adkim)
+    aligned = tuple(dict.fromkeys(spf_aligned + dkim_aligned))
+    judged = replace(
+        base,
+        org_domain=await alignment.for_display(domain in aligned),
+        policy_domain=found.policy_domain,
+        policy=found.policy,
+        testing=found.testing,
+        record=found.record,
+        spf_aligned=bool(spf_aligned),
+        dkim_aligned=bool(dkim_aligned),
+        aligned=aligned,
+    )
+    if aligned:
+        return replace(judged, result=Result.PASS, reason=f"aligned: {', '.join(aligned)[:200]}")
+    if alignment.trouble:
+        return replace(judged, result=Result.TEMPERROR, reason=alignment.trouble)
+    disposition = found.policy.below if found.testing else found.policy  # RFC 9989 section 4.7, t
+    return replace(judged, result=Result.FAIL, reason="nothing that passed is aligned", disposition=disposition)
+
+
+def _passed(results: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    names = (a_label(domain) for result, domain in results if result == "pass")
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+class _Alignment:
+    """Compares domains that passed with the author domain; walks the tree only where the answer depends on it."""
+
+    def __init__(self, walker: Walker, found: Discovery) -> None:
+        self.walker = walker
+        self.domain = found.domain
+        self.org_domain = found.org_domain
+        self.trouble = ""
+
+    async def of(self, domains: Sequence[str], mode: str) -> tuple[str, ...]:
+        """Give those of `domains` that are aligned, "s" strictly or "r" relaxed (RFC 9989 section 4.10.2)."""
+        return tuple(
+            [domain for domain in domains if domain == self.domain or (mode == "r" and await self._same(domain))]
+        )
+
+    async def _same(self, domain: str) -> bool:
+        if domain.rpartition(".")[2] != self.domain.rpartition(".")[2]:
+            return False  # not even the last label is common
+        try:
+            self.org_domain = self.org_domain or await self.walker.organizational(self.domain)
+            if domain != self.org_domain and not domain.endswith("." + self.org_domain):
+                return False  # its organizational domain is itself or above it
+            return await self.walker.organizational(domain) == self.org_domain
+        except DnsError as error:
+            self.trouble = self.trouble or str(error)
+            return False
+
+    async def for_display(self, same: bool) -> str:
+        """Give the organizational domain: the common domain where author and identifier are one, else by a walk."""
+        if not self.org_domain and not same:
+            try:
+                self.org_domain = await self.walker.organizational(self.domain)
+            except DnsError:
+                return ""  # not needed for the result
+        return self.org_domain or self.domain

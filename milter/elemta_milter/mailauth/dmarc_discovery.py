@@ -1,0 +1,210 @@
+"""DMARC discovery: which record applies to an author domain, and what is its organizational domain?
+
+Takes a domain and the DNS (through the `Resolver` port); gives the record, where it was found and the policy that
+applies.  Never judges a message.  Two ways of finding the organizational domain: the tree walk of RFC 9989
+section 4.10 (at most eight questions), or a suffix list given as a function (RFC 7489 section 3.2).
+
+RFC 9989 sections 4.10 (tree walk), 4.10.1 (policy discovery), 4.10.2 (organizational domain).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from elemta.dns import DnsError, Resolver, Status
+from elemta_milter.mailauth.dmarc_record import Policy, Record, parse_record
+
+TREE_WALK = "treewalk"  # the words of RFC 9990's discovery_method
+SUFFIX_LIST = "psl"
+MAX_LABELS = 8  # RFC 9989 section 4.10: no walk asks more often than this
+
+OrgDomain = Callable[[str], str | None]
+"""Gives the organizational domain of a domain by a suffix list; None for a public suffix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What was found for an author domain.
+
+    Attributes:
+        domain: the author domain asked about.
+        org_domain: its organizational domain; "" where it was not needed or could not be found out.
+        record: the record that applies, None for none.
+        policy_domain: where that record stands; "" for none.
+        where: "author", "organizational", "suffix" (a public suffix's record), or "".
+        policy: the policy published for this author domain; None without a usable record.
+        testing: the record says t=y.
+        reason: for people, why there is no record.
+        trouble: for people, why nobody can say; "" otherwise.
+    """
+
+    domain: str
+    org_domain: str = ""
+    record: Record | None = None
+    policy_domain: str = ""
+    where: str = ""
+    policy: Policy | None = None
+    testing: bool = False
+    reason: str = ""
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What stands at _dmarc.DOMAIN."""
+
+    record: Record | None
+    reason: str
+    proves_existence: bool
+
+
+@dataclass(slots=True)
+class Walker:
+    """Asks for DMARC records, each name once: make one for each message.
+
+    Attributes:
+        resolver: the DNS.
+        org_domain: the suffix list; None for the tree walk.
+    """
+
+    resolver: Resolver
+    org_domain: OrgDomain | None = None
+    _answers: dict[str, _Answer] = field(default_factory=dict)
+
+    @property
+    def method(self) -> str:
+        """The way of finding organizational domains: "treewalk" or "psl"."""
+        return TREE_WALK if self.org_domain is None else SUFFIX_LIST
+
+    async def at(self, domain: str) -> _Answer:
+        """Ask for the record at one domain.
+
+        Raises:
+            DnsError: nobody could say.
+        """
+        answer = self._answers.get(domain)
+        if answer is None:
+            answer = self._answers[domain] = await self._ask(domain)
+        return answer
+
+    async def _ask(self, domain: str) -> _Answer:
+        answer = await self.resolver.query(f"_dmarc.{domain}", "TXT")
+        readings = [parse_record(txt) for txt in answer.records if isinstance(txt, bytes)]
+        records = [(record, reason) for record, reason in readings if record is not None]
+        exists = answer.status is not Status.NXDOMAIN
+        if len(records) > 1:  # RFC 9989 section 4.10 step 2: all are discarded
+            return _Answer(None, f"{len(records)} DMARC records at {domain}", exists)
+        if not records:
+            return _Answer(None, f"no DMARC record at {domain}", exists)
+        record, reason = records[0]
+        return _Answer(record, f"{reason}: {domain}" if reason else "", exists)
+
+    async def walk(self, domain: str) -> list[tuple[str, Record]]:
+        """Walk up the tree; give the records found, from the longest name to the shortest.
+
+        Raises:
+            DnsError: a question on the way could not be answered.
+        """
+        found: list[tuple[str, Record]] = []
+        for name in path(domain):
+            record = (await self.at(name)).record
+            if record is not None:
+                found.append((name, record))
+                if record.psd in {"y", "n"}:  # RFC 9989 section 4.10 steps 2 and 6
+                    break
+        return found
+
+    async def organizational(self, domain: str) -> str:
+        """Find the organizational domain of `domain`.
+
+        Raises:
+            DnsError: nobody could say.
+        """
+        if self.org_domain is not None:
+            return self.org_domain(domain) or domain
+        return organizational(domain, await self.walk(domain))
+
+
+def path(domain: str) -> list[str]:
+    """Give the names whose _dmarc records a tree walk from `domain` asks for (RFC 9989 section 4.10 steps 3 to 7)."""
+    labels = domain.split(".")
+    parents = labels[1:] if len(labels) < MAX_LABELS else labels[-(MAX_LABELS - 1) :]
+    return [domain, *(".".join(parents[start:]) for start in range(len(parents)))]
+
+
+def organizational(domain: str, found: list[tuple[str, Record]]) -> str:
+    """Choose the organizational domain among the records of a walk (RFC 9989 section 4.10.2)."""
+    for name, record in found:
+        if record.psd == "n":
+            return name
+        if record.psd == "y" and name != domain:
+            return _one_label_below(name, domain)
+    return found[-1][0] if found else domain
+
+
+def _one_label_below(suffix: str, domain: str) -> str:
+    label = domain[: -len(suffix) - 1].rpartition(".")[2]
+    return f"{label}.{suffix}"
+
+
+async def discover(resolver: Resolver, domain: str, org_domain: OrgDomain | None = None) -> Discovery:
+    """Find the record that applies to an author domain, and its organizational domain; never raises.
+
+    Args:
+        resolver: the DNS.
+        domain: the author domain as A-labels.
+        org_domain: a suffix list, for the mode of RFC 7489; None for the tree walk.
+    """
+    walker = Walker(resolver, org_domain)
+    found = await discover_policy(walker, domain)
+    if found.org_domain or found.trouble:
+        return found
+    try:
+        return replace(found, org_domain=await walker.organizational(domain))
+    except DnsError as error:
+        return replace(found, trouble=str(error))
+
+
+async def discover_policy(walker: Walker, domain: str) -> Discovery:
+    """Find the record that applies (RFC 9989 section 4.10.1); `org_domain` stays "" where it was not needed."""
+    try:
+        own = await walker.at(domain)
+        if own.record is not None:
+            return _found(domain, "", domain, own.record, own.reason)
+        records = await _above(walker, domain)
+        org_domain = await walker.organizational(domain)
+        place = org_domain if org_domain in records else next(iter(records), "")
+        if not place:
+            return Discovery(domain, org_domain, reason=own.reason)
+        reason = (await walker.at(place)).reason
+        exists = await _exists(walker, domain, records[place], own)
+        return _found(domain, org_domain, place, records[place], reason, exists=exists)
+    except DnsError as error:
+        return Discovery(domain, trouble=str(error))
+
+
+async def _above(walker: Walker, domain: str) -> dict[str, Record]:
+    """Give the records that may apply to a domain that has none of its own."""
+    if walker.org_domain is None:
+        found = await walker.walk(domain)
+        org_domain = organizational(domain, found)
+        return {name: record for name, record in found if name == org_domain or record.psd == "y"}
+    org_domain = walker.org_domain(domain) or domain  # RFC 7489 section 6.6.3 step 3
+    record = (await walker.at(org_domain)).record
+    return {} if record is None else {org_domain: record}
+
+
+async def _exists(walker: Walker, domain: str, record: Record, own: _Answer) -> bool:
+    """Tell whether the author domain exists (RFC 9989 section 3.2.13), asking only where it matters."""
+    if own.proves_existence or record.np is None or record.np is record.policy_for(subdomain=True):
+        return True
+    return (await walker.resolver.query(domain, "A")).status is not Status.NXDOMAIN
+
+
+def _found(domain: str, org_domain: str, place: str, record: Record, reason: str, *, exists: bool = True) -> Discovery:
+    if record.p is None:
+        return Discovery(domain, org_domain, reason=reason)
+    where = "author" if place == domain else "organizational" if place == org_domain else "suffix"
+    policy = record.policy_for(subdomain=place != domain, exists=exists)
+    return Discovery(domain, org_domain, record, place, where, policy, record.testing)
