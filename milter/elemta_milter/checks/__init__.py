@@ -1,0 +1,1 @@
+"""Checks: one class a file; being in this folder is all it takes to be found."""
