@@ -280,7 +280,7 @@ def from_openspf(zonedata: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
     """The zone of a case in the OpenSPF test format: {name: [{"SPF": text}, {"MX": [10, host]}, "TIMEOUT"]}.
 
     As that format asks, SPF records are served as TXT too, unless the name has TXT records of its own ("NONE" = none);
-    records of type SPF themselves are not served (RFC 7208 section 3.1). Names that no DNS packet can hold are left out.
+    records of type SPF themselves are not served (RFC 7208 section 3.1). Names that no packet can hold are left out.
     """
     zones: dict[str, list[Any]] = {}
     for name, entries in zonedata.items():
