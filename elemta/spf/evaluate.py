@@ -8,8 +8,8 @@ RFC 7208 sections 4 (check_host), 5.2 (include), 6 (modifiers).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
 from elemta.dns import Resolver, Status
 from elemta.domains import a_label
@@ -73,8 +73,7 @@ def _facts(
     return Facts(ip, local, of, helo[-limit:], receiver, now)
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
+class _End(NamedTuple):  # a tuple: one is made for each record on the way
     """Where the evaluation of a record ended: with the term that matched, "" for none."""
 
     result: str
@@ -169,7 +168,7 @@ async def _explanation(lookups: Lookups, end: _End) -> str:
     if end.record.exp is None:
         return ""
     try:
-        name = await lookups.target(end.record.exp, end.domain)
+        name = await lookups.target(end.record.exp, end.domain, counts=False)
         texts = (await lookups.ask(name, "TXT")).records if name else ()
         if len(texts) != 1 or not isinstance(texts[0], bytes) or len(texts[0]) > lookups.limits.record:
             return ""

@@ -66,13 +66,17 @@ class Lookups:
         if self.terms > self.limits.terms:
             raise Stop(PERMERROR, f"more than {self.limits.terms} terms that ask the DNS")
 
-    async def target(self, spec: MacroString | None, domain: str) -> str:
+    async def target(self, spec: MacroString | None, domain: str, *, counts: bool = True) -> str:
         """Give the name that a domain-spec stands for, "" where no such name can exist (RFC 7208 section 4.8)."""
         if spec is None:
             return domain
         if spec.name is not None:
             return spec.name
-        return target_name(spec, self.facts, domain, await self.validated(domain) if spec.asks_ptr else "")
+        if not spec.asks_ptr:
+            return target_name(spec, self.facts, domain)
+        if counts and self._names is None:
+            self.count_term()  # RFC 7208 section 4.6.4: the question for %{p} is one of the ten
+        return target_name(spec, self.facts, domain, await self.validated(domain))
 
     async def matches(self, term: Term, domain: str) -> bool:
         """Evaluate an a, mx, ptr or exists (RFC 7208 sections 5.3, 5.4, 5.5, 5.7)."""

@@ -18,6 +18,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from elemta.spf.macro import MacroError, MacroString, domain_spec, macro_string, shown
 from elemta.spf.result import FAIL, NEUTRAL, PASS, SOFTFAIL
 
+TEXT = 255  # characters of a term that are kept to show; what is beyond is cut
 CACHED_RECORDS = 1024
 CACHED_OCTETS = 1024  # of one record; a parsed record takes some twenty times that
 
@@ -42,7 +43,7 @@ class Term:
     Attributes:
         name: the mechanism, lower case: "ip4".
         result: what a match means: pass, fail, softfail or neutral.
-        text: as published, for people: "-ip4:192.0.2.0/24".
+        text: as published, for people, 255 characters at most: "-ip4:192.0.2.0/24".
         network: the network's address, or -1.
         mask: the network's mask; for a and mx the one to apply to the addresses found.
         spec: the domain-spec; None for the domain of the record itself.
@@ -135,7 +136,7 @@ def _directive(text: str) -> Pair:
     if read is None:
         hint = f' (did you mean "{_HINTS[name]}"?)' if name in _HINTS else ""
         raise RecordError(f'unknown mechanism "{shown(match[2])}"{hint}')
-    return read(name, result, text, text[match.end() :])
+    return read(name, result, shown(text, TEXT), text[match.end() :])
 
 
 def _all(name: str, result: str, text: str, rest: str) -> Pair:
