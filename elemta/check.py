@@ -23,9 +23,10 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import IPv4Address
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict
+from pydantic import Field as Setting
 
 from elemta.config.types import Duration
 from elemta.dns import Resolver
@@ -69,12 +70,11 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    classes: Annotated[tuple[str, ...] | None, "run for these classes of mail only; default: all"] = None
-    timeout: Annotated[Duration | None, "give up after this time; default: what is left of the mail's budget"] = None
-    trouble: Annotated[
-        Trouble | dict[str, Trouble] | None,
-        "what it means when the check cannot answer: accept, defer, reject or quarantine, or one of them by class",
-    ] = None
+    classes: tuple[str, ...] | None = Setting(None, description="run for these classes of mail only; default: all")
+    timeout: Duration | None = Setting(None, description="give up after this time; default: what is left of the budget")
+    trouble: Trouble | dict[str, Trouble] | None = Setting(
+        None, description="what it means when the check cannot answer; one word, or a word by class"
+    )
 
 
 @dataclass(frozen=True)

@@ -31,14 +31,13 @@ import re2
 from elemta.addresses import a_label
 from elemta.catalogue import Catalogue, Fact, View
 from elemta.check import Stage
-from elemta.config.problems import Problem
+from elemta.config.problems import Path, Problem
 from elemta.config.types import duration, size
 from elemta.findings import Value
 from elemta.sets import Members, NamedSet, members
 
 Test = Callable[[View], bool]
 Predicate = Callable[[Any], bool]  # of one value that is there
-Path = tuple[str | int, ...]
 
 OPERATORS = ("in", "not", "cidr", "glob", "regex", "eq", "ne", "lt", "le", "gt", "ge", "exists", "fact", "any", "all")
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {

@@ -36,6 +36,9 @@ from elemta.verdict import ActionKind
 
 _log = logging.getLogger("elemta.engine")
 
+WARN_EVERY = 3600.0  # seconds
+WARNINGS = 1000  # different warnings remembered
+
 _EXPECTED = (DnsError, StoreError, OSError, TimeoutError, EOFError)
 """What the world does to a check. Anything else is a mistake of the check, and is logged with its traceback."""
 
@@ -81,6 +84,7 @@ class Engine:
             ),
             "message": tuple(Finding(name, Result.NONE, "judged at RCPT TO") for name in self.at_rcpt),
         }
+        self._warned: dict[str, float] = {}
         self._refresher: asyncio.Task[None] | None = None
 
     def _asked_at_rcpt(self) -> tuple[CheckPlan, ...]:
@@ -109,6 +113,15 @@ class Engine:
             await asyncio.gather(self._refresher, return_exceptions=True)
         for check in self.checks.values():
             await check.close()
+
+    def warn(self, check: str, text: str) -> None:
+        """Log what the administrator should mend: the same text at most once an hour."""
+        now = time.monotonic()
+        if now - self._warned.get(text, -WARN_EVERY) >= WARN_EVERY:
+            if len(self._warned) >= WARNINGS:
+                self._warned.clear()
+            self._warned[text] = now
+            _log.warning("%s: %s", check, text)
 
     def case(self, budget: float = 25.0) -> Case:
         """A new mail.
@@ -215,9 +228,10 @@ class Case:
             began = time.perf_counter()
             check = self.engine.checks[plan.name]
             if plan.options.timeout is None:
-                return await check.run(facts, seen)
-            async with asyncio.timeout(plan.options.timeout):
-                return await check.run(facts, seen)
+                finding = await check.run(facts, seen)
+            else:
+                async with asyncio.timeout(plan.options.timeout):
+                    finding = await check.run(facts, seen)
         except asyncio.CancelledError:
             if not self._expired:
                 raise
@@ -229,6 +243,10 @@ class Case:
         except Exception as error:
             _log.exception("check %s crashed", plan.name)
             return _trouble(plan.name, f"crashed: {type(error).__name__}: {error}")
+        else:
+            if finding.warning:
+                self.engine.warn(plan.name, finding.warning)
+            return finding
         finally:
             self.timings[plan.name] = time.perf_counter() - began
 
@@ -317,6 +335,7 @@ class Case:
     def _expire_current(self, task: asyncio.Task[Any]) -> None:
         self._expired = True
         task.cancel()
+        task.uncancel()  # it ends the check, not the caller
 
     async def _keep(self, decision: Decision) -> None:
         """Do what rules asked of the state store."""

@@ -61,6 +61,7 @@ class Finding:
         authres: the same evidence for Authentication-Results; () for a check that adds none.
         trouble: the check could not answer (time-out, crash, refused connection). What that means is
             the policy's word, by check and class.
+        warning: what the administrator should mend, "" for nothing; the engine logs it now and then.
     """
 
     check: str
@@ -69,3 +70,4 @@ class Finding:
     fields: Mapping[str, Value] = field(default_factory=lambda: NO_FIELDS)
     authres: tuple[AuthResult, ...] = ()
     trouble: bool = False
+    warning: str = ""

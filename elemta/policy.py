@@ -6,19 +6,19 @@ store change.  It opens nothing and connects to nothing: that is the engine's pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from hashlib import blake2b
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, Literal
 
 from elemta.catalogue import Catalogue, Given, View, catalogue
 from elemta.check import Check, Options, Stage
 from elemta.conditions import Condition, Conditions
 from elemta.config.load import Loaded
 from elemta.config.model import FileSet, Settings, TestModel
-from elemta.config.problems import Problem
+from elemta.config.problems import Path, Problem, either, suggest
 from elemta.config.validate import read_options
 from elemta.decision import StageName
 from elemta.facts import Envelope, parse_ip
@@ -196,7 +196,7 @@ class _Compiler:
             if name in kinds:
                 enabled[name] = kinds[name]
             else:
-                self.problems.append(Problem.unknown(("checks", name), "check", name, kinds))
+                self.problems.append(_unknown(("checks", name), "check", name, kinds))
         return kinds, enabled
 
     def _plans(self, enabled: Mapping[str, type[Check[Any]]]) -> tuple[CheckPlan, ...]:
@@ -209,7 +209,7 @@ class _Compiler:
         plans = []
         for name in order:
             kind = enabled[name]
-            options, problems = read_options(kind.Options, self.settings.checks[name] or {}, ("checks", name))
+            options, problems = read_options(kind.Options, self.settings.checks[name], ("checks", name))
             self.problems += problems
             if options is None:
                 continue
@@ -226,10 +226,10 @@ class _Compiler:
             return {"": Disposition(kind.trouble), **{klass: Disposition(word) for klass, word in told.items()}}
         return {"": Disposition(told or kind.trouble)}
 
-    def _known_classes(self, names: Any, path: tuple[str | int, ...]) -> None:  # noqa: ANN401 - any iterable of names
+    def _known_classes(self, names: Iterable[str], path: Path) -> None:
         for name in names:
             if name not in self.settings.classes:
-                self.problems.append(Problem.unknown(path, "class", name, self.settings.classes))
+                self.problems.append(_unknown(path, "class", name, self.settings.classes, "value"))
 
     def _sets(self) -> dict[str, NamedSet]:
         sets = {}
@@ -282,7 +282,7 @@ class _Compiler:
         for index, test in enumerate(self.settings.tests):
             if test.expect.rule is not None and test.expect.rule not in rules:
                 path = ("tests", index, "expect", "rule")
-                self.problems.append(Problem.unknown(path, "rule", test.expect.rule, rules, on="value"))
+                self.problems.append(_unknown(path, "rule", test.expect.rule, rules, on="value"))
             for name, value in test.given.items():
                 place = ("tests", index, "given", name)
                 try:
@@ -291,7 +291,14 @@ class _Compiler:
                     self.problems.append(Problem(place, str(error.args[0]), "key"))
                     continue
                 if fact.words and str(value) not in fact.words:
-                    self.problems.append(Problem.unknown(place, f"result of {name}", str(value), fact.words, on="value"))
+                    self.problems.append(_unknown(place, f"result of {name}", str(value), fact.words, on="value"))
+
+
+def _unknown(path: Path, what: str, name: str, known: Iterable[str], on: Literal["key", "value"] = "key") -> Problem:
+    """A name that nothing has."""
+    words = sorted(known)
+    hint = suggest(name, words) or (f"; there are {either(words)}" if 0 < len(words) <= 12 else "")
+    return Problem(path, f'there is no {what} "{name}"{hint}', on)
 
 
 def _given(value: Any) -> Value:  # noqa: ANN401 - anything may stand in YAML

@@ -17,9 +17,9 @@ from typing import Any
 
 from elemta.catalogue import Catalogue, View
 from elemta.check import Stage
-from elemta.conditions import Condition, Conditions, Path
+from elemta.conditions import Condition, Conditions
 from elemta.config.model import RuleModel
-from elemta.config.problems import Problem
+from elemta.config.problems import Path, Problem
 from elemta.decision import MATCHED
 from elemta.findings import Value
 from elemta.sets import NamedSet

@@ -1,0 +1,85 @@
+"""SPF: may this client send mail in the name of the sender's domain?
+
+Evaluates MAIL FROM and HELO (RFC 7208 sections 2.3, 2.4).  The result is MAIL FROM's; for the null sender it is
+HELO's, as postmaster@HELO.  `spf.helo` holds HELO's result in both cases.  A `temperror` is an answer that rules can
+ask for; DNS trouble behind it means what the policy's `trouble` says (default accept: RFC 7208 section 8.6 leaves it
+to the receiver).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field as Setting
+
+from elemta.check import Check, Field, Options, Seen, Trouble
+from elemta.facts import Envelope
+from elemta.findings import AuthResult, Finding, Result
+from elemta.spf import SpfResult, check_host
+
+
+class SpfOptions(Options):
+    """Options of `spf`."""
+
+    explanation: bool = Setting(True, description="fetch what the domain wants to tell the sender of a refused mail")
+
+
+class Spf(Check[Envelope]):
+    """May this client send mail in the name of the sender's domain? (RFC 7208)"""
+
+    name = "spf"
+    fields: ClassVar = {
+        "domain": Field(str, "the domain that was asked, as A-labels"),
+        "identity": Field(str, "which identity gave the result: mailfrom or helo"),
+        "helo": Field(str, "the result for HELO"),
+        "mechanism": Field(str, 'the term that matched, as published: "-all"'),
+        "explanation": Field(str, "what the domain tells the sender of a refused mail; a stranger's words"),
+    }
+    trouble: ClassVar[Trouble] = "accept"
+    Options = SpfOptions
+
+    async def run(self, facts: Envelope, seen: Seen) -> Finding:
+        """Evaluate both identities."""
+        client = facts.client
+        if client.address is None:
+            return self.finding(Result.NONE, "the client has no IP address")
+        helo = await self._check(facts, client.helo, f"postmaster@{client.helo}")
+        if facts.sender:
+            local, domain = facts.sender_parts
+            # RFC 7208 section 4.3: a sender without local part is postmaster
+            main = await self._check(facts, domain, f"{local or 'postmaster'}@{domain}")
+        else:
+            main = helo
+        identity = "mailfrom" if facts.sender else "helo"
+        value = facts.sender or client.helo
+        fields = {
+            "domain": main.domain,
+            "identity": identity,
+            "helo": helo.result,
+            "mechanism": main.mechanism or None,
+            "explanation": main.explanation or None,
+        }
+        # RFC 8601 section 2.7.2
+        evidence = AuthResult("spf", main.result, properties=((f"smtp.{identity}", value),) if value else ())
+        return Finding(
+            self.name,
+            Result(main.result),
+            main.reason,
+            fields,
+            (evidence,),
+            trouble=main.result == Result.TEMPERROR,
+        )
+
+    async def _check(self, facts: Envelope, domain: str, sender: str) -> SpfResult:
+        client, tools = facts.client, self.tools
+        assert client.address is not None  # noqa: S101 - run() has looked
+        return await check_host(
+            tools.resolver,
+            client.address,
+            domain,
+            sender,
+            client.helo,
+            receiver=tools.host,
+            now=int(tools.clock()),
+            want_explanation=self.options.explanation,
+        )
