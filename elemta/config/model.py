@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
+from elemta.config.names import DnsServer, HostName, Name, StateUrl
 from elemta.config.types import Duration, Listen
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
-HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]{0,62}\.?)+$", max_length=253)]
+Positive = Annotated[Duration, Field(gt=0)]
 
 
 class Section(BaseModel):
@@ -26,17 +26,21 @@ class Section(BaseModel):
 class Dns(Section):
     """How to ask the name system."""
 
-    servers: tuple[str, ...] = Field((), description="ADDRESS:PORT of each resolver; default: those of /etc/resolv.conf")
-    timeout: Duration = Field(2.0, description="one query")
-    budget: Duration = Field(8.0, description="all queries of one mail")
-    cache: int = Field(20000, ge=0, le=10_000_000, description="answers kept per worker; 0 = none (for conformance runs)")
+    servers: tuple[DnsServer, ...] = Field(
+        (), description="ADDRESS:PORT of each resolver; default: those of /etc/resolv.conf"
+    )
+    timeout: Positive = Field(2.0, description="one query")
+    budget: Positive = Field(8.0, description="all queries of one mail")
+    cache: int = Field(
+        20000, ge=0, le=10_000_000, description="answers kept per worker; 0 = none (for conformance runs)"
+    )
 
 
 class Journal(Section):
     """Where every decision is kept."""
 
     path: str = Field("/var/lib/elemta/journal.db", description="the SQLite file")
-    keep: Duration = Field(30 * 86400.0, description="older decisions are thrown away")
+    keep: Positive = Field(30 * 86400.0, description="older decisions are thrown away")
 
 
 class Milter(Section):
@@ -44,9 +48,11 @@ class Milter(Section):
 
     listen: Listen = Field(Listen(path="/var/spool/postfix/elemta/milter.sock"), description="where Postfix finds it")
     workers: int = Field(2, ge=1, le=64, description="processes; one a processor core is a good number")
-    budget: Duration = Field(25.0, description="one mail; keep it below Postfix's milter_content_timeout")
+    budget: Positive = Field(25.0, description="one mail; keep it below Postfix's milter_content_timeout")
     group: str = Field("postfix", description="the group that may use a unix socket (mode 0660)")
-    trusted: tuple[str, ...] = Field((), description="sets or networks whose Authentication-Results in our name are kept")
+    trusted: tuple[str, ...] = Field(
+        (), description="sets or networks whose Authentication-Results in our name are kept"
+    )
 
 
 class Policyd(Section):
@@ -54,9 +60,9 @@ class Policyd(Section):
 
     listen: Listen = Field(Listen(path="/var/spool/postfix/elemta/policyd.sock"), description="where Postfix finds it")
     workers: int = Field(2, ge=1, le=64, description="processes")
-    budget: Duration = Field(10.0, description="one request; keep it below Postfix's smtpd_policy_service_timeout")
+    budget: Positive = Field(10.0, description="one request; keep it below Postfix's smtpd_policy_service_timeout")
     group: str = Field("postfix", description="the group that may use a unix socket (mode 0660)")
-    idle: Duration = Field(1000.0, description="a connection that says nothing for this time is closed")
+    idle: Positive = Field(1000.0, description="a connection that says nothing for this time is closed")
     connections: int = Field(1000, ge=1, le=100_000, description="open connections of one worker; more are closed")
 
 
@@ -108,11 +114,15 @@ class RuleModel(Section):
         None, description="the verdict; without it the rule is not final and the rules below are still read"
     )
     reply: str | None = Field(None, description='the SMTP reply, "550 5.7.1 text"; {facts} and {id} are filled in')
-    mode: Literal["enforce", "shadow", "off"] = Field("enforce", description="shadow: judged and recorded, without effect")
+    mode: Literal["enforce", "shadow", "off"] = Field(
+        "enforce", description="shadow: judged and recorded, without effect"
+    )
     percent: float = Field(100, gt=0, le=100, description="of messages, chosen stably by message")
     label: Words = Field((), description="words kept with the decision in journal, log and metrics")
     add_header: dict[str, str] = Field(default_factory=dict, description="header fields to add")
-    set_header: dict[str, str] = Field(default_factory=dict, description="header fields to replace, or add where absent")
+    set_header: dict[str, str] = Field(
+        default_factory=dict, description="header fields to replace, or add where absent"
+    )
     remove_header: Words = Field((), description="header fields to remove")
     add_recipient: Words = Field((), description="envelope recipients to add")
     remove_recipient: Words = Field((), description="envelope recipients to remove")
@@ -154,7 +164,7 @@ class Settings(Section):
 
     host: HostName = Field(description="our name: authserv-id of Authentication-Results, name in replies and reports")
     dns: Dns = Field(default_factory=Dns, description="how to ask the name system")
-    state: str = Field("sqlite:///var/lib/elemta/state.db", description="the state store")
+    state: StateUrl = Field("sqlite:///var/lib/elemta/state.db", description="the state store")
     journal: Journal = Field(default_factory=Journal, description="where every decision is kept")
     milter: Milter = Field(default_factory=Milter, description="the milter daemon")
     policyd: Policyd = Field(default_factory=Policyd, description="the policy daemon")
@@ -164,10 +174,9 @@ class Settings(Section):
     spool: str = Field("/var/lib/elemta/spool", description="where bodies over 1 MiB wait while they are judged")
     sets: dict[Name, tuple[str, ...] | FileSet | DynamicSet] = Field(default_factory=dict, description="named sets")
     classes: dict[Name, dict[str, Any]] = Field(
-        default_factory=lambda: dict(DEFAULT_CLASSES), description="the first whose conditions hold names the mail's class"
+        default_factory=lambda: dict(DEFAULT_CLASSES),
+        description="the first whose conditions hold names the mail's class",
     )
     checks: dict[Name, dict[str, Any] | None] = Field(default_factory=dict, description="a check runs if named here")
     rules: Rules = Field(default_factory=Rules, description="the policy itself")
     tests: tuple[TestModel, ...] = Field((), description="run by `elemta config check`")
-
-

@@ -1,18 +1,28 @@
-"""Types of the configuration: how are durations, sizes and listening addresses written?"""
+"""Types of the configuration: how are durations, sizes and listening addresses written?
+
+Each has a reader that raises ValueError with a text that teaches, and a writer that gives back what the reader
+takes: `config show` prints values as people write them.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, GetCoreSchemaHandler, WithJsonSchema
+from pydantic import BeforeValidator, GetCoreSchemaHandler, PlainSerializer, WithJsonSchema
 from pydantic_core import core_schema
+
+from elemta.config.problems import quoted
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d|w)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _SIZE = re.compile(r"(\d{1,15})(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE)
 _OCTETS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_TCP = re.compile(r"(?:inet6?:)?(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)|localhost):(\d{1,5})")
+_UNIX_PATH = 107
+"""Octets of a unix socket's path: sun_path of unix(7) is 108 with its final NUL."""
 
 
 def duration(text: object) -> float:
@@ -26,8 +36,22 @@ def duration(text: object) -> float:
         return 0.0
     parts = _DURATION.findall(words)
     if not parts or "".join(number + unit for number, unit in parts) != words:
-        raise ValueError(f"{text!r} is not a duration; write a number and ms, s, m, h, d or w, such as 30s or 1h30m")
+        raise ValueError(
+            f"{quoted(text)} is not a duration; write a number and ms, s, m, h, d or w, such as 30s or 1h30m"
+        )
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def duration_text(seconds: float) -> str:
+    """What `duration` reads as `seconds`, exact to the microsecond: "1h30m"."""
+    rest = round(seconds * 1000)
+    if abs(rest - seconds * 1000) > 1e-6:  # not a whole number of milliseconds
+        return f"{seconds:.6f}s"
+    text = ""
+    for unit in ("d", "h", "m", "s", "ms"):
+        number, rest = divmod(rest, round(_SECONDS[unit] * 1000))
+        text += f"{number}{unit}" if number else ""
+    return text or "0"
 
 
 def size(text: object) -> int:
@@ -38,19 +62,29 @@ def size(text: object) -> int:
     """
     match = _SIZE.fullmatch(str(text).replace(" ", "")) if isinstance(text, (str, int)) else None
     if match is None or isinstance(text, bool):
-        raise ValueError(f"{text!r} is not a size; write octets or a number and K, M or G, such as 25M")
+        raise ValueError(f"{quoted(text)} is not a size; write octets or a number and K, M or G, such as 25M")
     return int(match[1]) * _OCTETS[(match[2] or "").upper()]
+
+
+def size_text(octets: int) -> str:
+    """What `size` reads as `octets`, in the largest unit that is exact: "25M"."""
+    for unit in "TGMK":
+        if octets and octets % _OCTETS[unit] == 0:
+            return f"{octets // _OCTETS[unit]}{unit}"
+    return str(octets)
 
 
 Duration = Annotated[
     float,
     BeforeValidator(duration),
-    WithJsonSchema({"type": ["string", "integer"], "description": "a duration such as 250ms, 30s, 5m, 1h30m, 35d"}),
+    PlainSerializer(duration_text, return_type=str, when_used="json"),
+    WithJsonSchema({"type": ["string", "integer"], "x-kind": "a duration", "examples": ["30s", "1h30m"]}),
 ]
 Size = Annotated[
     int,
     BeforeValidator(size),
-    WithJsonSchema({"type": ["string", "integer"], "description": "octets, or a number and K, M or G"}),
+    PlainSerializer(size_text, return_type=str, when_used="json"),
+    WithJsonSchema({"type": ["string", "integer"], "x-kind": "a size", "examples": ["512K", "25M"]}),
 ]
 
 
@@ -83,14 +117,18 @@ class Listen:
         if isinstance(text, Listen):
             return text
         words = str(text)
-        if words.startswith("unix:") and words[5:].startswith("/"):
+        if words.startswith("unix:/"):
+            if len(words[5:].encode()) > _UNIX_PATH:
+                raise ValueError(f"{quoted(words)} is longer than the {_UNIX_PATH} octets of a unix socket; shorten it")
             return cls(path=words[5:])
-        match = re.fullmatch(r"(?:inet6?:)?(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)|localhost):(\d{1,5})", words)
-        if match is None or not 0 <= int(match[3]) <= 65535:
+        match = _TCP.fullmatch(words)
+        host = (match[1] or match[2] or "127.0.0.1") if match else ""
+        if match is None or int(match[3]) > 65535 or not _is_address(host):
             raise ValueError(
-                f"{words!r} is not a listening address; write unix:/absolute/path or inet:127.0.0.1:8891 or inet:[::1]:8891"
+                f"{quoted(words)} is not a listening address; "
+                "write unix:/absolute/path, inet:127.0.0.1:8891 or inet:[::1]:8891"
             )
-        return cls(host=match[1] or match[2] or "127.0.0.1", port=int(match[3]))
+        return cls(host=host, port=int(match[3]))
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:  # noqa: ANN401
@@ -100,4 +138,16 @@ class Listen:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:  # noqa: ANN401
-        return {"type": "string", "description": "unix:/path, inet:127.0.0.1:8891 or inet:[::1]:8891"}
+        return {
+            "type": "string",
+            "x-kind": "a listening address",
+            "examples": ["unix:/run/elemta/milter.sock", "inet:127.0.0.1:8891", "inet:[::1]:8891"],
+        }
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,116 @@
+"""Names: what may a name, a host, a DNS server and a state URL look like in the configuration?
+
+Types for the settings; each reader returns the value as the rest of the program wants it and raises ValueError with a
+text that teaches.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv6Address, ip_address
+from types import MappingProxyType
+from typing import Annotated
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, WithJsonSchema
+
+from elemta.config.problems import quoted, suggest
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")  # RFC 1123 section 2.1, RFC 1035 section 2.3.4
+_SERVER = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+))(?::([0-9]{1,5}))?")
+
+BUILT = True
+STATE_SCHEMES = MappingProxyType(
+    {
+        "sqlite": BUILT,
+        "redis": not BUILT,
+        "rediss": not BUILT,
+        "redis+unix": not BUILT,
+        "redis+sentinel": not BUILT,
+        "redis+cluster": not BUILT,
+    }
+)
+"""Every scheme of `state:`, and whether this version has it."""
+
+
+def name(text: str) -> str:
+    """A name that the administrator gives to a rule, a set, a class or a check."""
+    if not _NAME.fullmatch(text):
+        raise ValueError(f"{quoted(text)} is not a name; write at most 64 letters, digits, - and _, a letter first")
+    return text
+
+
+def host_name(text: str) -> str:
+    """A host name in A-labels, without a final dot."""
+    bare = text.removesuffix(".")
+    if not text.isascii():
+        raise ValueError(f"{quoted(text)} is not a host name; write it in A-labels (xn--…)")
+    if len(bare) > 253 or not all(_LABEL.fullmatch(label) for label in bare.split(".")):
+        raise ValueError(f"{quoted(text)} is not a host name; write one such as mx1.example.org")
+    if bare.rpartition(".")[2].isdigit():
+        raise ValueError(f"{quoted(text)} is an address or a number; write a host name such as mx1.example.org")
+    return bare
+
+
+def dns_server(text: str) -> str:
+    """ADDRESS or ADDRESS:PORT, an IPv6 address in brackets; the port is always in what is returned."""
+    match = _SERVER.fullmatch(text)
+    try:
+        address = ip_address((match[1] or match[2]) if match else "")
+    except ValueError:
+        address = None
+    port = int(match[3] or 53) if match else 0
+    if match is None or address is None or not 0 < port < 65536 or isinstance(address, IPv6Address) != bool(match[1]):
+        raise ValueError(f'{quoted(text)} is not a DNS server; write ADDRESS:PORT, "127.0.0.1:53" or "[::1]:53"')
+    return f"[{address}]:{port}" if match[1] else f"{address}:{port}"
+
+
+def state_url(text: str) -> str:
+    """Where state is kept: sqlite:///absolute/path."""
+    scheme, separator, _ = text.partition("://")
+    if not separator or scheme not in STATE_SCHEMES:
+        raise ValueError(
+            f"{quoted(scheme) if separator else 'this'} is not a kind of state store; "
+            f"write sqlite:///var/lib/elemta/state.db{suggest(scheme, STATE_SCHEMES) if separator else ''}"
+        )
+    if not STATE_SCHEMES[scheme]:
+        raise ValueError(f"{scheme}:// is not built yet; write sqlite:///var/lib/elemta/state.db")
+    if scheme == "sqlite" and (not text.startswith("sqlite:///") or text.endswith("/")):
+        raise ValueError("a file needs its whole path; write three slashes: sqlite:///var/lib/elemta/state.db")
+    return text
+
+
+def masked(url: str) -> str:
+    """`url` with its password as ***; anything else unchanged."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url
+    user, colon, _ = parts.netloc.rpartition("@")[0].partition(":")
+    if not colon:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return SplitResult(parts.scheme, f"{user}:***@{host}", parts.path, parts.query, parts.fragment).geturl()
+
+
+Name = Annotated[
+    str,
+    AfterValidator(name),
+    WithJsonSchema({"type": "string", "pattern": f"^{_NAME.pattern}$"}),
+]
+HostName = Annotated[
+    str,
+    AfterValidator(host_name),
+    WithJsonSchema({"type": "string", "format": "hostname", "x-kind": "a host name", "examples": ["mx1.example.org"]}),
+]
+DnsServer = Annotated[
+    str,
+    AfterValidator(dns_server),
+    WithJsonSchema({"type": "string", "x-kind": "a DNS server", "examples": ["127.0.0.1:53", "[::1]:53"]}),
+]
+StateUrl = Annotated[
+    str,
+    AfterValidator(state_url),
+    WithJsonSchema({"type": "string", "x-kind": "a state store", "examples": ["sqlite:///var/lib/elemta/state.db"]}),
+]

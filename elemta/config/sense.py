@@ -1,0 +1,51 @@
+"""Sense: do the settings, each right by itself, also fit together and this machine?
+
+Looks at settings and at the files that sets name.  Knows no rules and no checks, and opens nothing for writing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from elemta.config.model import FileSet, Settings
+from elemta.config.problems import Problem
+from elemta.config.types import Listen, duration_text
+from elemta.config.words import unreadable
+
+_MILTER_CONTENT_TIMEOUT = 300.0  # postconf(5): the default of Postfix
+_POLICY_SERVICE_TIMEOUT = 100.0  # postconf(5): smtpd_policy_service_timeout
+
+
+def mistakes(settings: Settings) -> Iterator[Problem]:
+    """What makes these settings unusable."""
+    taken: dict[Listen, str] = {}
+    for name in ("milter", "policyd", "metrics"):
+        listen = getattr(settings, name).listen
+        if listen in taken:
+            text = f"{listen} is where {taken[listen]} listens; write another address"
+            yield Problem((name, "listen"), text)
+        elif listen.path or listen.port:  # port 0: the system chooses a free one
+            taken[listen] = name
+    if settings.dns.timeout > settings.dns.budget:
+        text = f"one query may not take longer than all ({duration_text(settings.dns.budget)}); write less"
+        yield Problem(("dns", "timeout"), text)
+    for name, entries in settings.sets.items():
+        trouble = unreadable(entries.file) if isinstance(entries, FileSet) else ""
+        if trouble:
+            yield Problem(("sets", name, "file"), trouble)
+
+
+def doubts(settings: Settings) -> Iterator[Problem]:
+    """What can be used, but is hardly meant so."""
+    if "." not in settings.host:
+        yield Problem(("host",), f'"{settings.host}" has no domain; other servers expect one, as in mx1.example.org')
+    for name, postfix, limit in (
+        ("milter", "milter_content_timeout", _MILTER_CONTENT_TIMEOUT),
+        ("policyd", "smtpd_policy_service_timeout", _POLICY_SERVICE_TIMEOUT),
+    ):
+        if getattr(settings, name).budget >= limit:
+            text = f"Postfix gives up after {duration_text(limit)} (its {postfix}, unless raised); write less"
+            yield Problem((name, "budget"), text)
+    if settings.dns.budget >= settings.milter.budget:
+        text = f"DNS may use up the whole time of a mail ({duration_text(settings.milter.budget)}); write less"
+        yield Problem(("dns", "budget"), text)

@@ -1,0 +1,235 @@
+"""Validation: do these values fit a model, and if not, what should the administrator write instead?
+
+`validated(model, data, path)` is how every part of the configuration becomes typed: the settings here, a check's
+options later.  Values are taken strictly (text is never a number, only `true` and `false` are booleans); every pydantic
+error becomes one `Problem` whose text says what stands there and what to write, worded from the model's JSON Schema.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema
+
+from elemta.config.problems import Path, Problem, either, quoted, suggest
+
+Model = TypeVar("Model", bound=BaseModel)
+Schema = Mapping[str, Any]
+
+_EXAMINED = 1000  # errors of one validation that are put into words; a million wrong entries need no million lines
+
+
+def validated(model: type[Model], data: object, path: Path = ()) -> tuple[Model | None, list[Problem]]:
+    """`data` (plain YAML values) as a `model`, or None and every problem; `path` is where `data` stands."""
+    try:
+        return model.model_validate_json(json.dumps(data), strict=True), []
+    except ValidationError as error:
+        schema = _schema(model)
+        mistakes = [_mistake(each, data) for each in error.errors(include_url=False)[:_EXAMINED]]
+        return None, [_problem(each, schema, path) for each in _best(mistakes)]
+
+
+def read_options(model: type[Model], data: object, path: Path) -> tuple[Model | None, list[Problem]]:
+    """The options of one check, as `validated` gives them; nothing (`spf:`) stands for the defaults."""
+    return validated(model, {} if data is None else data, path)
+
+
+def found(value: object) -> str:
+    """What stands there, in words."""
+    match value:
+        case None:
+            return "nothing stands here"
+        case bool():
+            return f"the boolean {str(value).lower()} stands here"
+        case int() | float():
+            return f"the number {value} stands here"
+        case str():
+            return f"the text {quoted(value)} stands here"
+        case list():
+            return "a list stands here"
+        case _:
+            return "a mapping stands here"
+
+
+@dataclass(frozen=True, slots=True)
+class _Mistake:
+    """A pydantic error, its location parted into what stands in the file and which arm of a union spoke."""
+
+    kind: str
+    path: Path
+    value: object
+    message: str
+    context: Mapping[str, Any]
+    on_key: bool = False
+    missing: str = ""
+    union: Path | None = None
+    arm: str = ""
+
+    @property
+    def shape(self) -> bool:
+        """Whether the value as a whole did not fit the arm."""
+        return self.path == self.union and not self.missing
+
+
+def _mistake(error: Any, data: object) -> _Mistake:  # noqa: ANN401 - pydantic's ErrorDetails
+    path: list[str | int] = []
+    value: Any = data
+    union: Path | None = None
+    arm, on_key, missing = "", False, ""
+    for index, part in enumerate(error["loc"]):
+        last = index == len(error["loc"]) - 1
+        if part in value if isinstance(value, dict) else _is_index(value, part):
+            value = value[part]
+            path.append(part)
+        elif last and part == "[key]":
+            on_key = True
+        elif last and error["type"] == "missing":
+            missing = str(part)
+        elif union is None:
+            union, arm = tuple(path), str(part)
+    on_key = on_key or error["type"] == "extra_forbidden"
+    context = error.get("ctx", {})
+    return _Mistake(error["type"], tuple(path), value, error["msg"], context, on_key, missing, union, arm)
+
+
+def _is_index(value: object, part: object) -> bool:
+    return isinstance(value, list) and isinstance(part, int) and part < len(value)
+
+
+def _best(mistakes: Sequence[_Mistake]) -> Iterator[_Mistake]:
+    """Of each union, what the arm says that was most likely meant."""
+    for union, group in groupby(mistakes, key=lambda each: each.union):
+        said = list(group)
+        if union is None:
+            yield from said
+            continue
+        arms = [list(arm) for _, arm in groupby(said, key=lambda each: each.arm)]
+        fitting = [_without_misspelt(arm) for arm in arms if not any(each.shape for each in arm)]
+        if fitting:
+            yield from min(fitting, key=len)
+        else:
+            yield next((each for each in said if each.kind == "value_error"), said[0])
+
+
+def _without_misspelt(arm: list[_Mistake]) -> list[_Mistake]:
+    """A key that is missing since it was misspelt is one mistake, not two."""
+    strange = [str(each.path[-1]) for each in arm if each.kind == "extra_forbidden"]
+    return [each for each in arm if not (each.missing and any(suggest(word, [each.missing]) for word in strange))]
+
+
+def _problem(mistake: _Mistake, schema: Schema, at: Path) -> Problem:
+    return Problem(at + mistake.path, _message(mistake, schema), "key" if mistake.on_key else "value")
+
+
+def _message(mistake: _Mistake, schema: Schema) -> str:  # noqa: PLR0911 - one return for each kind of mistake
+    kind, value, context = mistake.kind, mistake.value, mistake.context
+    if kind == "missing":
+        wanted = _candidates(schema, (*mistake.path, mistake.missing))
+        return f"the key {quoted(mistake.missing)} is missing; write {mistake.missing}: {describe(list(wanted))}"
+    if kind == "extra_forbidden":
+        return _unknown_key(str(mistake.path[-1]), list(_candidates(schema, mistake.path[:-1])))
+    if kind in {"value_error", "assertion_error"}:
+        return str(context["error"])
+    if kind in _BOUNDS:
+        return f"{value if isinstance(value, (int, float, str)) else found(value)} {_BOUNDS[kind].format(**context)}"
+    candidates = list(_candidates(schema, mistake.path))
+    if kind in {"literal_error", "enum"} and isinstance(value, str):
+        words = [str(word) for each in candidates for word in each.get("enum", ())]
+        near = suggest(value, words)
+        return f"unknown word {quoted(value)}" + (near or f"; write {describe(candidates)}")
+    if kind == "string_type" and isinstance(value, (bool, int, float)):
+        return f'{found(value)}; write text, in quotes: "{json.dumps(value)}"'
+    if kind.endswith(("_type", "_error")) or kind == "int_from_float" or mistake.union is not None:
+        return f"{found(value)}; write {describe(candidates)}"
+    return f"{found(value)}; {mistake.message[:1].lower()}{mistake.message[1:]}"
+
+
+_BOUNDS = {
+    "greater_than": "is too small; write more than {gt:g}",
+    "greater_than_equal": "is too small; write {ge:g} or more",
+    "less_than": "is too big; write less than {lt:g}",
+    "less_than_equal": "is too big; write {le:g} or less",
+    "too_short": "is too short; write {min_length} or more",
+    "too_long": "is too long; write {max_length} or less",
+    "string_too_short": "is too short; write {min_length} characters or more",
+    "string_too_long": "is too long; write {max_length} characters or less",
+    "string_pattern_mismatch": "does not look right; write what matches {pattern}",
+}
+
+
+def _unknown_key(key: str, candidates: Sequence[Schema]) -> str:
+    known = sorted({name for each in candidates for name in each.get("properties", {})})
+    near = suggest(key, known)
+    return f"unknown key {quoted(key)}" + (near or (f"; write {either(known)}" if known else "; remove it"))
+
+
+def describe(candidates: Sequence[Schema]) -> str:
+    """What a value may be, in words: "text, or a list of texts"."""
+    phrases = dict.fromkeys(_phrase(each) for each in candidates)
+    return either([phrase for phrase in phrases if phrase] or ["something else"])
+
+
+def _phrase(schema: Schema) -> str:
+    if "const" in schema or "enum" in schema:
+        return either(_scalar(word) for word in schema.get("enum", [schema.get("const")]))
+    if schema.get("examples"):
+        return f"{schema.get('x-kind', 'text')} such as {either(str(each) for each in schema['examples'])}"
+    if schema.get("properties"):
+        keys = schema.get("required") or sorted(schema["properties"])
+        return f"a mapping with {either(keys)}" if len(keys) < 4 else "a mapping"
+    return _KINDS.get(str(schema.get("type")), "a value")
+
+
+def _scalar(word: object) -> str:
+    return word if isinstance(word, str) else json.dumps(word)
+
+
+_KINDS = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping of `key: value`",
+    "null": "",
+}
+
+
+def _schema(model: type[BaseModel]) -> Schema:
+    try:
+        return model.model_json_schema()
+    except PydanticInvalidForJsonSchema:  # a plugin's options of a kind that JSON has no word for
+        return {}
+
+
+def _candidates(schema: Schema, path: Path) -> Iterator[Schema]:
+    """Every schema that may hold for the value at `path`, references and unions followed."""
+    level: list[Schema] = [schema]
+    for part in path:
+        level = [inner for each in _arms(level, schema) for inner in _inner(each, part)]
+    yield from _arms(level, schema)
+
+
+def _arms(level: Iterable[Schema], top: Schema) -> Iterator[Schema]:
+    for each in level:
+        if "$ref" in each:
+            yield from _arms([top["$defs"][each["$ref"].rpartition("/")[2]]], top)
+        elif arms := [*each.get("anyOf", ()), *each.get("oneOf", ()), *each.get("allOf", ())]:
+            yield from _arms(arms, top)
+        else:
+            yield each
+
+
+def _inner(schema: Schema, part: str | int) -> Iterator[Schema]:
+    if isinstance(part, int):
+        inner = schema.get("items")
+    else:
+        inner = schema.get("properties", {}).get(part) or schema.get("additionalProperties")
+        inner = inner or next(iter(schema.get("patternProperties", {}).values()), None)
+    if isinstance(inner, Mapping):
+        yield inner
