@@ -103,7 +103,9 @@ class _FromField:
         self.raw = value.decode("utf-8", "surrogateescape")
         self.mailboxes: list[Mailbox] = []
         self.trouble = "control character or bare line end in From" if _CONTROL.search(self.raw) else ""
-        self.odd = "blank folded line in From" if _BLANK_LINE.search(self.raw) else ""
+        if _BLANK_LINE.search(self.raw):
+            self.trouble = self.trouble or "blank line folded into From"
+        self.odd = ""
         self.wordless = ""  # an address without a domain
         for entry in self._entries(self._tokens()):
             if len(self.mailboxes) <= MAX_MAILBOXES:

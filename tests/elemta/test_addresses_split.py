@@ -1,0 +1,40 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elemta.addresses import split
+
+
+@pytest.mark.parametrize(
+    ("address", "local", "domain"),
+    [
+        ("user@example.com", "user", "example.com"),
+        ("<user@example.com>", "user", "example.com"),
+        ("User@Example.COM", "User", "Example.COM"),
+        ("", "", ""),
+        ("<>", "", ""),
+        ("postmaster", "postmaster", ""),
+        ("@example.com", "", "example.com"),
+        ("user@", "user", ""),
+        ("a@b@c", "a@b", "c"),
+        ('"a@b"@c', '"a@b"', "c"),
+        (r'"a\"@b"@c', r'"a\"@b"', "c"),
+        ('"a@b', '"a', "b"),
+        (r"a\@b@c", r"a\@b", "c"),
+        ("@a,@b:user@example.com", "user", "example.com"),
+        ("@[IPv6:2001:db8::1],@b:user@example.com", "user", "example.com"),
+        ("user@[192.0.2.1]", "user", "[192.0.2.1]"),
+        ("user@[IPv6:2001:db8::1]", "user", "[IPv6:2001:db8::1]"),
+        ("SRS0=a=b=example.org=user@example.com", "SRS0=a=b=example.org=user", "example.com"),
+        ("jörg@bücher.example", "jörg", "bücher.example"),
+    ],
+)
+def test_split(address, local, domain):
+    assert split(address) == (local, domain)
+
+
+@given(st.text(max_size=200))
+def test_split_never_raises_and_invents_nothing(address):
+    local, domain = split(address)
+    assert local in address
+    assert domain in address

@@ -1,0 +1,31 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elemta.encoded_words import decode_words
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain", "plain"),
+        ("=?utf-8?Q?J=C3=B6rg?=", "Jörg"),
+        ("=?UTF-8?b?SsO2cmc=?=", "Jörg"),
+        ("=?utf-8?q?a_b?=", "a b"),
+        ("=?us-ascii*en?q?a?= =?utf-8?q?b?=", "ab"),
+        ("=?utf-8?q?a?= c =?utf-8?q?b?=", "a c b"),
+        ("=?no-such-charset?q?a?=", "=?no-such-charset?q?a?="),
+        ("=?hex?q?a?=", "=?hex?q?a?="),
+        ("=?utf-8?b?*?=", ""),
+        ("=?utf-8?b?a?=", "=?utf-8?b?a?="),
+        ("=?utf-8?x?a?=", "=?utf-8?x?a?="),
+        ("=?utf-8?q?=FF?=", "\ufffd"),
+    ],
+)
+def test_decode_words(text, expected):
+    assert decode_words(text) == expected
+
+
+@given(st.text(st.sampled_from("=?utf-8qb_aZ 09*é\udc80"), max_size=80))
+def test_any_text(text):
+    assert isinstance(decode_words(text), str)
