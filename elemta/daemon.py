@@ -14,9 +14,10 @@ import os
 import sys
 from pathlib import Path
 
-from elemta import observing, privileges, sockets
+from elemta import privileges, sockets
 from elemta.config.load import load
 from elemta.config.problems import ConfigErrors
+from elemta.observing import Observing, metrics_directory, section
 from elemta.policy import Policy
 from elemta.supervisor import Supervisor
 from elemta.version import VERSION, refuse_python
@@ -32,12 +33,12 @@ def run(service: Service) -> int:
     try:
         policy = Policy.compile(load(path))
         settings = policy.settings
-        section = observing.section(settings, service.name)
-        observing.start_log(settings, service.name)
+        own = section(settings, service.name)
+        watch = Observing(settings, service.name)
         privileges.prepare(_directories(policy), settings.user)
-        listener = sockets.listen(section.listen, section.group)
+        listener = sockets.listen(own.listen, own.group)
         privileges.drop(settings.user, named="user" in settings.model_fields_set)
-        observing.start_metrics(settings, service.name)
+        watch.start_metrics()
     except ConfigErrors as error:
         return _fail(str(error), error.status)
     except privileges.PrivilegeError as error:
@@ -45,10 +46,10 @@ def run(service: Service) -> int:
     except OSError as error:
         return _fail(error.strerror if isinstance(error, sockets.SocketError) else str(error), os.EX_OSERR)
     try:
-        return Supervisor(service, lambda: Policy.compile(load(path))).run(policy, listener)
+        return Supervisor(service, lambda: Policy.compile(load(path)), watch).run(policy, listener)
     finally:
-        sockets.remove(listener, section.listen)
-        observing.remove_state(settings, service.name)
+        sockets.remove(listener, own.listen)
+        watch.gone()
 
 
 def _arguments(service: Service) -> argparse.Namespace:
@@ -66,7 +67,7 @@ def _arguments(service: Service) -> argparse.Namespace:
 def _directories(policy: Policy) -> list[Path]:
     """Where this daemon writes."""
     settings = policy.settings
-    found = [Path(settings.journal.path).parent, Path(settings.spool), observing.metrics_directory(settings)]
+    found = [Path(settings.journal.path).parent, Path(settings.spool), metrics_directory(settings)]
     if settings.state.startswith("sqlite://"):
         found.append(Path(settings.state.removeprefix("sqlite://")).parent)
     return found

@@ -5,7 +5,7 @@ back-off), and on SIGHUP forks a new generation with the new policy: only when e
 old ones told to hand over and go; otherwise the new ones go and the old ones stay.  It runs no thread and no
 event loop, so that it can fork at any time.
 
-    supervisor = Supervisor(service, load)      load() -> Policy, or raises ConfigErrors
+    supervisor = Supervisor(service, load, watch)      load() -> Policy, or raises ConfigErrors
     status = supervisor.run(policy, listener)
 """
 
@@ -19,14 +19,16 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FrameType
 
-from elemta import observing, sdnotify, sockets
+from elemta import sdnotify, sockets
 from elemta.config.problems import ConfigErrors
+from elemta.observing import Observing, be_keeper, section
 from elemta.policy import Policy
+from elemta.version import VERSION
 from elemta.worker import READY, RETIRE, Post, Service, work
 
 _log = logging.getLogger("elemta.supervisor")
@@ -54,10 +56,10 @@ class Process:
 
 @dataclass
 class Generation:
-    """Workers of one policy."""
+    """Workers of one policy, with the keeper beside them."""
 
-    number: int
     policy: Policy
+    workers: int
     listener: socket.socket
     inbox: tuple[socket.socket, socket.socket]
     born: float = field(default_factory=time.monotonic)
@@ -68,9 +70,7 @@ class Generation:
     @property
     def slots(self) -> range:
         """The workers' slots and the keeper's."""
-        return range(KEEPER, observing.section(self.policy.settings, self.service_name).workers)
-
-    service_name: str = "milter"
+        return range(KEEPER, self.workers)
 
     @property
     def ready(self) -> bool:
@@ -87,18 +87,19 @@ class Generation:
 class Supervisor:
     """Keeps one daemon's processes; see the module's docstring."""
 
-    def __init__(self, service: Service, load: Callable[[], Policy]) -> None:
+    def __init__(self, service: Service, load: Callable[[], Policy], watch: Observing) -> None:
         self.service = service
         self.load = load
+        self.watch = watch
         self.current: Generation | None = None
         self.candidate: Generation | None = None
         self.leaving: list[Generation] = []
         self.stopping = False
         self.restarts = 0
         self._signals: list[int] = []
+        self._again = False
         self._selector = selectors.DefaultSelector()
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._numbers: Iterator[int] = iter(range(1, sys.maxsize))
 
     def run(self, policy: Policy, listener: socket.socket) -> int:
         """Serve until SIGTERM or SIGINT; the exit status."""
@@ -113,6 +114,9 @@ class Supervisor:
             self._handle_signals()
             self._reap()
             self._promote()
+            if self._again and self.candidate is None:
+                self._again = False
+                self._reload()
             self._restart()
             self._kill_late()
             if self.current is None and self.candidate is None and not self.stopping:
@@ -153,7 +157,7 @@ class Supervisor:
             return
         self.stopping = True
         sdnotify.notify("STOPPING=1")
-        _log.info("stopping: finishing what is under way")
+        self.watch.log.note("stopping: finishing what is under way")
         for generation in self._generations():
             for process in generation.processes.values():
                 self._tell(process)
@@ -162,16 +166,14 @@ class Supervisor:
         if self.stopping or self.current is None:
             return
         if self.candidate is not None:
-            _log.warning("a reload is under way; this one is tried when it has ended")
-            self._signals.append(signal.SIGHUP)
+            self._again = True  # one reload at a time; this one follows
             return
         sdnotify.reloading()
         try:
             policy = self.load()
             listener = self._listener_for(policy)
         except (ConfigErrors, OSError) as error:
-            _log.error("reload refused, the old policy stays in force:\n%s", error)
-            observing.count_reload(ok=False)
+            self.watch.reloaded(ok=False, reason=f"{error}; the old policy stays in force")
             sdnotify.notify("READY=1", "STATUS=reload refused, see the log")
             return
         self.candidate = self._generation(policy, listener)
@@ -179,15 +181,15 @@ class Supervisor:
     def _listener_for(self, policy: Policy) -> socket.socket:
         """The current listener, or a new one where the address has changed."""
         assert self.current is not None  # noqa: S101 - a reload follows a start
-        old = observing.section(self.current.policy.settings, self.service.name)
-        new = observing.section(policy.settings, self.service.name)
+        old = section(self.current.policy.settings, self.service.name)
+        new = section(policy.settings, self.service.name)
         return self.current.listener if old.listen == new.listen else sockets.listen(new.listen, new.group)
 
     # ── generations ──────────────────────────────────────────────────────────────────────────────────────
 
     def _generation(self, policy: Policy, listener: socket.socket) -> Generation:
         inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        generation = Generation(next(self._numbers), policy, listener, inbox, service_name=self.service.name)
+        generation = Generation(policy, section(policy.settings, self.service.name).workers, listener, inbox)
         gc.collect()
         gc.freeze()  # the policy's pages stay shared with the workers
         for slot in generation.slots:
@@ -201,22 +203,22 @@ class Supervisor:
             return
         if candidate.ready:
             old, self.current, self.candidate = self.current, candidate, None
+            told = {"policy": candidate.policy.fingerprint, "workers": str(candidate.workers)}
             if old is None:
-                _log.info("ready: %s, policy %s", self.service.name, candidate.policy.fingerprint)
+                where = str(section(candidate.policy.settings, self.service.name).listen)
+                self.watch.log.started(version=VERSION, listen=where, **told)
             else:
-                _log.info("reloaded: policy %s is in force", candidate.policy.fingerprint)
-                observing.count_reload(ok=True)
+                self.watch.reloaded(ok=True, **told)
                 self._retire(old, candidate)
             sdnotify.notify("READY=1", f"STATUS=answering with policy {candidate.policy.fingerprint}")
             self._report()
         elif candidate.deaths or time.monotonic() - candidate.born > START_LIMIT:
-            _log.error("the new workers did not come up%s", ", the old policy stays in force" if self.current else "")
             self.candidate = None
             self._retire(candidate, None)
             if self.current is not None:
-                observing.count_reload(ok=False)
+                self.watch.reloaded(ok=False, reason="the new workers did not come up; the old policy stays in force")
                 if candidate.listener is not self.current.listener:
-                    sockets.remove(candidate.listener, observing.section(candidate.policy.settings, self.service.name).listen)
+                    sockets.remove(candidate.listener, section(candidate.policy.settings, self.service.name).listen)
                 sdnotify.notify("READY=1", "STATUS=reload refused, see the log")
 
     def _retire(self, old: Generation, new: Generation | None) -> None:
@@ -224,7 +226,7 @@ class Supervisor:
             self._tell(process, new)
         self.leaving.append(old)
         if new is not None and old.listener is not new.listener:
-            sockets.remove(old.listener, observing.section(old.policy.settings, self.service.name).listen)
+            sockets.remove(old.listener, section(old.policy.settings, self.service.name).listen)
 
     def _tell(self, process: Process, new: Generation | None = None) -> None:
         """Tell a process to go; to hand its connections to `new` where there is one."""
@@ -266,7 +268,7 @@ class Supervisor:
             for other in self._all():  # their control sockets must not stay open because of us
                 other.control.close()
             if slot == KEEPER:
-                status = observing.keep(generation.policy.settings, self.service.name, theirs)
+                status = be_keeper(generation.policy.settings, self.service.name, theirs, READY)
             else:
                 post = Post(slot, generation.policy, generation.listener, theirs, generation.inbox[0])
                 status = work(self.service, post)
@@ -304,9 +306,7 @@ class Supervisor:
         pause = BACK_OFF[min(deaths, len(BACK_OFF)) - 1]
         generation.restart_at[process.slot] = time.monotonic() + pause
         self.restarts += 1
-        name = "keeper" if process.slot == KEEPER else f"worker {process.slot}"
-        _log.error("%s died (%s) after %.0f s; next try in %.1f s", name, _how(status), lived, pause)
-        observing.count_restart(name)
+        self.watch.died(process.slot, _how(status), lived, pause)
         self._report()
 
     def _restart(self) -> None:
@@ -341,11 +341,8 @@ class Supervisor:
         if generation is None:
             return
         ready = sum(process.ready for process in generation.processes.values() if process.slot != KEEPER)
-        observing.write_state(
-            generation.policy.settings,
-            self.service.name,
-            pid=os.getpid(),
-            workers=len(generation.slots) - 1,
+        self.watch.status(
+            workers=generation.workers,
             ready=ready,
             restarts=self.restarts,
             policy=generation.policy.fingerprint,

@@ -21,7 +21,7 @@ import uvloop
 
 from elemta.config.model import Settings
 from elemta.engine import Engine
-from elemta.observing import open_observers
+from elemta.observing import Opened, open_observers
 from elemta.policy import Policy
 from elemta.tools import open_tools
 
@@ -54,6 +54,7 @@ class Worker:
         listener: listening, non-blocking, shared by all workers.
         engine: opened.
         settings: the settings.
+        opened: log, metrics and journal of this process.
         stopping: set on SIGTERM and at reload: stop accepting, finish, return.
         grace: seconds that finishing may take.
     """
@@ -64,6 +65,7 @@ class Worker:
     settings: Settings
     control: socket.socket
     inbox: socket.socket
+    opened: Opened
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     grace: float = 30.0
     _outbox: socket.socket | None = None
@@ -140,11 +142,11 @@ async def _serve(service: Service, post: Post) -> None:
     async with AsyncExitStack() as stack:
         settings = post.policy.settings
         tools = await stack.enter_async_context(open_tools(settings))
-        observers = await stack.enter_async_context(open_observers(post.policy, service.name, post.slot, tools))
-        engine = Engine(post.policy, tools, observers)
+        opened = await stack.enter_async_context(open_observers(post.policy, service.name, tools))
+        engine = Engine(post.policy, tools, opened.all)
         await engine.open()
         stack.push_async_callback(engine.close)
-        worker = Worker(post.slot, post.listener, engine, settings, post.control, post.inbox)
+        worker = Worker(post.slot, post.listener, engine, settings, post.control, post.inbox, opened)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, worker.stopping.set)
         post.control.setblocking(False)

@@ -1,0 +1,139 @@
+"""Observing: what does each process of a daemon tell the administrator, and where?
+
+The supervisor has one `Observing`: its log, its counters, and the status file that /readyz reads.  Each worker opens
+its own observers after the fork: the mail log, the metrics and the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+from elemta.config.model import Milter, Policyd, Settings
+from elemta.decision import Observer
+from elemta.dns import CachedResolver
+from elemta.journal import Writer
+from elemta.keeper import keep, write_status
+from elemta.observe import Log, MailLog, Metrics
+from elemta.observe.metrics import prepare
+from elemta.policy import Policy
+from elemta.check import Tools
+
+
+def section(settings: Settings, daemon: str) -> Milter | Policyd:
+    """The daemon's own section of the settings."""
+    return settings.milter if daemon == "milter" else settings.policyd
+
+
+def metrics_directory(settings: Settings) -> Path:
+    """Where the processes of both daemons share their counters."""
+    return Path(settings.metrics.directory or Path(settings.journal.path).parent / "metrics")
+
+
+class Observing:
+    """What the supervisor tells.
+
+    Attributes:
+        log: standard error.
+        daemon: "milter" or "policyd".
+    """
+
+    def __init__(self, settings: Settings, daemon: str) -> None:
+        self.daemon = daemon
+        self.directory = str(metrics_directory(settings))
+        self.log = Log(settings.log.format, settings.log.level, daemon=daemon)
+        self._metrics: Metrics | None = None
+
+    def start_metrics(self) -> None:
+        """Begin to count, as the user that the workers will be.
+
+        Raises:
+            OSError: the directory cannot be written.
+        """
+        prepare(self.directory, self.daemon)
+        self._metrics = Metrics(self.directory, self.daemon)
+
+    def died(self, slot: int, how: str, lived: float, pause: float) -> None:
+        """A worker ended by itself."""
+        self.log.worker_died(slot, how=how, lived=f"{lived:.1f}", next_try=f"{pause:.1f}")
+        if self._metrics is not None:
+            self._metrics.restarted()
+            self._metrics.flush()
+
+    def reloaded(self, *, ok: bool, **more: str) -> None:
+        """The configuration was read again."""
+        self.log.reloaded(ok=ok, **more)
+        if self._metrics is not None:
+            self._metrics.reloaded(ok=ok)
+            self._metrics.flush()
+
+    def status(self, **told: object) -> None:
+        """Say for /readyz how many workers answer."""
+        write_status(self.directory, self.daemon, {"pid": os.getpid(), **told})
+
+    def gone(self) -> None:
+        """This daemon has stopped on purpose: /readyz shall not wait for it."""
+        write_status(self.directory, self.daemon, None)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The observers of one worker."""
+
+    log: Log
+    metrics: Metrics
+    journal: Writer
+    all: tuple[Observer, ...]
+
+
+@asynccontextmanager
+async def open_observers(policy: Policy, daemon: str, tools: Tools) -> AsyncIterator[Opened]:
+    """The worker's mail log, metrics and journal; complete at the end of a clean stop."""
+    settings = policy.settings
+    log = Log(settings.log.format, settings.log.level, daemon=daemon)
+    metrics = Metrics(str(metrics_directory(settings)), daemon)
+    journal = Writer(settings.journal.path, log.trouble)
+    journal.policy(policy.fingerprint, policy.describe())
+    metrics.gauge(metrics.journal_queue, lambda: journal.waiting)
+    metrics.count(metrics.journal_written, lambda: journal.written)
+    metrics.count(metrics.journal_dropped, lambda: journal.dropped)
+    metrics.count(metrics.journal_failures, lambda: journal.failures)
+    if isinstance(tools.resolver, CachedResolver):
+        counts = tools.resolver.counts
+        metrics.count(metrics.dns_hits, lambda: counts.hits)
+        metrics.count(metrics.dns_queries, lambda: counts.queries)
+        metrics.count(metrics.dns_errors, lambda: counts.errors)
+    journal.open()
+    metrics.open()
+    try:
+        yield Opened(log, metrics, journal, (MailLog(log), metrics, journal))
+    finally:
+        await asyncio.to_thread(journal.close)
+        metrics.close()
+
+
+def be_keeper(settings: Settings, daemon: str, control: socket.socket, ready: bytes) -> int:
+    """Be the keeper process until told to stop, or until the supervisor is gone; the exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    async def run() -> None:
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, stopping.set)
+        control.setblocking(False)
+        loop.add_reader(control, stopping.set)
+        control.send(ready)
+        await keep(settings, daemon, stopping)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+    return os.EX_OK
