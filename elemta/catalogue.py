@@ -143,7 +143,9 @@ class Catalogue:
             return Fact(name.lower(), "text", "message", Stage.MESSAGE, doc, many=True)
         check = name.partition(".")[0]
         if check in self.available:
-            raise KeyError(f'fact "{name}" comes from the check {check}, which is not enabled; add "{check}:" to checks')
+            raise KeyError(
+                f'fact "{name}" comes from the check {check}, which is not enabled; add "{check}:" to checks'
+            )
         near = difflib.get_close_matches(name, self.facts, 1, 0.6)
         hint = f'; did you mean "{near[0]}"?' if near else "; `elemta config facts` lists all of them"
         raise KeyError(f'unknown fact "{name}"{hint}')
@@ -274,10 +276,13 @@ _FACTS: tuple[tuple[Fact, Callable[[View], Value]], ...] = (
         _from_domain,
     ),
     (
-        Fact("header_from.trouble", "text", "message", Stage.MESSAGE, "why From can be read in two ways, absent if not"),
+        Fact("header_from.trouble", "text", "message", Stage.MESSAGE, "why From can be read in two ways"),
         lambda view: view.message.authors.trouble or None if view.message else None,
     ),
-    (Fact("subject", "text", "message", Stage.MESSAGE, "the Subject, undecoded", many=True), lambda view: _header(view, "subject")),
+    (
+        Fact("subject", "text", "message", Stage.MESSAGE, "the Subject, undecoded", many=True),
+        lambda view: _header(view, "subject"),
+    ),
     (
         Fact("message.truncated", "text", "message", Stage.MESSAGE, "which bound of the milter was passed"),
         lambda view: view.message.truncated or None if view.message else None,

@@ -127,10 +127,10 @@ class Check(ABC, Generic[FactsT]):
         self.options = options
         self.tools = tools
 
-    async def open(self) -> None:  # noqa: B027 - most checks need nothing
+    async def open(self) -> None:
         """Prepare in the worker, before the first mail: load files, connect."""
 
-    async def close(self) -> None:  # noqa: B027 - most checks need nothing
+    async def close(self) -> None:
         """Give back what `open` took."""
 
     @abstractmethod

@@ -92,7 +92,7 @@ class Conditions:
                 self.problems.append(Problem(here, str(error.args[0]), "key"))
                 continue
             if fact.stage > self.latest:
-                self.problems.append(Problem(here, self._too_early(fact), "key"))
+                self.problems.append(Problem(here, self.too_early(fact), "key"))
                 continue
             reader = _Reader(self, fact, here)
             try:
@@ -100,7 +100,7 @@ class Conditions:
             except ValueError as error:
                 self.problems.append(Problem(reader.at, str(error), "value"))
 
-    def _too_early(self, fact: Fact) -> str:
+    def too_early(self, fact: Fact) -> str:
         if self.latest is Stage.ENVELOPE:
             return f'fact "{fact.name}" is known only when the message is complete; use it in rules.message'
         return f'fact "{fact.name}" is not known yet when this is judged'
@@ -108,12 +108,14 @@ class Conditions:
     def _combine(self, key: str, spec: object, path: Path) -> Condition | None:
         if key == "not":
             if not isinstance(spec, dict):
-                self.problems.append(Problem(path, 'takes a mapping of conditions, such as {spf: pass}'))
+                self.problems.append(Problem(path, "takes a mapping of conditions, such as {spf: pass}"))
                 return None
             inner = self.read(spec, path)
             return _negated(_joined(inner, "and"))
         if not isinstance(spec, list) or not all(isinstance(item, dict) for item in spec) or not spec:
-            self.problems.append(Problem(path, 'takes a list of mappings, such as [{spf: pass}, {login: {exists: true}}]'))
+            self.problems.append(
+                Problem(path, "takes a list of mappings, such as [{spf: pass}, {login: {exists: true}}]")
+            )
             return None
         groups = [_joined(self.read(item, (*path, index)), "and") for index, item in enumerate(spec)]
         return _joined(tuple(groups), "or" if key == "any" else "and")
@@ -159,14 +161,19 @@ class _Reader:
         name, outer = self.fact.name, self.at
         if key not in OPERATORS:
             near = difflib.get_close_matches(str(key), OPERATORS, 1)
-            raise ValueError(f'unknown operator "{key}"; ' + (f'did you mean "{near[0]}"?' if near else f"there are {', '.join(OPERATORS)}"))
+            raise ValueError(
+                f'unknown operator "{key}"; '
+                + (f'did you mean "{near[0]}"?' if near else f"there are {', '.join(OPERATORS)}")
+            )
         self.at = (*outer, key)
         if key == "not":
             condition = _negated(self.condition(operand))
         elif key in ("any", "all"):
             if not isinstance(operand, list) or not operand:
-                raise ValueError("takes a list, such as [{glob: \"a*\"}, {glob: \"*b\"}]")
-            condition = _joined(tuple(self._below(i, item) for i, item in enumerate(operand)), "or" if key == "any" else "and")
+                raise ValueError('takes a list, such as [{glob: "a*"}, {glob: "*b"}]')
+            condition = _joined(
+                tuple(self._below(i, item) for i, item in enumerate(operand)), "or" if key == "any" else "and"
+            )
         elif key == "exists":
             condition = self._exists(operand)
         elif key == "fact":
@@ -174,7 +181,9 @@ class _Reader:
         elif key in ("eq", "ne") or key in _COMPARE:
             condition = self._compare(key, operand)
         else:
-            predicate, text = {"in": self._in, "cidr": self._cidr, "glob": self._glob, "regex": self._regex}[key](operand)
+            predicate, text = {"in": self._in, "cidr": self._cidr, "glob": self._glob, "regex": self._regex}[key](
+                operand
+            )
             condition = Condition(_lifted(name, predicate), f"{name} {text}", (name,))
         self.at = outer
         return condition
@@ -202,7 +211,10 @@ class _Reader:
     def _glob(self, operand: object) -> tuple[Predicate, str]:
         patterns = operand if isinstance(operand, list) else [operand]
         # fnmatch gives Python's syntax; "(?s:…)\Z" is RE2's with \z
-        compiled = [_re2(fnmatch.translate(str(pattern).lower()).replace(r"\Z", r"\z").replace("(?>", "(?:")) for pattern in patterns]
+        compiled = [
+            _re2(fnmatch.translate(str(pattern).lower()).replace(r"\Z", r"\z").replace("(?>", "(?:"))
+            for pattern in patterns
+        ]
         return (
             lambda value: any(one.fullmatch(str(value).lower()) is not None for one in compiled),
             f"looks like {' or '.join(map(_word, patterns))}",
@@ -223,7 +235,7 @@ class _Reader:
 
         def there(view: View) -> bool:
             value = view[name]
-            return value is not None and value != "" and value != () and not (is_result and value == "none")
+            return value not in (None, "", ()) and not (is_result and value == "none")
 
         found = Condition(there, f"{name} exists", (name,))
         return found if operand else Condition(lambda view: not there(view), f"{name} does not exist", (name,))
@@ -250,9 +262,10 @@ class _Reader:
         except KeyError as error:
             raise ValueError(str(error.args[0])) from None
         if other.stage > self.owner.latest:
-            raise ValueError(self.owner._too_early(other))
+            raise ValueError(self.owner.too_early(other))
         if (self.fact.kind == "number") != (other.kind == "number"):
-            raise ValueError(f"{self.fact.name} is {_a(self.fact.kind)} and {other.name} is {_a(other.kind)}: they cannot be compared")
+            kinds = f"{self.fact.name} is {_a(self.fact.kind)} and {other.name} is {_a(other.kind)}"
+            raise ValueError(f"{kinds}: they cannot be compared")
         left, right = self.fact.name, other.name
 
         def test(view: View) -> bool:

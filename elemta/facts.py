@@ -82,7 +82,10 @@ class Envelope:
 class Body(Protocol):
     """A message body, in memory or spooled to a file."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """Octets."""
+        ...
 
     def chunks(self) -> Iterator[bytes]:
         """The octets, in pieces of at most 1 MiB, from the beginning at each call."""
@@ -107,12 +110,12 @@ class BytesBody:
 
 @dataclass(frozen=True)
 class Message:
-    """A whole mail.
+    r"""A whole mail.
 
     Attributes:
         envelope: see `Envelope`; its recipients are those Postfix accepted.
         headers: (name, value) of every field in order, raw octets; a value holds its leading space and
-            its folding ("\\r\\n" inside), not the final line end.
+            its folding ("\r\n" inside), not the final line end.
         body: the octets after the empty line, CRLF line ends as they came.
         truncated: a bound of the milter was passed ("4,000 header fields"): what was seen is not all.
     """

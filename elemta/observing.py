@@ -17,6 +17,7 @@ from pathlib import Path
 
 import uvloop
 
+from elemta.check import Tools
 from elemta.config.model import Milter, Policyd, Settings
 from elemta.decision import Observer
 from elemta.dns import CachedResolver
@@ -25,7 +26,6 @@ from elemta.keeper import keep, write_status
 from elemta.observe import Log, MailLog, Metrics
 from elemta.observe.metrics import prepare
 from elemta.policy import Policy
-from elemta.check import Tools
 
 
 def section(settings: Settings, daemon: str) -> Milter | Policyd:

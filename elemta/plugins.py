@@ -51,5 +51,10 @@ def _checks_of(entry: EntryPoint) -> Iterator[type[Check[Any]]]:
         raise PluginError(f"entry point {entry.name} = {entry.value}: {error}") from error
     for module in modules:
         for value in vars(module).values():
-            if isclass(value) and issubclass(value, Check) and value.__module__ == module.__name__ and not isabstract(value):
+            if (
+                isclass(value)
+                and issubclass(value, Check)
+                and value.__module__ == module.__name__
+                and not isabstract(value)
+            ):
                 yield value

@@ -25,7 +25,8 @@ from elemta.facts import Envelope, parse_ip
 from elemta.findings import Finding, Result, Value
 from elemta.judge import judge
 from elemta.plugins import PluginError, find_checks
-from elemta.rules import Ruleset, Surroundings, compile_rules
+from elemta.rule_compiler import Surroundings, compile_rules
+from elemta.rules import Ruleset
 from elemta.sets import NamedSet, file_stamp, members, read_file
 from elemta.verdict import Disposition
 
@@ -251,9 +252,7 @@ class _Compiler:
             sets[name] = named
         return sets
 
-    def _classes(
-        self, facts: Catalogue, sets: Mapping[str, NamedSet]
-    ) -> tuple[tuple[str, tuple[Condition, ...]], ...]:
+    def _classes(self, facts: Catalogue, sets: Mapping[str, NamedSet]) -> tuple[tuple[str, tuple[Condition, ...]], ...]:
         conditions = Conditions(facts, sets, Stage.ENVELOPE)
         classes = []
         for name, when in self.settings.classes.items():

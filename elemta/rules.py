@@ -1,37 +1,20 @@
 """Rules: what shall happen to a mail of which this was seen?
 
-`compile_rules` turns the YAML's rules into a `Ruleset`, or reports every mistake in them; `Ruleset.decide`
-is a pure function from facts to a judgement.  Rules are read from top to bottom; the first final match wins;
-non-final matches collect their actions on the way; no match means accept.  A shadow rule is judged and
-recorded, and changes nothing.
+`Ruleset.decide` is a pure function from facts to a judgement.  Rules are read from top to bottom; the first final
+match wins; non-final matches collect their actions on the way; no match means accept.  A shadow rule is judged and
+recorded, and changes nothing.  `elemta.rule_compiler` makes rules of what the YAML says.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
-from typing import Any
 
-from elemta.catalogue import Catalogue, View
-from elemta.check import Stage
-from elemta.conditions import Condition, Conditions
-from elemta.config.model import RuleModel
-from elemta.config.problems import Path, Problem
+from elemta.catalogue import View
 from elemta.decision import MATCHED
 from elemta.findings import Value
-from elemta.sets import NamedSet
-from elemta.templates import Template, compile_template, names
-from elemta.verdict import Action, ActionKind, Disposition
-
-_REPLY = re.compile(r"([245]\d\d) (?:([245])\.\d{1,3}\.\d{1,3} )?\S.*")
-_HEADER_NAME = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 section 3.6.8: printable ASCII but the colon
-DEFAULT_REPLY: Mapping[Disposition, str] = {
-    Disposition.REJECT: "550 5.7.1 Refused by policy. Reference {id}",
-    Disposition.DEFER: "451 4.7.1 Not now, please try again later. Reference {id}",
-}
+from elemta.templates import Template
+from elemta.verdict import Action, Disposition
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +53,6 @@ class Judgement:
         actions: what was asked for, in order.
         trace: see `Decision.trace`.
         shadow: ids of shadow rules that matched.
-        asked: the facts of all enforced rules that were read before the deciding one.
     """
 
     rule: Rule | None = None
@@ -131,244 +113,8 @@ class Filling(Mapping[str, Value]):
     def __getitem__(self, name: str) -> Value:
         return self.reference if name == "id" else self.view[name]
 
-    def __iter__(self) -> Any:  # noqa: ANN401
+    def __iter__(self) -> Iterator[str]:
         return iter(self.view)
 
     def __len__(self) -> int:
         return len(self.view)
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What rules are compiled against.
-
-    Attributes:
-        facts: every fact there is.
-        sets: the named sets.
-        classes: names of the classes, in order.
-    """
-
-    facts: Catalogue
-    sets: Mapping[str, NamedSet]
-    classes: Sequence[str]
-
-
-def compile_rules(
-    models: Sequence[RuleModel], path: Path, latest: Stage, around: Surroundings
-) -> tuple[Ruleset, list[Problem]]:
-    """Make the rules at `path` ready; with every mistake found in them.
-
-    Args:
-        models: the rules as the file has them.
-        path: where they stand, ("rules", "message").
-        latest: facts known later than this cannot be used.
-        around: facts, sets and classes.
-    """
-    problems: list[Problem] = []
-    rules: list[Rule] = []
-    seen: dict[str, int] = {}
-    for index, model in enumerate(models):
-        here = (*path, index)
-        if model.id in seen:
-            problems.append(Problem((*here, "id"), f'rule "{model.id}" stands already at place {seen[model.id]}; ids are unique'))
-        seen.setdefault(model.id, index)
-        compiler = _RuleCompiler(model, here, latest, around)
-        rule = compiler.rule()
-        problems += compiler.problems
-        if model.mode != "off":
-            rules.append(rule)
-    problems += _unreachable(models, path)
-    return Ruleset(tuple(rules)), problems
-
-
-class _RuleCompiler:
-    """Compiles one rule and collects its mistakes."""
-
-    def __init__(self, model: RuleModel, path: Path, latest: Stage, around: Surroundings) -> None:
-        self.model = model
-        self.path = path
-        self.around = around
-        self.conditions = Conditions(around.facts, around.sets, latest)
-        self.problems = self.conditions.problems
-        self.durations = frozenset(fact.name for fact in around.facts if fact.unit == "s")
-        self.latest = latest
-        self.asked: list[str] = []
-
-    def rule(self) -> Rule:
-        model = self.model
-        tests = (*self._class(), *self._percent(), *self.conditions.read(model.when, (*self.path, "when")))
-        unless = self.conditions.read(model.unless, (*self.path, "unless"))
-        if unless:
-            tests = (*tests, _unless(unless))
-        reply = self._reply()
-        actions = tuple(self._actions())
-        if not model.then and not actions:
-            text = "this rule does nothing; write `then:`, an action such as add_header, or mode: off"
-            self.problems.append(Problem(self.path, text))
-        facts = dict.fromkeys(name for test in tests for name in test.facts)
-        facts.update(dict.fromkeys(self.asked))
-        return Rule(
-            id=model.id,
-            tests=tuple(test.test for test in tests),
-            texts=tuple(test.text for test in tests),
-            facts=tuple(facts),
-            final=model.then is not None,
-            disposition=Disposition(model.then or "accept"),
-            reply=reply,
-            actions=actions,
-            shadow=model.mode == "shadow",
-        )
-
-    def _class(self) -> tuple[Condition, ...]:
-        wanted = class_names(self.model)
-        for name in wanted:
-            if name not in self.around.classes:
-                text = f'there is no class "{name}"; there are {", ".join(self.around.classes)}'
-                self.problems.append(Problem((*self.path, "class"), text))
-        if not wanted:
-            return ()
-        text = f"class is {' or '.join(wanted)}"
-        names_ = frozenset(wanted)
-        return (Condition(lambda view: view.klass in names_, text, ()),)
-
-    def _percent(self) -> tuple[Condition, ...]:
-        percent, rule = self.model.percent, self.model.id
-        if percent >= 100:
-            return ()
-        return (Condition(lambda view: share(rule, view) < percent, f"in the {percent:g} % of messages", ()),)
-
-    def _template(self, text: str, path: Path) -> Template | None:
-        """Compile a template, checking the facts it names."""
-        try:
-            for name in names(text):
-                if name == "id":
-                    continue
-                fact = self.around.facts.find(name)
-                if fact.stage > self.latest:
-                    raise ValueError(f'fact "{name}" is not known yet when this rule is judged')  # noqa: TRY301
-                self.asked.append(name)
-            return compile_template(text, self.durations)
-        except KeyError as error:
-            self.problems.append(Problem(path, str(error.args[0])))
-        except ValueError as error:
-            self.problems.append(Problem(path, str(error)))
-        return None
-
-    def _reply(self) -> Template | None:
-        model, path = self.model, (*self.path, "reply")
-        disposition = Disposition(model.then) if model.then else None
-        if model.reply is None:
-            return compile_template(DEFAULT_REPLY[disposition]) if disposition in DEFAULT_REPLY else None
-        if disposition not in DEFAULT_REPLY:
-            then = f"then: {model.then}" if model.then else "a rule without then"
-            self.problems.append(Problem(path, f"{then} sends no reply; remove it, or write then: reject or defer"))
-            return None
-        match = _REPLY.fullmatch(model.reply)
-        wanted = "5" if disposition is Disposition.REJECT else "4"
-        if match is None:
-            text = f'write the code, the enhanced code and a text: "{wanted}50 {wanted}.7.1 …"'
-            self.problems.append(Problem(path, text))
-        elif match[1][0] != wanted or (match[2] or wanted) != wanted:
-            text = f'the code of "{model.reply[:12].strip()}…" contradicts then: {model.then}, which answers {wanted}xx {wanted}.x.x'
-            self.problems.append(Problem(path, text))
-        return self._template(model.reply, path)
-
-    def _actions(self) -> list[Callable[[Mapping[str, Value]], Action]]:
-        made = []
-        for kind, name, text, path in self._asked_for():
-            if kind in (ActionKind.ADD_HEADER, ActionKind.SET_HEADER, ActionKind.REMOVE_HEADER):
-                checked = name or text
-                if not _HEADER_NAME.fullmatch(checked):
-                    self.problems.append(Problem(path, f'"{checked}" is no header field name', "key"))
-            if self.latest < Stage.MESSAGE and kind not in (ActionKind.ADD_HEADER, ActionKind.LABEL, ActionKind.ADD_TO_SET):
-                self.problems.append(Problem(path, f"{kind} needs the whole message; move the rule to rules.message"))
-                continue
-            template = self._template(text, path)
-            if template is not None:
-                made.append(_maker(kind, name, template, self._seconds(kind), self.model.id))
-        if self.model.add_to_set is not None:
-            self._check_dynamic(self.model.add_to_set.set)
-        return made
-
-    def _asked_for(self) -> list[tuple[ActionKind, str, str, Path]]:
-        """(kind, name, template, place) of every action in the model."""
-        model, found = self.model, []
-        for kind, mapping in ((ActionKind.ADD_HEADER, model.add_header), (ActionKind.SET_HEADER, model.set_header)):
-            found += [(kind, name, text, (*self.path, kind.value, name)) for name, text in mapping.items()]
-        for kind, words in (
-            (ActionKind.REMOVE_HEADER, model.remove_header),
-            (ActionKind.ADD_RECIPIENT, model.add_recipient),
-            (ActionKind.REMOVE_RECIPIENT, model.remove_recipient),
-            (ActionKind.LABEL, model.label),
-        ):
-            found += [(kind, "", text, (*self.path, kind.value)) for text in words_of(words)]
-        if model.change_sender is not None:
-            found.append((ActionKind.CHANGE_SENDER, "", model.change_sender, (*self.path, "change_sender")))
-        if model.replace_body is not None:
-            found.append((ActionKind.REPLACE_BODY, "", model.replace_body, (*self.path, "replace_body")))
-        if model.add_to_set is not None:
-            found.append((ActionKind.ADD_TO_SET, model.add_to_set.set, model.add_to_set.value, (*self.path, "add_to_set", "value")))
-        return found
-
-    def _seconds(self, kind: ActionKind) -> float:
-        return self.model.add_to_set.ttl if kind is ActionKind.ADD_TO_SET and self.model.add_to_set else 0.0
-
-    def _check_dynamic(self, name: str) -> None:
-        named = self.around.sets.get(name)
-        if named is None or not named.dynamic:
-            text = f'"{name}" is no dynamic set; write `{name}: {{dynamic: true}}` under sets'
-            self.problems.append(Problem((*self.path, "add_to_set", "set"), text))
-
-
-def _maker(
-    kind: ActionKind, name: str, template: Template, seconds: float, rule: str
-) -> Callable[[Mapping[str, Value]], Action]:
-    return lambda values: Action(kind, name, template(values), seconds, rule)
-
-
-def _unless(conditions: tuple[Condition, ...]) -> Condition:
-    """The rule does not match when all of these hold."""
-    tests = tuple(condition.test for condition in conditions)
-    text = "unless " + " and ".join(condition.text for condition in conditions)
-    facts = tuple(name for condition in conditions for name in condition.facts)
-    return Condition(lambda view: not all(test(view) for test in tests), text, facts)
-
-
-def class_names(model: RuleModel) -> tuple[str, ...]:
-    """The classes that a rule is for; () for all."""
-    return words_of(model.class_ or ())
-
-
-def words_of(words: str | tuple[str, ...]) -> tuple[str, ...]:
-    """One word or several, as several."""
-    return (words,) if isinstance(words, str) else words
-
-
-def share(rule: str, view: View) -> float:
-    """Where this message falls between 0 and 100 for this rule: the same at every retry and rehearsal.
-
-    A message is known by its Message-ID where it has one, else by sender and recipients.
-    """
-    ids = view.message.header("message-id") if view.message is not None else ()
-    key = ids[0].strip() if ids else "\n".join((view.envelope.sender, *view.envelope.recipients)).encode("utf-8", "replace")
-    digest = blake2b(rule.encode() + b"\0" + key, digest_size=8).digest()
-    return int.from_bytes(digest) / 2**64 * 100
-
-
-def _unreachable(models: Sequence[RuleModel], path: Path) -> list[Problem]:
-    """Rules that can never be read: an earlier final rule matches whenever they would."""
-    problems = []
-    finals: list[tuple[RuleModel, frozenset[str], frozenset[str]]] = []
-    for index, model in enumerate(models):
-        if model.mode == "off":
-            continue
-        asked = frozenset(json.dumps(item, sort_keys=True, default=str) for item in model.when.items())
-        classes = frozenset(class_names(model))
-        for earlier, earlier_asked, earlier_classes in finals:
-            if earlier_asked <= asked and (not earlier_classes or (classes and classes <= earlier_classes)):
-                text = f'rule "{model.id}" is never reached: rule "{earlier.id}" above matches whenever it would'
-                problems.append(Problem((*path, index), text))
-                break
-        if model.then and model.mode == "enforce" and model.percent >= 100 and not model.unless:
-            finals.append((model, asked, classes))
-    return problems

@@ -1,4 +1,7 @@
-"""systemd: how far along are we?  (sd_notify(3): one datagram to $NOTIFY_SOCKET; nothing without it.)"""
+"""systemd: how far along are we?
+
+sd_notify(3): one datagram to $NOTIFY_SOCKET; nothing without it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import time
 
 
 def notify(*lines: str) -> None:
-    """Tell the service manager, for example notify("READY=1", "STATUS=answering")."""
+    """Tell the service manager: one assignment a line, "READY=1", "STATUS=answering"."""
     where = os.environ.get("NOTIFY_SOCKET", "")
     if not where:
         return

@@ -272,7 +272,7 @@ class Supervisor:
             else:
                 post = Post(slot, generation.policy, generation.listener, theirs, generation.inbox[0])
                 status = work(self.service, post)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - whatever it was, a child must end here
             _log.exception("process for slot %d failed", slot)
         finally:
             logging.shutdown()

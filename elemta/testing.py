@@ -1,10 +1,10 @@
-"""Testing: how do I try a check, a rule or a whole policy without a network?  For plugin authors too.
+r"""Testing: how do I try a check, a rule or a whole policy without a network?  For plugin authors too.
 
-    resolver = FakeResolver({"example.org": [("TXT", "v=spf1 -all")], "slow.test": [("TXT", "TIMEOUT")]})
-    finding = run(Spf, envelope("192.0.2.1", "a@example.org"), resolver=resolver)
-    assert finding.result == "fail"
+resolver = FakeResolver({"example.org": [("TXT", "v=spf1 -all")], "slow.test": [("TXT", "TIMEOUT")]})
+finding = run(Spf, envelope("192.0.2.1", "a@example.org"), resolver=resolver)
+assert finding.result == "fail"
 
-    decision = judge_message(policy("host: mx.test.example\\n…"), message(headers=[("Subject", "hello")]))
+decision = judge(policy("host: mx.test.example\n…"), message(headers=[("Subject", "hello")]))
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class FakeResolver:
     """
 
     def __init__(self, zone: Zone | None = None) -> None:
-        self.zone = {name.lower(): list(records) for name, records in (zone or {}).items()}
+        self.zone: dict[str, list[tuple[str, object]]] = {name.lower(): list(of) for name, of in (zone or {}).items()}
         self.asked: list[tuple[str, str]] = []
 
     async def query(self, name: str, rdtype: str) -> Answer:
@@ -56,7 +56,7 @@ class FakeResolver:
         self.asked.append((name, rdtype))
         for _ in range(8):
             records = self.zone.get(name)
-            if records is None:
+            if not records:
                 return Answer(Status.NXDOMAIN, (), TTL)
             alias = [value for kind, value in records if kind == "CNAME"]
             if not alias or rdtype == "CNAME":

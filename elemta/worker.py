@@ -132,7 +132,7 @@ def work(service: Service, post: Post) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(_serve(service, post))
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged with its traceback; the supervisor starts another
             _log.exception("worker %d of %s failed", post.slot, service.name)
             return os.EX_SOFTWARE
     return os.EX_OK

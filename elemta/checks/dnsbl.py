@@ -68,7 +68,10 @@ class _Said:
 
 
 class Dnsbl(Check[Envelope]):
-    """Is the client, the sender's domain or the HELO name on DNS lists? (RFC 5782)"""
+    """Is the client, the sender's domain or the HELO name on DNS lists?
+
+    RFC 5782.
+    """
 
     name = "dnsbl"
     fields: ClassVar = {
@@ -143,7 +146,7 @@ def _disbelief(answer: Answer) -> str:
     """Why this reply is no listing; "" when it is one."""
     for record in answer.records:
         if not isinstance(record, IPv4Address) or record not in LISTED:
-            return f"it answers {record}, which is no reply of a list"
+            return f"it answers {record!s}, which is no reply of a list"
         if record in ERRORS:
             return f"it answers {record}: asked through a public resolver, or too often"
     return ""

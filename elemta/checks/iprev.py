@@ -17,7 +17,10 @@ NAMES = 10  # PTR names that are followed (the bound of RFC 7208 section 4.6.4)
 
 
 class Iprev(Check[Client]):
-    """Does the client's address have a name that leads back to it? (RFC 8601 section 2.7.3)"""
+    """Does the client's address have a name that leads back to it?
+
+    RFC 8601 section 2.7.3.
+    """
 
     name = "iprev"
     fields: ClassVar = {"name": Field(str, "the name that leads back to the address")}
@@ -41,7 +44,7 @@ class Iprev(Check[Client]):
                 failed = str(error)
                 continue
             if address in back.records:
-                return self._evidence(facts, Result.PASS, f"{name} leads back to {address}", str(name))
+                return self._evidence(facts, Result.PASS, f"{name!s} leads back to {address}", str(name))
         if failed:
             return self._evidence(facts, Result.TEMPERROR, failed, trouble=True)
         if not pointers.records:

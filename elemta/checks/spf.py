@@ -25,7 +25,10 @@ class SpfOptions(Options):
 
 
 class Spf(Check[Envelope]):
-    """May this client send mail in the name of the sender's domain? (RFC 7208)"""
+    """May this client send mail in the name of the sender's domain?
+
+    RFC 7208.
+    """
 
     name = "spf"
     fields: ClassVar = {

@@ -174,7 +174,9 @@ def _answer(response: dns.message.Message) -> Answer:
     chain = response.resolve_chaining()  # type: ignore[attr-defined]
     ttl = int(chain.minimum_ttl)
     if chain.answer is None:
-        return Answer(Status.NXDOMAIN if code == dns.rcode.NXDOMAIN else Status.NODATA, (), _negative_ttl(response, ttl))
+        return Answer(
+            Status.NXDOMAIN if code == dns.rcode.NXDOMAIN else Status.NODATA, (), _negative_ttl(response, ttl)
+        )
     records = tuple(_record(rdata) for rdata in list(chain.answer)[:MOST_RECORDS])
     return Answer(Status.OK, records, ttl)
 
