@@ -3,6 +3,7 @@
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
+
 from elemta.dns import Answer, DnsError, Status
 from elemta.spf import DEFAULT_LIMITS, check_host
 

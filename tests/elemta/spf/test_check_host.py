@@ -3,6 +3,7 @@
 from ipaddress import IPv6Address
 
 import pytest
+
 from elemta.spf import check_host
 
 V4, V6 = "192.0.2.1", "2001:db8::1"
@@ -11,8 +12,9 @@ V4, V6 = "192.0.2.1", "2001:db8::1"
 @pytest.mark.parametrize(
     "domain",
     [
-        "", ".", "com", "[192.0.2.1]", "[IPv6:::1]", "a..example.org", ".example.org", "a" * 64 + ".example.org",
-        "x." * 126 + "ab", "exa mple.org", "a\x00b.test", "a\nb.test", "\ud800.test", "-\u00fc.test", "user@example.org",
+        "", ".", "com", "user@example.org", "[192.0.2.1]", "[IPv6:::1]", "a..example.org", ".example.org",
+        "a" * 64 + ".example.org", "x." * 126 + "ab", "exa mple.org",
+        "a\x00b.test", "a\nb.test", "\ud800.test", "-\u00fc.test",
     ],
 )  # fmt: skip
 def test_what_is_no_domain_name_gives_none_without_a_question(new_zone, run, domain):
@@ -296,7 +298,7 @@ def test_a_redirect_below_an_include(record):
 @pytest.mark.parametrize(
     ("text", "extra", "says"),
     [
-        ("v=spf1 -all exp=why.test", {"why.test": {"TXT": ["%{c} may not, says %{d}"]}}, "192.0.2.1 may not, says example.org"),
+        ("v=spf1 -all exp=why.test", {"why.test": {"TXT": ["%{c}: no, %{d}"]}}, "192.0.2.1: no, example.org"),
         ("v=spf1 -all exp=why.test", {"why.test": {"TXT": ["%{r} %{t} %{p}"]}}, "mx.receiver.test 1234567890 unknown"),
         ("v=spf1 -all exp=%{l}.why.test", {"user.why.test": {"TXT": ["dot."]}}, "dot."),
         ("v=spf1 -all exp=why.test", {}, ""),
@@ -351,7 +353,7 @@ def test_no_explanation_is_looked_up_unless_wanted(new_zone):
         ("v=spf1 redirect=fail.test", "192.0.2.1 is not listed by example.org (matched -all of fail.test)"),
         ("v=spf1 a", "192.0.2.1 matches no term of example.org"),
         ("v=spf1 include:dead.test", "include:dead.test: TXT dead.test: SERVFAIL"),
-        ("v=spf1 a:x.test a mx ip4:10.0.0.1 ipv4:1.2.3.4", 'example.org: term 5: unknown mechanism "ipv4" (did you mean "ip4"?)'),
+        ("v=spf1 a:x.test a mx -all v4:1.2.3.4", 'example.org: term 5: unknown mechanism "v4"'),
         ("v=spf1 include:broken.test", 'include:broken.test: broken.test: term 1: unknown mechanism "nonsense"'),
         ("v=spf1 redirect=nowhere.test", "redirect: nowhere.test does not exist"),
     ],

@@ -1,6 +1,7 @@
 """The bounds of an evaluation: RFC 7208 section 4.6.4 and our own."""
 
 import pytest
+
 from elemta.spf import Limits
 
 V4 = "192.0.2.1"
@@ -103,21 +104,25 @@ def test_ten_mx_hosts_may_be_looked_up(record, count, ip, result):
 @pytest.mark.parametrize(("place", "result"), [(9, "pass"), (10, "fail")])
 def test_ten_ptr_names_are_looked_at(new_zone, run, place, result):
     pointers = [f"n{number}.example.org" for number in range(12)]
-    zone = new_zone({
-        "example.org": {"TXT": ["v=spf1 ptr -all"]},
-        "1.2.0.192.in-addr.arpa": {"PTR": pointers},
-        pointers[place]: {"A": [V4]},
-    })
+    zone = new_zone(
+        {
+            "example.org": {"TXT": ["v=spf1 ptr -all"]},
+            "1.2.0.192.in-addr.arpa": {"PTR": pointers},
+            pointers[place]: {"A": [V4]},
+        }
+    )
     assert run(zone).result == result
     assert sum(kind == "A" for _, kind in zone.asked) == 10
 
 
 @pytest.mark.parametrize("term", ["include:", "redirect="])
 def test_a_loop_ends_and_says_so(new_zone, run, term):
-    zone = new_zone({
-        "example.org": {"TXT": [f"v=spf1 {term}b.test"]},
-        "b.test": {"TXT": [f"v=spf1 {term}Example.org"]},
-    })
+    zone = new_zone(
+        {
+            "example.org": {"TXT": [f"v=spf1 {term}b.test"]},
+            "b.test": {"TXT": [f"v=spf1 {term}Example.org"]},
+        }
+    )
     got = run(zone)
     assert got.result == "permerror"
     assert got.reason.endswith("example.org leads back to itself")

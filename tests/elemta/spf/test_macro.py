@@ -3,6 +3,7 @@
 from ipaddress import ip_address
 
 import pytest
+
 from elemta.spf.macro import Facts, MacroError, domain_spec, explanation, macro_string, target_name
 
 
@@ -117,7 +118,10 @@ def test_the_cut_begins_beyond_253_characters(size):
     ("text", "value"),
     [
         ("%{c} is not one of %{d}'s mail servers.", "192.0.2.3 is not one of email.example.com's mail servers."),
-        ("See http://%{d}/why.html?s=%{S}&i=%{I}", "See http://email.example.com/why.html?s=strong-bad%40email.example.com&i=192.0.2.3"),
+        (
+            "See http://%{d}/why.html?s=%{S}&i=%{I}",
+            "See http://email.example.com/why.html?s=strong-bad%40email.example.com&i=192.0.2.3",
+        ),
         ("%{r} at %{t}", "unknown at 1234567890"),
         ("100%%  sure%_.", "100%  sure ."),
         ("", ""),

@@ -3,6 +3,7 @@
 from ipaddress import ip_address, ip_network
 
 import pytest
+
 from elemta.spf.record import is_spf, parse
 
 GOOD = [
@@ -79,7 +80,16 @@ BAD = [
     ("v=spf1 ip4:192.0.2.1//32", "not a number up to 32"),
     ("v=spf1 ip4:2001:db8::1", "is no IPv4 address"),
     ("v=spf1 ip6:192.0.2.1", "is no IPv6 address"),
-    ("v=spf1 ip6:2001:db8::1%eth0", "lacks an address"),
+    ("v=spf1 ip6:2001:db8::1%eth0", "is no IPv6 address"),
+    ("v=spf1 ip6:1::2::3", "is no IPv6 address"),
+    ("v=spf1 ip6:1:2:3:4:5:6:7", "is no IPv6 address"),
+    ("v=spf1 ip6:12345::", "is no IPv6 address"),
+    ("v=spf1 ip6:::1.2.3", "is no IPv6 address"),
+    ("v=spf1 ip6:[::1]", "is no IPv6 address"),
+    ("v=spf1 ip4:0x7f.0.0.1", "is no IPv4 address"),
+    ("v=spf1 ip4:2130706433", "is no IPv4 address"),
+    ("v=spf1 ip4:192.0.2.1\0", "is no IPv4 address"),
+    ("v=spf1 ip4:+192.0.2.1", "is no IPv4 address"),
     ("v=spf1 ip6:::1/129", "not a number up to 128"),
     ("v=spf1 ip6:::1//64", "not a number up to 128"),
     ("v=spf1 ip6::CAFE::BABE", "is no IPv6 address"),
