@@ -1,0 +1,163 @@
+"""State in SQLite: the default store, one file that all workers of both daemons and the command line share.
+
+Needs no set-up.  The file is in WAL mode: readers never wait, writers wait for each other for microseconds.
+`synchronous=NORMAL`: a killed process loses nothing, a power cut at most the last writes, and neither harms the
+file.  Never put it on a network file system.
+
+Each process opens its own store after the fork and uses it from one event loop.  A call does its work on the loop,
+since a read takes 10 µs and a write 40; where another process holds the write lock the call sleeps and tries
+again, so that the loop goes on, and gives up with `StoreError` after `PATIENCE`.
+
+Greylist keys are digests made by the check, sets hold octets; neither is ever part of an SQL text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from elemta.store import Grey, GreyTerms, StoreError
+from elemta.store.greylisting import Network, Triplet, attempt
+from elemta.store.sqlite_file import PATIENCE, is_busy, open_file
+
+SLICE = 1000  # rows looked at in one transaction of `expire`: about a millisecond
+
+_READ_GREY = """
+    SELECT t.first, t.until, t.attempts, t.passed, n.passes, n.counted, n.until
+    FROM (SELECT 1) LEFT JOIN triplets t ON t.key = ? LEFT JOIN networks n ON n.key = ?
+"""
+_ADD_TO_SET = """
+    INSERT INTO sets VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET until = excluded.until
+    WHERE until <> 0 AND (excluded.until = 0 OR excluded.until > until)
+"""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """The `Store` port on the SQLite file `path`.
+
+    Raises:
+        StoreError: the file cannot be opened, is not ours, is damaged, read-only, or of a newer version.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._db = open_file(path)
+
+    async def greylist(self, triplet: str, network: str, now: float, terms: GreyTerms) -> Grey:
+        """Count an attempt; who is known or proven costs a read only."""
+        keys = (_octets(triplet), _octets(network))
+        try:
+            before = self._read_grey(keys)
+        except sqlite3.Error:
+            before = await self._patiently(self._read_grey, keys)
+        grey, *after = attempt(*before, now, terms)
+        if after[0] is before[0] and after[1] is before[1]:
+            return grey
+        return await self._patiently(self._count, keys, now, terms)
+
+    async def add_to_set(self, name: str, entry: str, until: float) -> None:
+        """Put `entry` into the set `name`; the later end counts."""
+        await self._patiently(self._change_sets, _ADD_TO_SET, (name, _octets(entry), until))
+
+    async def remove_from_set(self, name: str, entry: str) -> bool:
+        """Take `entry` out; False when it was not there."""
+        statement = "DELETE FROM sets WHERE name = ? AND entry = ?"
+        return await self._patiently(self._change_sets, statement, (name, _octets(entry)))
+
+    async def set_entries(self, name: str, now: float) -> Mapping[str, float]:
+        """The entries that have not expired, each with its end (0 = none)."""
+        statement = "SELECT entry, until FROM sets WHERE name = ? AND (until = 0 OR until > ?) ORDER BY entry"
+        rows = await self._patiently(self._rows, statement, (name, now))
+        return {entry.decode("utf-8", "surrogateescape"): until for entry, until in rows}
+
+    async def sets_version(self) -> int:
+        """A number that grows with every change of a dynamic set; one read of one row."""
+        [(version,)] = await self._patiently(self._rows, "SELECT version FROM sets_version", ())
+        return int(version)
+
+    async def expire(self, now: float) -> int:
+        """Throw away what has expired, a slice at a time, with the loop's other work between the slices."""
+        gone = await self._patiently(self._change, "DELETE FROM sets WHERE until <> 0 AND until <= ?", (now,))
+        for table in ("triplets", "networks"):
+            last: bytes | None = b""
+            while last is not None:
+                count, last = await self._patiently(self._expire_slice, table, last, now)
+                gone += count
+                await asyncio.sleep(0)
+        return gone
+
+    async def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    # What follows runs on the loop without a pause; sqlite3.Error rises to `_patiently`.
+
+    def _read_grey(self, keys: tuple[bytes, bytes]) -> tuple[Triplet | None, Network | None]:
+        first, until, attempts, passed, passes, counted, kept = self._db.execute(_READ_GREY, keys).fetchone()
+        return (
+            None if first is None else Triplet(first, until, attempts, passed == 1),
+            None if passes is None else Network(passes, counted, kept),
+        )
+
+    def _count(self, keys: tuple[bytes, bytes], now: float, terms: GreyTerms) -> Grey:
+        """Read again and write in one transaction: of attempts that come at once each sees the one before."""
+        self._db.execute("BEGIN IMMEDIATE")
+        before = self._read_grey(keys)
+        grey, triplet, network = attempt(*before, now, terms)
+        if triplet is not None and triplet is not before[0]:
+            row = (keys[0], triplet.first, triplet.until, triplet.attempts, triplet.passed)
+            self._db.execute("INSERT OR REPLACE INTO triplets VALUES (?, ?, ?, ?, ?)", row)
+        if network is not None and network is not before[1]:
+            proof = (keys[1], network.passes, network.counted, network.until)
+            self._db.execute("INSERT OR REPLACE INTO networks VALUES (?, ?, ?, ?)", proof)
+        self._db.execute("COMMIT")
+        return grey
+
+    def _change_sets(self, statement: str, values: tuple[str | bytes | float, ...]) -> bool:
+        self._db.execute("BEGIN IMMEDIATE")
+        changed = self._db.execute(statement, values).rowcount > 0
+        if changed:
+            self._db.execute("UPDATE sets_version SET version = version + 1")
+        self._db.execute("COMMIT")
+        return changed
+
+    def _expire_slice(self, table: str, after: bytes, now: float) -> tuple[int, bytes | None]:
+        """Rows thrown away among the next SLICE keys, and the last of these keys; None at the end."""
+        ends = self._rows(f"SELECT key FROM {table} WHERE key > ? ORDER BY key LIMIT 1 OFFSET ?", (after, SLICE - 1))  # noqa: S608
+        last = ends[0][0] if ends else None
+        upto = "" if last is None else "AND key <= ?"
+        values = (after, now) if last is None else (after, now, last)
+        return self._change(f"DELETE FROM {table} WHERE key > ? AND until < ? {upto}", values), last  # noqa: S608
+
+    def _change(self, statement: str, values: tuple[bytes | float, ...]) -> int:
+        return self._db.execute(statement, values).rowcount
+
+    def _rows(self, statement: str, values: tuple[str | bytes | float, ...]) -> list[Any]:
+        return self._db.execute(statement, values).fetchall()
+
+    async def _patiently(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do `work`, again and again while another process has the lock, without holding up the loop."""
+        pause, give_up = 0.0005, None
+        while True:
+            try:
+                return work(*args, **kwargs)
+            except sqlite3.Error as error:
+                now = time.monotonic()
+                give_up = now + PATIENCE if give_up is None else give_up
+                if not is_busy(error) or now > give_up:
+                    raise StoreError(f"{self._path}: {error}") from error
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.05)
+
+
+def _octets(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,103 @@
+"""The SQLite state file: is it ours, whole, writable, and of the schema that this version speaks?
+
+Opens or creates the file and brings its schema up to date, once, whichever process comes first.  Every way in which
+that can fail is a `StoreError` that names the file and says what is wrong with it.
+
+The file is in WAL mode with `synchronous=NORMAL` (see `sqlite.py`), readable by owner and group only: it names
+accounts.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+from elemta.store import StoreError
+
+PATIENCE = 2.0  # seconds to wait for other processes that write
+
+_APPLICATION = 0x456C6D74  # "Elmt" in the file's header: whose file this is
+_MIGRATIONS = (  # each brings the schema from its index to the next version; never change one that was released
+    """
+    CREATE TABLE triplets (
+        key BLOB PRIMARY KEY, first REAL NOT NULL, until REAL NOT NULL, attempts INTEGER NOT NULL,
+        passed INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE networks (
+        key BLOB PRIMARY KEY, passes INTEGER NOT NULL, counted REAL NOT NULL, until REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE sets (name TEXT, entry BLOB, until REAL NOT NULL, PRIMARY KEY (name, entry)) WITHOUT ROWID;
+    CREATE TABLE sets_version (version INTEGER NOT NULL);
+    INSERT INTO sets_version VALUES (0);
+    """,
+)
+
+
+def open_file(path: str) -> sqlite3.Connection:
+    """Open `path`, in autocommit mode, without a busy time-out. Blocks for PATIENCE at most.
+
+    Raises:
+        StoreError: no such directory, no right to write, damaged, another program's, of a newer version.
+    """
+    if not Path(path).parent.is_dir():
+        raise StoreError(f"{path}: there is no directory {Path(path).parent}")
+    give_up = time.monotonic() + PATIENCE
+    while True:
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
+            return _connect(path)
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}") from error
+        except sqlite3.Error as error:
+            if not is_busy(error) or time.monotonic() > give_up:
+                raise StoreError(f"{path}: {error}") from error
+        time.sleep(0.01)  # another process changes the file to WAL mode, for which SQLite does not wait
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Another process holds a lock; trying again will do."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+    try:
+        _recognise(db, path)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA cache_size = -8000")  # KiB
+        _migrate(db)
+        for (table,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+            db.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()  # noqa: S608 - damage shows here, not at a mail
+        db.execute("PRAGMA busy_timeout = 0")  # from here on the store waits, without blocking
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _recognise(db: sqlite3.Connection, path: str) -> None:
+    db.execute("BEGIN")  # one view of the file: another process may be creating it
+    [application] = db.execute("PRAGMA application_id").fetchone()
+    [version] = db.execute("PRAGMA user_version").fetchone()
+    [tables] = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    db.execute("COMMIT")
+    if application != _APPLICATION and tables:
+        raise StoreError(f"{path}: an SQLite file of another program")
+    if version > len(_MIGRATIONS):
+        raise StoreError(f"{path}: written by a newer Elemta (schema {version}; this one knows {len(_MIGRATIONS)})")
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    """Bring the schema up to date in one transaction. Taking the lock also finds a file that we may not write."""
+    db.execute("BEGIN IMMEDIATE")
+    [version] = db.execute("PRAGMA user_version").fetchone()
+    for script in _MIGRATIONS[version:]:
+        for statement in script.split(";"):
+            db.execute(statement)
+    if version < len(_MIGRATIONS):
+        db.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+        db.execute(f"PRAGMA application_id = {_APPLICATION}")
+    db.execute("COMMIT")

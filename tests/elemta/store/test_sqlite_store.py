@@ -1,0 +1,405 @@
+"""The SQLite store on real files: shared by processes, killed, damaged, locked, read-only."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from elemta.store import GreyTerms, StoreError, sqlite
+from elemta.store.sqlite import SqliteStore
+
+TERMS = GreyTerms(delay=300, window=172800, keep=3024000, proven=5)
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "state.db")
+
+
+def use(path, work):
+    """Run the coroutine function `work` on an open store."""
+
+    async def session():
+        store = SqliteStore(path)
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(session())
+
+
+def rows(path, statement):
+    db = sqlite3.connect(path)
+    try:
+        return db.execute(statement).fetchall()
+    finally:
+        db.close()
+
+
+# ── greylist ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_triplet_waits_passes_and_is_known_after_a_restart(path):
+    async def first(store):
+        return [await store.greylist("t", "n", now, TERMS) for now in (1000.0, 1100.0, 1300.0)]
+
+    before = use(path, first)
+    expected = [(False, 300, 1), (False, 200, 2), (True, 0, 3)]
+    assert [(grey.passed, grey.wait, grey.attempts) for grey in before] == expected
+    after = use(path, lambda store: store.greylist("t", "n", 1400.0, TERMS))
+    assert (after.passed, after.known, after.attempts) == (True, True, 3)
+
+
+def test_a_known_triplet_costs_no_write(path):
+    async def work(store):
+        await store.greylist("t", "n", 0.0, TERMS)
+        await store.greylist("t", "n", 300.0, TERMS)
+        before = store._db.total_changes
+        for now in range(301, 400):
+            assert (await store.greylist("t", "n", float(now), TERMS)).known
+        return store._db.total_changes - before
+
+    assert use(path, work) == 0
+
+
+def test_keys_may_hold_any_octets(path):
+    async def work(store):
+        for key in ("j\udcf6rg", "täst", "'; DROP TABLE triplets; --", "x" * 100_000):
+            assert (await store.greylist(key, key, 0.0, TERMS)).attempts == 1
+            assert (await store.greylist(key, key, 1.0, TERMS)).attempts == 2
+
+    use(path, work)
+
+
+def hammer(path, count, start, out):
+    start.wait()
+
+    async def work(store):
+        return [(await store.greylist("t", "n", 1000.0, TERMS)).attempts for _ in range(count)]
+
+    out.put(use(path, work))
+
+
+def test_attempts_of_four_processes_at_once_are_counted_once_each(path):
+    start, out = FORK.Event(), FORK.Queue()
+    processes = [FORK.Process(target=hammer, args=(path, 500, start, out)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    start.set()
+    seen = sorted(attempts for _ in processes for attempts in out.get(timeout=30))
+    for process in processes:
+        process.join()
+    assert seen == list(range(1, 2001))
+
+
+def pass_all(path, start, names):
+    start.wait()
+
+    async def work(store):
+        for name in names:
+            await store.greylist(name, "n", 400.0, TERMS)
+
+    use(path, work)
+
+
+def test_passes_at_once_count_once_for_their_network(path):
+    names = [f"t{number}" for number in range(50)]
+
+    async def begin(store):
+        for name in names:
+            await store.greylist(name, "n", 0.0, TERMS)
+
+    use(path, begin)
+    start = FORK.Event()
+    processes = [FORK.Process(target=pass_all, args=(path, start, names)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    start.set()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert rows(path, "SELECT passes FROM networks") == [(1,)]
+    assert rows(path, "SELECT sum(passed), sum(attempts) FROM triplets") == [(50, 100)]
+
+
+def write_for_ever(path, started):
+    async def work(store):
+        for number in range(10**9):
+            await store.greylist(f"t{number}", f"n{number % 7}", float(number), TERMS)
+            if number == 200:
+                started.set()
+
+    use(path, work)
+
+
+def test_a_process_killed_while_it_writes_leaves_a_good_file(path):
+    for _ in range(3):
+        started = FORK.Event()
+        process = FORK.Process(target=write_for_ever, args=(path, started))
+        process.start()
+        assert started.wait(30)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert rows(path, "PRAGMA integrity_check") == [("ok",)]
+        assert use(path, lambda store: store.greylist("after", "n", 1.0, TERMS)).attempts >= 1
+
+
+# ── locks ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def locked(path):
+    """The file, opened and locked for writing by somebody else."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    return other
+
+
+def test_a_short_lock_is_waited_for_and_the_loop_goes_on(path):
+    async def work(store):
+        other = locked(path)
+        asyncio.get_running_loop().call_later(0.2, other.execute, "ROLLBACK")
+        ticks = 0
+
+        async def tick():
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.005)
+                ticks += 1
+
+        ticking = asyncio.create_task(tick())
+        grey = await store.greylist("t", "n", 0.0, TERMS)
+        ticking.cancel()
+        other.close()
+        return grey.attempts, ticks
+
+    attempts, ticks = use(path, work)
+    assert attempts == 1
+    assert ticks > 10
+
+
+def test_a_long_lock_is_trouble_in_bounded_time_and_readers_do_not_wait(path, monkeypatch):
+    monkeypatch.setattr(sqlite, "PATIENCE", 0.2)
+
+    async def work(store):
+        await store.greylist("t", "n", 0.0, TERMS)
+        await store.greylist("t", "n", 300.0, TERMS)
+        other = locked(path)
+        begin = time.monotonic()
+        assert (await store.greylist("t", "n", 301.0, TERMS)).known
+        assert time.monotonic() - begin < 0.1
+        with pytest.raises(StoreError, match=r"state\.db: database is locked"):
+            await store.greylist("new", "n", 0.0, TERMS)
+        assert time.monotonic() - begin < 1.0
+        other.execute("ROLLBACK")
+        other.close()
+        assert (await store.greylist("new", "n", 0.0, TERMS)).attempts == 1
+
+    use(path, work)
+
+
+def test_a_failed_write_leaves_no_transaction_open(path):
+    async def work(store):
+        store._db.execute("PRAGMA query_only = 1")
+        for _ in range(2):
+            with pytest.raises(StoreError, match="readonly"):
+                await store.greylist("t", "n", 0.0, TERMS)
+        assert not store._db.in_transaction
+        store._db.execute("PRAGMA query_only = 0")
+        assert (await store.greylist("t", "n", 0.0, TERMS)).attempts == 1
+
+    use(path, work)
+
+
+# ── sets ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_sets(path):
+    async def work(store):
+        version = await store.sets_version()
+        await store.add_to_set("frozen", "Bob", 0.0)
+        await store.add_to_set("frozen", "j\udcf6rg", 100.0)
+        await store.add_to_set("other", "Bob", 50.0)
+        assert await store.set_entries("frozen", 10.0) == {"Bob": 0.0, "j\udcf6rg": 100.0}
+        assert await store.set_entries("frozen", 100.0) == {"Bob": 0.0}
+        assert await store.set_entries("nobody", 0.0) == {}
+        assert await store.sets_version() == version + 3
+        assert await store.remove_from_set("frozen", "Bob")
+        assert not await store.remove_from_set("frozen", "Bob")
+        assert await store.sets_version() == version + 4
+
+    use(path, work)
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [([10, 20], 20), ([20, 10], 20), ([10, 0], 0), ([0, 10], 0), ([10, 10], 10)],
+)
+def test_the_later_end_of_an_entry_counts(path, ends, expected):
+    async def work(store):
+        for end in ends:
+            await store.add_to_set("s", "e", float(end))
+        return await store.set_entries("s", 0.0)
+
+    assert use(path, work) == {"e": expected}
+
+
+def test_only_a_change_moves_the_version(path):
+    async def work(store):
+        await store.add_to_set("s", "e", 10.0)
+        version = await store.sets_version()
+        await store.add_to_set("s", "e", 10.0)
+        await store.add_to_set("s", "e", 5.0)
+        await store.remove_from_set("s", "x")
+        await store.greylist("t", "n", 0.0, TERMS)
+        assert await store.sets_version() == version
+        await store.add_to_set("s", "e", 11.0)
+        assert await store.sets_version() != version
+
+    use(path, work)
+
+
+def test_another_process_sees_the_change(path):
+    async def work(store):
+        version = await store.sets_version()
+        adding = FORK.Process(target=use, args=(path, lambda other: other.add_to_set("s", "e", 0.0)))
+        adding.start()
+        adding.join()
+        assert await store.sets_version() != version
+        assert await store.set_entries("s", 0.0) == {"e": 0.0}
+
+    use(path, work)
+
+
+# ── expiry ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_expire_throws_away_what_has_expired_and_nothing_else(path, monkeypatch):
+    monkeypatch.setattr(sqlite, "SLICE", 10)
+
+    async def work(store):
+        for number in range(95):
+            await store.greylist(f"old{number}", "n", 0.0, TERMS)
+        for number in range(33):
+            await store.greylist(f"young{number}", "n", 100_000.0, TERMS)
+        await store.greylist("known", "n", 0.0, TERMS)
+        await store.greylist("known", "n", 300.0, TERMS)
+        await store.add_to_set("s", "old", 1000.0)
+        await store.add_to_set("s", "ever", 0.0)
+        assert await store.expire(172_801.0) == 95 + 1
+        assert await store.expire(172_801.0) == 0
+        assert (await store.greylist("known", "n", 172_802.0, TERMS)).known
+        assert (await store.greylist("young3", "n", 172_802.0, TERMS)).passed
+        assert await store.set_entries("s", 0.0) == {"ever": 0.0}
+
+    use(path, work)
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_file_is_not_for_everyone(path):
+    use(path, lambda store: store.greylist("t", "n", 0.0, TERMS))
+    assert Path(path).stat().st_mode & 0o007 == 0
+
+
+def open_when_told(path, start):
+    start.wait()
+    use(path, lambda store: store.sets_version())
+
+
+def test_many_may_open_a_new_file_at_once(tmp_path):
+    for turn in range(10):
+        start = FORK.Event()
+        processes = [FORK.Process(target=open_when_told, args=(f"{tmp_path}/{turn}.db", start)) for _ in range(8)]
+        for process in processes:
+            process.start()
+        start.set()
+        for process in processes:
+            process.join()
+        assert [process.exitcode for process in processes] == [0] * 8
+
+
+def test_a_file_that_is_no_database(path):
+    Path(path).write_bytes(b"host: mx.test\n" * 100)
+    with pytest.raises(StoreError, match=r"state\.db: file is not a database"):
+        SqliteStore(path)
+
+
+def test_a_damaged_file(path):
+    use(path, lambda store: store.greylist("t", "n", 0.0, TERMS))
+    size = Path(path).stat().st_size
+    with Path(path).open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
+    with pytest.raises(StoreError, match=r"state\.db: .*malformed"):
+        SqliteStore(path)
+
+
+def test_a_truncated_file(path):
+    use(path, lambda store: store.greylist("t", "n", 0.0, TERMS))
+    os.truncate(path, 6000)
+    with pytest.raises(StoreError, match=r"state\.db: .*malformed"):
+        SqliteStore(path)
+
+
+def test_another_programs_database(path):
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE mails (x)")
+    db.close()
+    with pytest.raises(StoreError, match="of another program"):
+        SqliteStore(path)
+    assert rows(path, "SELECT name FROM sqlite_schema") == [("mails",)]  # and it was left alone
+
+
+def test_a_newer_schema(path):
+    use(path, lambda store: store.sets_version())
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(StoreError, match=r"newer Elemta \(schema 99"):
+        SqliteStore(path)
+
+
+def test_no_directory(tmp_path):
+    with pytest.raises(StoreError, match=r"there is no directory .*/nowhere"):
+        SqliteStore(str(tmp_path / "nowhere" / "state.db"))
+
+
+def test_a_directory_instead_of_a_file(tmp_path):
+    with pytest.raises(StoreError, match="directory"):
+        SqliteStore(str(tmp_path))
+
+
+def as_nobody(path, out):
+    os.setgid(65534)
+    os.setuid(65534)
+    try:
+        SqliteStore(path)
+    except StoreError as error:
+        out.put(str(error))
+    else:
+        out.put("it opened")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming nobody needs root")
+def test_a_file_that_we_may_not_write(tmp_path):
+    for parent in (tmp_path, *tmp_path.parents[:3]):
+        if parent.stat().st_uid == os.geteuid() and str(parent).startswith("/tmp/pytest"):
+            parent.chmod(0o755)
+    path = str(tmp_path / "state.db")
+    use(path, lambda store: store.sets_version())
+    Path(path).chmod(0o444)
+    out = FORK.Queue()
+    process = FORK.Process(target=as_nobody, args=(path, out))
+    process.start()
+    assert out.get(timeout=20) == f"{path}: Permission denied"
+    process.join()
