@@ -18,6 +18,8 @@ from pathlib import Path
 
 import yaml
 
+NAME = "postfix"
+HELP = "write the main.cf and master.cf that go with Elemta"
 TEMPLATES = ("main.cf", "master.cf")
 _PLACEHOLDER = re.compile(r"@([A-Z][A-Z0-9_]*)@")
 
@@ -26,7 +28,7 @@ class TemplateError(ValueError):
     """A value that cannot be filled in; the text says which and why."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     """Give `parser` (of `elemta postfix`) its subcommands."""
     commands = parser.add_subparsers(dest="postfix_command", required=True)
     write = commands.add_parser("render", help="write main.cf and master.cf into a directory")

@@ -22,7 +22,6 @@ Path = tuple[str | int, ...]
 SHOWN = 100
 """Problems printed at once; the number of those left out is told."""
 _QUOTED = 60
-_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -58,15 +57,6 @@ class Problem:
     message: str
     on: Literal["key", "value"] = "value"
     origin: Origin | None = None
-
-    @classmethod
-    def unknown(
-        cls, path: Path, what: str, word: str, known: Iterable[str], on: Literal["key", "value"] = "key"
-    ) -> Problem:
-        """`unknown check "spff"; did you mean "spf"?`, or the words there are."""
-        words = sorted(known)
-        hint = suggest(word, words) or (f"; write {either(words)}" if 0 < len(words) <= _LISTED else "")
-        return cls(path, f"unknown {what} {quoted(word)}{hint}", on)
 
     def __str__(self) -> str:
         path = self.path[:-1] if self.on == "key" else self.path

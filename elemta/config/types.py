@@ -78,13 +78,29 @@ Duration = Annotated[
     float,
     BeforeValidator(duration),
     PlainSerializer(duration_text, return_type=str, when_used="json"),
-    WithJsonSchema({"type": ["string", "integer"], "x-kind": "a duration", "examples": ["30s", "1h30m"]}),
+    WithJsonSchema(
+        {
+            "type": ["string", "integer"],
+            "pattern": r"^(?:[0-9]{1,9}(?:\.[0-9]{1,6})? *(?:ms|[smhdw]) *)+$|^0$|^\$\{",
+            "maximum": 0,  # of a number: only 0 needs no unit
+            "x-kind": "a duration",
+            "examples": ["30s", "1h30m"],
+        }
+    ),
 ]
 Size = Annotated[
     int,
     BeforeValidator(size),
     PlainSerializer(size_text, return_type=str, when_used="json"),
-    WithJsonSchema({"type": ["string", "integer"], "x-kind": "a size", "examples": ["512K", "25M"]}),
+    WithJsonSchema(
+        {
+            "type": ["string", "integer"],
+            "pattern": r"^[0-9]{1,15} *(?:[KMGTkmgt](?:[Ii]?[Bb])?|[Bb])?$|^\$\{",
+            "minimum": 0,
+            "x-kind": "a size",
+            "examples": ["512K", "25M"],
+        }
+    ),
 ]
 
 

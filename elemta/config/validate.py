@@ -129,15 +129,15 @@ def _problem(mistake: _Mistake, schema: Schema, at: Path) -> Problem:
 def _message(mistake: _Mistake, schema: Schema) -> str:  # noqa: PLR0911 - one return for each kind of mistake
     kind, value, context = mistake.kind, mistake.value, mistake.context
     if kind == "missing":
-        wanted = _candidates(schema, (*mistake.path, mistake.missing))
+        wanted = schemas(schema, (*mistake.path, mistake.missing))
         return f"the key {quoted(mistake.missing)} is missing; write {mistake.missing}: {describe(list(wanted))}"
     if kind == "extra_forbidden":
-        return _unknown_key(str(mistake.path[-1]), list(_candidates(schema, mistake.path[:-1])))
+        return _unknown_key(str(mistake.path[-1]), list(schemas(schema, mistake.path[:-1])))
     if kind in {"value_error", "assertion_error"}:
         return str(context["error"])
     if kind in _BOUNDS:
         return f"{value if isinstance(value, (int, float, str)) else found(value)} {_BOUNDS[kind].format(**context)}"
-    candidates = list(_candidates(schema, mistake.path))
+    candidates = list(schemas(schema, mistake.path))
     if kind in {"literal_error", "enum"} and isinstance(value, str):
         words = [str(word) for each in candidates for word in each.get("enum", ())]
         near = suggest(value, words)
@@ -176,17 +176,14 @@ def describe(candidates: Sequence[Schema]) -> str:
 
 def _phrase(schema: Schema) -> str:
     if "const" in schema or "enum" in schema:
-        return either(_scalar(word) for word in schema.get("enum", [schema.get("const")]))
+        return either(json.dumps(word) for word in schema.get("enum", [schema.get("const")]))
     if schema.get("examples"):
         return f"{schema.get('x-kind', 'text')} such as {either(str(each) for each in schema['examples'])}"
+    if schema.get("required"):
+        return f"a mapping with {' and '.join(schema['required'])}"
     if schema.get("properties"):
-        keys = schema.get("required") or sorted(schema["properties"])
-        return f"a mapping with {either(keys)}" if len(keys) < 4 else "a mapping"
+        return "a mapping"
     return _KINDS.get(str(schema.get("type")), "a value")
-
-
-def _scalar(word: object) -> str:
-    return word if isinstance(word, str) else json.dumps(word)
 
 
 _KINDS = {
@@ -207,7 +204,7 @@ def _schema(model: type[BaseModel]) -> Schema:
         return {}
 
 
-def _candidates(schema: Schema, path: Path) -> Iterator[Schema]:
+def schemas(schema: Schema, path: Path) -> Iterator[Schema]:
     """Every schema that may hold for the value at `path`, references and unions followed."""
     level: list[Schema] = [schema]
     for part in path:

@@ -15,7 +15,7 @@ from elemta.cli import postfix
 
 def run(*arguments):
     parser = argparse.ArgumentParser()
-    postfix.add_arguments(parser)
+    postfix.arguments(parser)
     return postfix.run(parser.parse_args([str(each) for each in arguments]))
 
 

@@ -1,0 +1,91 @@
+"""The `elemta` command: which subcommand was asked for, and how do its mistakes look?
+
+A subcommand is one file in this folder with the same name and
+
+    NAME = "config"                                         # as typed
+    HELP = "look at the configuration"                      # one line of `elemta --help`
+    def arguments(parser: argparse.ArgumentParser) -> None  # say what it takes
+    def run(args: argparse.Namespace) -> int                # do it; the exit status (sysexits.h)
+
+Nothing else registers it.  Only the one that runs is imported.  A file whose name begins with `_` is none.
+`run` may raise ConfigErrors and OSError: they become one clear line each and a status, never a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+from elemta.config.problems import ConfigErrors
+from elemta.version import VERSION, refuse_python
+
+DEFAULT_CONFIG = "/etc/elemta/elemta.yaml"
+_INTERRUPTED = 128 + 2  # what a shell makes of SIGINT
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose usage errors end with EX_USAGE."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and how it is used."""
+        self.print_usage(sys.stderr)
+        self.exit(os.EX_USAGE, f"{self.prog}: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the subcommand that `argv` (default: the command line) asks for; the exit status."""
+    refuse_python()
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = _parser(words).parse_args(words)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `elemta config show | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return os.EX_OK
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return fail(f"elemta {args.command}: {what}", _status(error))
+    except ConfigErrors as errors:
+        return fail(str(errors), errors.status)
+    return status
+
+
+def config_argument(parser: argparse.ArgumentParser) -> None:
+    """Give a subcommand `--config FILE`, as `args.config`."""
+    default = os.environ.get("ELEMTA_CONFIG") or DEFAULT_CONFIG
+    text = f"the configuration (default: $ELEMTA_CONFIG, or {DEFAULT_CONFIG})"
+    parser.add_argument("--config", default=default, metavar="FILE", help=text)
+
+
+def fail(text: str, status: int) -> int:
+    """Say `text` on standard error; `status`."""
+    print(text, file=sys.stderr)  # noqa: T201
+    return status
+
+
+def _parser(words: Sequence[str]) -> Parser:
+    parser = Parser(prog="elemta", description="Sees, judges and explains the mail of a Postfix server.")
+    parser.add_argument("--version", action="version", version=f"elemta {VERSION}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    names = [each.name for each in pkgutil.iter_modules(__path__) if not each.name.startswith("_")]
+    asked = words[0].replace("-", "_") if words else ""
+    for name in [asked] if asked in names else names:
+        command: Any = import_module(f"{__name__}.{name}")
+        inner = commands.add_parser(command.NAME, help=command.HELP, description=command.HELP)
+        command.arguments(inner)
+        inner.set_defaults(run=command.run)
+    return parser
+
+
+def _status(error: OSError) -> int:
+    if isinstance(error, FileNotFoundError):
+        return os.EX_NOINPUT
+    return os.EX_NOPERM if isinstance(error, PermissionError) else os.EX_OSERR

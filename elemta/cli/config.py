@@ -1,0 +1,107 @@
+"""`elemta config`: is the configuration right, what does it amount to, and what may stand in it?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from elemta.catalogue import catalogue
+from elemta.cli import _reference, _schema, config_argument, fail
+from elemta.config.load import Loaded, loaded_and
+from elemta.config.show import hidden, json_text, yaml_text
+from elemta.plugins import find_checks
+from elemta.policy import Policy
+
+NAME = "config"
+HELP = "check, show and document the configuration"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what `elemta config` takes."""
+    commands = parser.add_subparsers(dest="config_command", metavar="COMMAND", required=True)
+    check = commands.add_parser("check", help="say whether the configuration can be used, and run the tests inside it")
+    show = commands.add_parser("show", help="print the effective configuration, defaults filled in")
+    show.add_argument("--origin", action="store_true", help="behind each value: its file and line, or `default`")
+    show.add_argument("--json", action="store_true", help="as JSON")
+    for command in (check, show):
+        config_argument(command)
+        command.add_argument("file", nargs="?", metavar="FILE", help="the configuration, as --config")
+    facts = commands.add_parser("facts", help="list every fact that a rule may use")
+    facts.add_argument("--json", action="store_true", help="as JSON")
+    schema = commands.add_parser("schema", help="print the JSON Schema, with which editors complete and check")
+    reference = commands.add_parser("reference", help="print the configuration reference, Markdown")
+    for command in (schema, reference):
+        command.add_argument("--output", type=Path, metavar="FILE", help="write there instead")
+    check.set_defaults(config_run=_check)
+    show.set_defaults(config_run=_show)
+    facts.set_defaults(config_run=_facts)
+    schema.set_defaults(config_run=_print_schema)
+    reference.set_defaults(config_run=_print_reference)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out `elemta config …`; the exit status."""
+    status: int = args.config_run(args)
+    return status
+
+
+def _load(args: argparse.Namespace) -> tuple[Loaded, Policy]:
+    return loaded_and(lambda loaded: (loaded, Policy.compile(loaded)), args.file or args.config)
+
+
+def _check(args: argparse.Namespace) -> int:
+    loaded, policy = _load(args)
+    for warning in loaded.warnings:
+        fail(f"warning: {warning}", os.EX_OK)
+    failed = policy.run_tests()
+    if failed:
+        return fail(str(loaded.source.errors(failed)), os.EX_CONFIG)
+    settings = loaded.settings
+    rules = len(settings.rules.recipient) + len(settings.rules.message)
+    counts = f"rules: {rules}, checks: {len(settings.checks)}, tests passed: {len(settings.tests)}"
+    sys.stdout.write(f"{loaded.source.file}: ok ({counts})\n")
+    return os.EX_OK
+
+
+def _show(args: argparse.Namespace) -> int:
+    loaded, policy = _load(args)
+    effective: dict[str, Any] = loaded.settings.model_dump(mode="json", by_alias=True)
+    options = {plan.name: plan.options.model_dump(mode="json", by_alias=True) for plan in policy.checks}
+    effective["checks"] = {name: options[name] for name in effective["checks"]}
+    effective = hidden(effective, loaded.source)
+    text = (json_text if args.json else yaml_text)(effective, loaded.source if args.origin else None)
+    sys.stdout.write(text + "\n")
+    return os.EX_OK
+
+
+def _facts(args: argparse.Namespace) -> int:
+    found = [_reference.fact_row(fact) for fact in catalogue(find_checks())]
+    found.sort(key=lambda row: row["name"])
+    if args.json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        return os.EX_OK
+    head = {key: key for key in found[0]}
+    widths = {key: max(len(str(row[key])) for row in (head, *found)) for key in head}
+    for row in (head, *found):
+        sys.stdout.write("  ".join(f"{row[key]:<{width}}" for key, width in widths.items()).rstrip() + "\n")
+    return os.EX_OK
+
+
+def _print_schema(args: argparse.Namespace) -> int:
+    return _write(json.dumps(_schema.schema(find_checks()), indent=1, ensure_ascii=False) + "\n", args.output)
+
+
+def _print_reference(args: argparse.Namespace) -> int:
+    return _write(_reference.reference(find_checks()), args.output)
+
+
+def _write(text: str, output: Path | None) -> int:
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        output.write_text(text, encoding="utf-8")
+    return os.EX_OK
