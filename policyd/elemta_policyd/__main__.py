@@ -1,0 +1,17 @@
+"""The command elemta-policyd."""
+
+from __future__ import annotations
+
+import sys
+
+from elemta import daemon
+from elemta_policyd.service import PolicydService
+
+
+def main() -> int:
+    """Run the policy daemon; the exit status."""
+    return daemon.run(PolicydService())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

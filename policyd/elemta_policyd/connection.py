@@ -1,0 +1,168 @@
+"""One connection from Postfix: every request is answered, in order, or the connection is closed without an answer.
+
+An smtpd process keeps its connection for its life and asks one question at a time; nothing here relies on that.
+Requests that come at once are answered one after the other.  Who sends faster than we answer, or does not read our
+answers, is not read any further; who sends junk is closed, as Postfix's SMTPD_POLICY_README asks of a service in
+trouble.
+
+A message is one `instance`: all its requests share one `Case`, so that what does not depend on the recipient is
+looked at once.  Only RCPT is judged; in every other state the answer is DUNNO.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import cast
+
+from elemta.engine import Case
+from elemta_policyd.protocol import MAX_REQUEST, Attributes, ProtocolError, Requests, answer
+from elemta_policyd.translate import DUNNO, action, envelope
+
+SLOW = 30.0  # seconds for a request to arrive whole, or for our answers to be read
+
+_log = logging.getLogger("elemta.policyd")
+_MESSAGE = ("instance", "client_address", "sasl_username", "sender")  # attributes that all requests of a message share
+
+
+class Connection(asyncio.Protocol):
+    """The service's side of one connection."""
+
+    def __init__(self, new_case: Callable[[], Case], idle: float, lost: Callable[[Connection], None]) -> None:
+        """Wait to be connected.
+
+        Args:
+            new_case: begins a message.
+            idle: seconds that the peer may be silent between requests.
+            lost: called once, when the connection is over.
+        """
+        self._new_case = new_case
+        self._idle = idle
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._since = self._loop.time()  # when the last answer went, or the first octets of a request came
+        self._requests = Requests()
+        self._worker: asyncio.Task[None] | None = None  # answers what has arrived, then ends
+        self._drained: asyncio.Future[None] | None = None  # the peer does not read our answers until it is done
+        self._ended = False  # the peer sends no more
+        self._hand_over: Callable[[socket.socket], bool] | None = None  # set when this process is to end
+        self._message: tuple[str | None, ...] = ()
+        self._case: Case | None = None
+        self._prepended = False
+
+    # ── what the event loop calls ────────────────────────────────────────────────────────────────────────
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Take octets, and answer them unless that is under way."""
+        if not self._requests.pending:
+            self._since = self._loop.time()
+        self._requests.feed(data)
+        if self._worker is None:
+            self._worker = self._loop.create_task(self._work())
+        elif self._requests.pending > MAX_REQUEST:
+            self._transport.pause_reading()  # `_work` goes on reading
+
+    def eof_received(self) -> bool:
+        """Answer what has been asked, then close."""
+        self._ended = True
+        return self._worker is not None
+
+    def pause_writing(self) -> None:
+        """The peer does not read."""
+        self._drained = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        """The peer reads again."""
+        if self._drained is not None:
+            self._drained.set_result(None)
+            self._drained = None
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Nobody waits for an answer any more."""
+        if self._worker is not None:
+            self._worker.cancel()
+        if self._case is not None:
+            self._case.cancel()
+        self._lost(self)
+
+    # ── what the server calls ────────────────────────────────────────────────────────────────────────────
+
+    def cut_off_if_late(self, now: float) -> None:
+        """Close if the peer is silent, half done or deaf for too long. What we owe it is not its fault."""
+        waiting = now - self._since
+        if self._drained is not None:
+            late = waiting > SLOW
+        elif self._worker is not None:
+            late = False
+        else:
+            late = waiting > (SLOW if self._requests.pending else self._idle)
+        if late:
+            self._transport.abort()
+
+    def retire(self, hand_over: Callable[[socket.socket], bool]) -> None:
+        """Go when what is under way is answered: to the next generation of workers, or for good."""
+        self._hand_over = hand_over
+        if self._worker is None and not self._requests.pending:
+            self._leave(hand_over)
+
+    def abort(self) -> None:
+        """Go now."""
+        self._transport.abort()
+
+    # ── answering ────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _work(self) -> None:
+        """Answer every whole request that has arrived."""
+        transport = self._transport
+        try:
+            while (attributes := self._requests.next()) is not None:
+                transport.write(answer(await self._action(attributes)))
+                self._since = self._loop.time()
+                if self._drained is not None:
+                    await self._drained
+            if not transport.is_reading() and not transport.is_closing():
+                transport.resume_reading()
+        except ProtocolError as error:
+            _log.warning("closed a connection from %s: %s", transport.get_extra_info("peername") or "a socket", error)
+            transport.close()
+        except Exception:  # noqa: BLE001 - without a decision the only lawful answer is none
+            _log.exception("closed a connection: its request could not be judged")
+            transport.close()
+        self._worker = None
+        if self._ended:
+            transport.close()
+        elif self._hand_over is not None and not self._requests.pending:
+            self._leave(self._hand_over)
+
+    async def _action(self, attributes: Attributes) -> str:
+        """The action for one request."""
+        message = tuple(map(attributes.get, _MESSAGE))
+        if message != self._message or not message[0]:  # without an instance nothing says that it is the same message
+            self._message = message
+            self._case = None
+            self._prepended = False
+        if attributes.get("protocol_state") != "RCPT":
+            return DUNNO  # DATA and END-OF-MESSAGE: here the case can learn that the message was accepted
+        if self._case is None:
+            self._case = self._new_case()
+        decision = await self._case.recipient(envelope(attributes))
+        found = action(decision, may_prepend=not self._prepended)
+        self._prepended = self._prepended or found.startswith("PREPEND")
+        return found
+
+    def _leave(self, hand_over: Callable[[socket.socket], bool]) -> None:
+        """Give the connection to `hand_over` (it takes a copy), and close it here, which does not end it there."""
+        transport = self._transport
+        if transport.is_closing():
+            return
+        transport.pause_reading()  # what arrives from now on is for the next worker
+        with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as connection:
+            hand_over(connection)
+        transport.close()

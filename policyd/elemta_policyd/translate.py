@@ -1,0 +1,105 @@
+"""Translation: which facts does a policy request state, and which access(5) action says what was decided?
+
+Takes the attributes of a request, gives an `Envelope`; takes a `Decision`, gives one action.  Judges nothing and
+keeps nothing.  What Postfix does not know ("unknown", "", odd numbers) is absent in the facts, never guessed.
+
+Postfix SMTPD_POLICY_README ("Protocol description") for the attributes, access(5) for the actions:
+
+    accept      DUNNO, never OK: OK would skip the restrictions that the administrator wrote after ours;
+                PREPEND Name: value where a rule adds a header.  Postfix takes one action an answer, so it is the
+                first header asked for, once a message; more headers are the milter's work
+    quarantine  HOLD text          discard    DISCARD text
+    defer       450 4.7.1 text     reject     550 5.7.1 text      (the rule's reply)
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import unhexlify
+from collections.abc import Mapping
+
+from elemta.decision import Decision
+from elemta.facts import Client, Envelope, parse_ip
+from elemta.verdict import Action, ActionKind, Disposition
+
+DUNNO = "DUNNO"
+MAX_TEXT = 480  # characters of an action: an SMTP reply line has 512 octets (RFC 5321 section 4.5.3.1.5)
+MAX_HEADER = 900  # characters of a header field to prepend: below the 998 of RFC 5322 section 2.1.1
+
+_REPLY = {
+    Disposition.DEFER: (re.compile(r"4\d\d "), "450 4.7.1 Try again later"),
+    Disposition.REJECT: (re.compile(r"5\d\d "), "550 5.7.1 Refused by policy"),
+}
+_XTEXT = re.compile(rb"\+([0-9A-Fa-f]{2})")  # RFC 3461 section 4
+_FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322 section 2.2: printable ASCII without the colon
+
+
+def envelope(attributes: Mapping[str, str]) -> Envelope:
+    """The facts that a request states."""
+    get = attributes.get
+    recipient = get("recipient", "")
+    return Envelope(
+        client=Client(
+            address=parse_ip(get("client_address", "")),
+            name=_known(get("client_name", "")),
+            reverse_name=_known(get("reverse_client_name", "")),
+            port=_number(get("client_port", "")),
+            helo=get("helo_name", ""),
+            login=get("sasl_username", ""),
+            login_method=get("sasl_method", ""),
+            tls=get("encryption_protocol", ""),
+            cipher=get("encryption_cipher", ""),
+            cipher_bits=_number(get("encryption_keysize", "")),
+            certificate=_from_xtext(get("ccert_subject", "")),
+        ),
+        sender=get("sender", ""),
+        recipients=(recipient,) if recipient else (),
+        recipient_count=_number(get("recipient_count", "")),
+        size=_number(get("size", "")),
+        queue_id=get("queue_id", ""),
+        instance=get("instance", ""),
+    )
+
+
+def action(decision: Decision, *, may_prepend: bool) -> str:
+    """The access(5) action for a decision; `may_prepend` is False once this message has its header."""
+    verdict = decision.verdict
+    match verdict.disposition:
+        case Disposition.ACCEPT:
+            return (prepend(verdict.actions) if may_prepend else "") or DUNNO
+        case Disposition.QUARANTINE:
+            return _bounded(f"HOLD {verdict.rule} {decision.id}")
+        case Disposition.DISCARD:
+            return _bounded(f"DISCARD {verdict.rule} {decision.id}")
+        case refusal:
+            form, fallback = _REPLY[refusal]
+            return _bounded(verdict.reply if form.match(verdict.reply) else fallback)
+
+
+def prepend(actions: tuple[Action, ...]) -> str:
+    """The PREPEND action for the first header that can be one; "" for none."""
+    for wish in actions:
+        if wish.kind is ActionKind.ADD_HEADER and _FIELD_NAME.fullmatch(wish.name):
+            return f"PREPEND {wish.name}: {wish.value}"[:MAX_HEADER]
+    return ""
+
+
+def _bounded(text: str) -> str:
+    return text[:MAX_TEXT]
+
+
+def _known(name: str) -> str:
+    return "" if name == "unknown" else name
+
+
+def _number(text: str) -> int:
+    """A count or size; 0 for what is none (Postfix: "" or "unknown")."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+
+
+def _from_xtext(text: str) -> str:
+    """Certificate names come in xtext since Postfix 2.2.11, in UTF-8 below it."""
+    if "+" not in text:
+        return text
+    octets = text.encode("utf-8", "surrogateescape")
+    return _XTEXT.sub(lambda found: unhexlify(found[1]), octets).decode("utf-8", "surrogateescape")
