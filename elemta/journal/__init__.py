@@ -1,0 +1,13 @@
+"""Journal: what was decided about each mail, and why?
+
+Every `Decision` is kept in one SQLite file that the workers of both daemons share.  `write.py` keeps decisions and
+never holds up the mail, `read.py` finds them again and throws old ones away, `schema.py` knows what stands in the
+file, `entry.py` turns a decision into a row and a row into an entry.
+"""
+
+from elemta.journal.entry import Entry
+from elemta.journal.read import Reader, expire
+from elemta.journal.schema import JournalError
+from elemta.journal.write import Writer
+
+__all__ = ["Entry", "JournalError", "Reader", "Writer", "expire"]

@@ -1,0 +1,227 @@
+"""Journal entries: how does a decision become a row of the journal, and the row an entry again?
+
+`note` takes from a decision what the journal keeps, on the worker's loop, and lets go of the message: its body must not
+stay in memory until the next write.  `row` does the costly rest in the writer's thread.  `entry` reads a row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+
+from elemta.decision import Decision
+from elemta.facts import Envelope, Message
+from elemta.findings import Finding, Result, Value
+from elemta.printable import storable
+from elemta.verdict import Action, ActionKind, Disposition, Verdict
+
+LONGEST_FIELD = 300  # characters kept of Message-ID and From
+LONGEST_VALUE = 1000  # characters kept of a fact or a reason
+MOST_VALUES = 100  # kept of a fact that has several
+LARGEST = (1 << 63) - 1  # SQLite's integers
+COLUMNS = (
+    "id", "at", "stage", "queue_id", "instance", "class", "disposition", "rule", "reply", "client", "client_name",
+    "helo", "login", "sender", "recipients", "size", "message_id", "header_from", "seconds", "policy", "detail",
+)  # fmt: skip
+
+Row = tuple[str | float | int, ...]
+
+
+class Note(NamedTuple):
+    """What the journal keeps of one decision, not yet put into words."""
+
+    decision: tuple[str, float, str, str, float, str]  # id, at, stage, class, seconds, policy
+    envelope: Envelope
+    message_id: bytes
+    header_from: bytes
+    verdict: Verdict
+    findings: Sequence[Finding]
+    values: Mapping[str, Value]
+    trace: Sequence[int]
+    shadow: Sequence[str]
+    timings: Mapping[str, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One decision as the journal tells it.
+
+    Attributes:
+        id: the reference id.
+        at: seconds since 1970.
+        stage: "recipient" or "message".
+        queue_id: Postfix's queue id, "" before there was one.
+        instance: the policy protocol's message instance, "" in the milter.
+        klass: the class of the mail.
+        disposition: what happened to it.
+        rule: the deciding rule, see `Verdict.rule`.
+        reply: the SMTP reply, "" for none.
+        client: the client's address, "" for none.
+        client_name: its verified name.
+        helo: its HELO name.
+        login: the SASL login, "" for none.
+        sender: MAIL FROM, "" for the null sender.
+        recipients: RCPT TO.
+        size: octets.
+        message_id: the first Message-ID field, at most 300 characters.
+        header_from: the first From field, at most 300 characters.
+        seconds: how long the judgement took.
+        policy: the fingerprint of the policy.
+        findings: of every check; without `authres`.
+        values: the facts that rules asked for.
+        trace: see `Decision.trace`.
+        shadow: ids of the shadow rules that matched.
+        timings: seconds by check.
+        actions: what was asked for besides the verdict.
+        behind: names of the checks whose facts the deciding rule asked for.
+        rules: the rules of this stage as they were, in order: id, when (texts), then, mode; None when the journal
+            does not know that policy.
+    """
+
+    id: str
+    at: float
+    stage: str
+    queue_id: str
+    instance: str
+    klass: str
+    disposition: Disposition
+    rule: str
+    reply: str
+    client: str
+    client_name: str
+    helo: str
+    login: str
+    sender: str
+    recipients: tuple[str, ...]
+    size: int
+    message_id: str
+    header_from: str
+    seconds: float
+    policy: str
+    findings: tuple[Finding, ...] = ()
+    values: Mapping[str, Value] = field(default_factory=dict)
+    trace: tuple[int, ...] = ()
+    shadow: tuple[str, ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+    actions: tuple[Action, ...] = ()
+    behind: tuple[str, ...] = ()
+    rules: tuple[Mapping[str, Any], ...] | None = None
+
+
+def note(decision: Decision) -> Note:
+    """What the journal keeps of `decision`, in a few microseconds; neither the body nor the other header fields."""
+    facts = decision.facts
+    message_id = header_from = b""
+    if isinstance(facts, Message):
+        envelope = facts.envelope
+        for name, value in facts.headers:
+            if len(name) == 4 and not header_from and name.lower() == b"from":
+                header_from = value
+            elif len(name) == 10 and not message_id and name.lower() == b"message-id":
+                message_id = value
+    else:
+        envelope = facts
+    return Note(
+        (decision.id, decision.at, decision.stage, decision.klass, decision.seconds, decision.policy),
+        envelope, message_id, header_from, decision.verdict, decision.findings, decision.values,
+        decision.trace, decision.shadow, decision.timings,
+    )  # fmt: skip
+
+
+def row(noted: Note) -> Row:
+    """The columns of `decisions`, in the order of COLUMNS.
+
+    Raises:
+        ValueError, TypeError: a finding holds what cannot be written down.
+    """
+    id_, at, stage, klass, seconds, policy = noted.decision
+    envelope, verdict = noted.envelope, noted.verdict
+    client = envelope.client
+    return (
+        id_, at, stage, storable(envelope.queue_id), storable(envelope.instance), klass,
+        verdict.disposition.value, verdict.rule, storable(verdict.reply),
+        str(client.address) if client.address is not None else "", storable(client.name),
+        storable(client.helo), storable(client.login), storable(envelope.sender),
+        _json([storable(recipient) for recipient in envelope.recipients]), min(envelope.size, LARGEST),
+        _field(noted.message_id), _field(noted.header_from), seconds, policy, _json(_detail(noted)),
+    )  # fmt: skip
+
+
+def entry(columns: Sequence[Any], document: str | None = None) -> Entry:
+    """The entry that a row tells; `document` is its policy's."""
+    *plain, detail = columns
+    told: dict[str, Any] = dict(zip(COLUMNS, plain, strict=False))
+    more = json.loads(detail)
+    told["klass"] = told.pop("class")
+    told["disposition"] = Disposition(told["disposition"])
+    told["recipients"] = tuple(json.loads(told["recipients"]))
+    rules = json.loads(document).get("rules", {}).get(told["stage"]) if document else None
+    return Entry(
+        **told,
+        findings=tuple(_finding(each) for each in more["findings"]),
+        values={name: _value(value) for name, value in more["values"].items()},
+        trace=tuple(more["trace"]),
+        shadow=tuple(more["shadow"]),
+        timings={name: micro / 1e6 for name, micro in more["timings"].items()},
+        actions=tuple(Action(ActionKind(kind), *rest) for kind, *rest in more["actions"]),
+        behind=tuple(more["behind"]),
+        rules=None if rules is None else tuple(rules),
+    )
+
+
+def _detail(noted: Note) -> dict[str, Any]:
+    """All that is not a column. Times in microseconds: whole numbers are short."""
+    verdict, timings = noted.verdict, noted.timings
+    return {
+        "findings": [_told(finding) for finding in noted.findings],
+        "values": {name: _bounded(value) for name, value in noted.values.items()},
+        "trace": noted.trace,
+        "shadow": noted.shadow,
+        "timings": {name: round(seconds * 1e6) for name, seconds in timings.items()} if timings else {},
+        "actions": [(each.kind, each.name, each.value, each.seconds, each.rule) for each in verdict.actions],
+        "behind": verdict.findings,
+    }
+
+
+def _told(finding: Finding) -> dict[str, Any]:
+    told: dict[str, Any] = {"check": finding.check, "result": finding.result}
+    if finding.reason:
+        told["reason"] = finding.reason[:LONGEST_VALUE]
+    if finding.fields:
+        told["fields"] = {name: _bounded(value) for name, value in finding.fields.items()}
+    if finding.trouble:
+        told["trouble"] = True
+    return told
+
+
+def _bounded(value: Value) -> Value:
+    if isinstance(value, str):
+        return value[:LONGEST_VALUE]
+    return tuple(each[:LONGEST_VALUE] for each in value[:MOST_VALUES]) if isinstance(value, tuple) else value
+
+
+def _finding(told: Mapping[str, Any]) -> Finding:
+    fields = {name: _value(value) for name, value in told.get("fields", {}).items()}
+    trouble = told.get("trouble", False)
+    return Finding(told["check"], Result(told["result"]), told.get("reason", ""), fields, trouble=trouble)
+
+
+def _value(value: Any) -> Value:  # noqa: ANN401 - as JSON gives it
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _json(value: object) -> str:
+    try:
+        return msgspec.json.encode(value, enc_hook=str).decode()  # str: of an IP address
+    except UnicodeEncodeError:  # a surrogate, from an octet that was no UTF-8: msgspec refuses, json escapes
+        return json.dumps(value, separators=(",", ":"), default=str)
+
+
+def _field(value: bytes) -> str:
+    """A header field's value on one line, unfolded (RFC 5322 section 2.2.3)."""
+    text = value[: 4 * LONGEST_FIELD].decode("utf-8", "backslashreplace").replace("\r", "").replace("\n", "")
+    return text.strip()[:LONGEST_FIELD]

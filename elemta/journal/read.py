@@ -1,0 +1,145 @@
+"""Journal reader: which decisions were made about this mail, this sender, by this rule?
+
+Opens the file for reading only, beside the daemons that write it.  Throws away old decisions for the keeper, in slices
+so short that no writer has to wait.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from elemta.journal.entry import COLUMNS, Entry, entry
+from elemta.journal.schema import TOUCH, JournalError, connect
+
+CRITERIA: Mapping[str, str] = {
+    "id": "id", "queue_id": "queue_id", "stage": "stage", "klass": "class", "disposition": "disposition",
+    "rule": "rule", "client": "client", "login": "login", "sender": "sender", "recipient": "recipient",
+}  # fmt: skip
+_MISREAD = str.maketrans("OILU", "011V")  # Crockford's base 32: what people read for 0, 1 and V
+_SELECT = f"""SELECT {", ".join("d." + name for name in COLUMNS)}, p.document
+              FROM decisions d LEFT JOIN policies p ON p.fingerprint = d.policy"""  # noqa: S608 - constants
+_FIND = f"""{_SELECT} WHERE d.number IN (
+    SELECT number FROM decisions WHERE id = ?1
+    UNION SELECT number FROM decisions WHERE queue_id = ?2 AND queue_id != ''
+    UNION SELECT number FROM decisions WHERE instance != '' AND instance IN (
+        SELECT instance FROM decisions WHERE queue_id = ?2 AND queue_id != '')
+) ORDER BY d.at, d.number LIMIT 1000"""  # noqa: S608 - constants
+_EXPIRE_RECIPIENTS = """DELETE FROM recipients WHERE (address, number) IN (
+    SELECT j.value, d.number FROM decisions d, json_each(d.recipients) j WHERE d.number IN ({numbers}))"""
+
+
+class Reader:
+    """Reads the journal. Every method may raise JournalError."""
+
+    def __init__(self, path: str) -> None:
+        """Open the file at `path`.
+
+        Raises:
+            JournalError: see `connect`.
+        """
+        self.path = path
+        self._database = connect(path)
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._database.close()
+
+    def find(self, reference: str) -> list[Entry]:
+        """The decision with this reference id, or all about the message with this queue id; oldest first.
+
+        A reference id may be given in any case and with the signs that are easily taken for others (O for 0).  To a
+        queue id belong also the decisions about its recipients that were made before Postfix had given it.
+        """
+        words = reference.strip()
+        with self._asked():
+            found = self._database.execute(_FIND, (words.upper().translate(_MISREAD), words)).fetchall()
+        return [entry(columns, document) for *columns, document in found]
+
+    def search(
+        self, *, since: float | None = None, until: float | None = None, limit: int = 50, **criteria: str
+    ) -> list[Entry]:
+        """The newest decisions that meet all criteria, newest first.
+
+        Args:
+            since: not before, seconds since 1970.
+            until: before.
+            limit: at most so many.
+            criteria: of CRITERIA; "*" in a value stands for any text. Addresses compare without case.
+
+        Raises:
+            JournalError: the file cannot be read.
+            TypeError: there is no such criterion.
+        """
+        conditions, values = ["1"], list[str | float]()
+        for name, wanted in criteria.items():
+            if name not in CRITERIA:
+                raise TypeError(f"no criterion {name!r}; there are {', '.join(CRITERIA)}")
+            test, value = _test(wanted)
+            if name == "recipient":
+                conditions.append(f"d.number IN (SELECT number FROM recipients WHERE address {test})")  # noqa: S608
+            else:
+                conditions.append(f"d.{CRITERIA[name]} {test}")
+            values.append(value)
+        for bound, test in ((since, ">="), (until, "<")):
+            if bound is not None:
+                conditions.append(f"d.at {test} ?")
+                values.append(bound)
+        with self._asked():
+            query = f"{_SELECT} WHERE {' AND '.join(conditions)} ORDER BY d.at DESC, d.number DESC LIMIT ?"
+            found = self._database.execute(query, (*values, limit)).fetchall()
+        return [entry(columns, document) for *columns, document in found]
+
+    def oldest(self) -> float | None:
+        """When the oldest decision was made, seconds since 1970; None in an empty journal."""
+        with self._asked():
+            found: float | None = self._database.execute("SELECT min(at) FROM decisions").fetchone()[0]
+            return found
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path}: {error}") from error
+
+
+def expire(path: str, before: float, slice_: int = 1000) -> int:
+    """Throw away up to `slice_` decisions made before `before`, in one short transaction; how many were thrown away.
+
+    Call it again while it gives `slice_`.  When no old decision is left, policies that nothing refers to any more go.
+
+    Raises:
+        JournalError: the file cannot be changed.
+    """
+    database = connect(path, write=True)
+    try:
+        database.execute("BEGIN IMMEDIATE")
+        old = [
+            number
+            for (number,) in database.execute(
+                "SELECT number FROM decisions WHERE at < ? ORDER BY at LIMIT ?", (before, slice_)
+            )
+        ]
+        numbers = ",".join(map(str, old))
+        database.execute(_EXPIRE_RECIPIENTS.format(numbers=numbers))
+        database.execute(f"DELETE FROM decisions WHERE number IN ({numbers})")  # noqa: S608 - whole numbers of our own
+        if len(old) < slice_:
+            database.execute("DELETE FROM policies WHERE last < ?", (before - TOUCH,))
+        database.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise JournalError(f"{path}: {error}") from error
+    else:
+        return len(old)
+    finally:
+        database.close()
+
+
+def _test(wanted: str) -> tuple[str, str]:
+    """The comparison for a criterion, and its value."""
+    if "*" not in wanted:
+        return "= ?", wanted
+    for sign in "\\%_":
+        wanted = wanted.replace(sign, "\\" + sign)
+    return "LIKE ? ESCAPE '\\'", wanted.replace("*", "%")

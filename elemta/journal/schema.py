@@ -1,0 +1,150 @@
+"""Journal schema: what stands in the file, and may this Elemta use it?
+
+One row of `decisions` for each decision: what is searched for in columns, the rest (findings, facts that rules
+asked for, rules read, timings, actions) as JSON in `detail`, so that the sqlite3 command can read it too.
+`recipients` leads from an address to its decisions.  `policies` keeps the words of every policy that judged, so that
+an old decision can be explained after the policy has changed.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+APPLICATION_ID = 0x454C4A31  # "ELJ1": tells our file from any other SQLite file
+PAGES_IN_MEMORY = -4000  # KiB of SQLite's cache, per connection
+TOUCH = 3600.0  # seconds after which a policy is marked again as in use
+WAL_KEPT = 32 << 20  # octets of write-ahead log left on disk after a checkpoint
+
+# Append a script for each change of the file's form; never edit one that was released.  A file of version N gets the
+# scripts from N on, in one transaction.
+MIGRATIONS = (
+    """
+    CREATE TABLE decisions (
+        number INTEGER PRIMARY KEY, id TEXT NOT NULL, at REAL NOT NULL, stage TEXT NOT NULL,
+        queue_id TEXT NOT NULL, instance TEXT NOT NULL, class TEXT NOT NULL,
+        disposition TEXT NOT NULL, rule TEXT NOT NULL, reply TEXT NOT NULL,
+        client TEXT NOT NULL, client_name TEXT NOT NULL, helo TEXT NOT NULL, login TEXT NOT NULL,
+        sender TEXT NOT NULL COLLATE NOCASE, recipients TEXT NOT NULL, size INTEGER NOT NULL,
+        message_id TEXT NOT NULL, header_from TEXT NOT NULL, seconds REAL NOT NULL,
+        policy TEXT NOT NULL, detail TEXT NOT NULL
+    );
+    CREATE INDEX decisions_id ON decisions (id);
+    CREATE INDEX decisions_at ON decisions (at);
+    CREATE INDEX decisions_queue_id ON decisions (queue_id) WHERE queue_id != '';
+    CREATE INDEX decisions_instance ON decisions (instance) WHERE instance != '';
+    CREATE INDEX decisions_sender ON decisions (sender, at);
+    CREATE INDEX decisions_client ON decisions (client, at);
+    CREATE INDEX decisions_rule ON decisions (rule, at) WHERE rule != '';
+    CREATE TABLE recipients (
+        address TEXT NOT NULL COLLATE NOCASE, number INTEGER NOT NULL, PRIMARY KEY (address, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE policies (fingerprint TEXT PRIMARY KEY, last REAL NOT NULL, document TEXT NOT NULL) WITHOUT ROWID;
+    """,
+)
+
+
+class JournalError(Exception):
+    """The journal cannot be used; the text says why, and what to do."""
+
+
+def connect(path: str, *, write: bool = False, patience: float = 5.0) -> sqlite3.Connection:
+    """Open the journal; with `write` it is made where it is missing and brought to this form where it is older.
+
+    Args:
+        path: the file.
+        write: also make and change it.
+        patience: seconds to wait for another process that is writing.
+
+    Raises:
+        JournalError: there is none, it is none, it is damaged, it is newer than this Elemta, or it may not be opened.
+    """
+    if not write and not os.path.exists(path):  # noqa: PTH110 - a path of any user's making, only looked at
+        raise JournalError(f"{path}: no journal here; is journal.path right, and has a daemon run?")
+    if write and not Path(path).parent.is_dir():
+        raise JournalError(f"{path}: its directory does not exist; make it, owned by the daemons' user")
+    try:
+        database = sqlite3.connect(
+            f"file:{quote(os.path.abspath(path))}?mode={'rwc' if write else 'rw'}",  # noqa: PTH100
+            uri=True, timeout=patience, isolation_level=None, check_same_thread=False,
+        )  # fmt: skip
+    except sqlite3.Error as error:
+        raise JournalError(_explained(path, error)) from error
+    try:
+        if write:
+            _prepare(database)
+            migrate(database)
+        else:
+            database.execute("PRAGMA query_only = ON")
+        _recognise(database, path)
+    except sqlite3.Error as error:
+        database.close()
+        raise JournalError(_explained(path, error)) from error
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def migrate(database: sqlite3.Connection, scripts: tuple[str, ...] = MIGRATIONS) -> None:
+    """Bring the file to the form of the last of `scripts`; many processes may do so at once.
+
+    Raises:
+        JournalError: the file is no journal, or newer than `scripts`.
+        sqlite3.Error: it could not be changed.
+    """
+    if _version(database) == len(scripts):
+        return
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        found = _version(database)
+        if found == 0 and database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise JournalError("it is a database of something else; let journal.path name a file of its own")  # noqa: TRY301
+        for script in scripts[found:]:
+            for statement in script.split(";"):
+                database.execute(statement)
+        database.execute(f"PRAGMA user_version = {max(found, len(scripts))}")
+        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        database.execute("COMMIT")
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+
+
+def _prepare(database: sqlite3.Connection) -> None:
+    database.execute("PRAGMA journal_mode = WAL")  # readers and the one writer do not wait for each other
+    # A commit outlives kill -9; a power cut may cost the last ones, never the file.
+    database.execute("PRAGMA synchronous = NORMAL")
+    database.execute(f"PRAGMA journal_size_limit = {WAL_KEPT}")
+    database.execute(f"PRAGMA cache_size = {PAGES_IN_MEMORY}")
+
+
+def _version(database: sqlite3.Connection) -> int:
+    return int(database.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _recognise(database: sqlite3.Connection, path: str) -> None:
+    """Refuse a file that is not ours, or newer than we are."""
+    if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise JournalError(f"{path}: this is no journal of Elemta; does journal.path name the right file?")
+    version = _version(database)
+    if version > len(MIGRATIONS):
+        raise JournalError(f"{path}: of a newer Elemta (form {version}, known is {len(MIGRATIONS)}); update this one")
+    if version < len(MIGRATIONS):
+        raise JournalError(f"{path}: of an older Elemta (form {version}); start a daemon once, it updates the file")
+
+
+def _explained(path: str, error: sqlite3.Error) -> str:
+    """SQLite's words, and what to do about them."""
+    words = str(error)
+    if "not a database" in words or "malformed" in words:
+        return f"{path}: damaged ({words}); move it and its -wal and -shm files away, the daemons then begin a new one"
+    if "unable to open" in words or "readonly" in words:
+        return f"{path}: cannot be opened ({words}); read and write permission on the file and its directory is needed"
+    if "locked" in words:
+        return f"{path}: another process keeps it locked"
+    if "full" in words:
+        return f"{path}: the disk is full"
+    return f"{path}: {words}"

@@ -1,0 +1,218 @@
+"""Journal writer: how is every decision kept without holding up the mail?
+
+`decided` only appends to a queue.  A thread of the worker writes the queue to SQLite every half second, or as soon as
+500 decisions wait; so a clean stop loses nothing, and kill -9 what came in the last second.
+
+When the file cannot be written (disk full, locked, read-only, damaged, gone) mail is judged on: the writer reports it,
+tries again each second with a fresh connection, and keeps the newest 20,000 decisions meanwhile.  Beyond them the
+oldest are dropped and counted: what an administrator looks for then is what happens now, and the log has a line for
+each.  Nothing here raises to the worker.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from elemta.decision import Decision
+from elemta.journal.entry import COLUMNS, Note, Row, note, row
+from elemta.journal.schema import TOUCH, JournalError, connect
+
+INTERVAL = 0.5  # seconds between two writes
+BATCH = 500  # decisions in one transaction; as many waiting wake the thread early
+BOUND = 20_000  # decisions kept in memory, about 3 KB each, while the file cannot be written
+PATIENCE = 2.0  # seconds to wait for a lock in one attempt
+RETRY = 1.0  # seconds between attempts while there is trouble
+REMIND = 60.0  # seconds between reports of the same trouble
+
+_MARKS = ",".join("?" * len(COLUMNS))
+_DECISION = f"INSERT INTO decisions (number, {', '.join(COLUMNS)}) VALUES (?, {_MARKS})"  # noqa: S608 - constants
+_RECIPIENTS = "INSERT OR IGNORE INTO recipients SELECT value, ? FROM json_each(?)"
+_POLICY = """INSERT INTO policies VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET last = excluded.last
+             WHERE last < excluded.last - ?"""
+_ID, _AT, _RECIPIENT_LIST = (COLUMNS.index(name) for name in ("id", "at", "recipients"))
+
+
+class Writer:
+    """Keeps decisions; one for each worker, made after the fork.
+
+    Attributes:
+        written: decisions that stand in the file.
+        failures: attempts to write that failed.
+        trouble: why the file cannot be written now, "" when it can.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        report: Callable[[str], None],
+        *,
+        interval: float = INTERVAL,
+        bound: int = BOUND,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make it; nothing is opened yet.
+
+        Args:
+            path: the file.
+            report: is told of trouble in words, from the writer's thread; at most once a minute.
+            interval: seconds between two writes.
+            bound: decisions to keep in memory.
+            clock: seconds, for the reports.
+        """
+        self.path = path
+        self.written = 0
+        self.failures = 0
+        self.trouble = ""
+        self._report = report
+        self._interval = interval
+        self._clock = clock
+        self._reported = 0.0
+        self._offered = 0  # counted by the loop only
+        self._taken = 0  # counted by the thread only
+        self._lost = 0
+        self._queue: deque[Note] = deque(maxlen=bound)
+        self._rows: list[Row] = []  # taken from the queue, not yet committed; the writer's thread only
+        self._policies: dict[str, str] = {}
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._deadline = float("inf")
+        self._database: sqlite3.Connection | None = None
+        self._inode = 0
+        self._thread: threading.Thread | None = None
+
+    def open(self) -> None:
+        """Start to write."""
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    def policy(self, fingerprint: str, document: Mapping[str, object]) -> None:
+        """Keep the words of a policy (`Policy.describe()`) beside the decisions that it will make."""
+        self._policies[fingerprint] = msgspec.json.encode(document, enc_hook=str).decode()
+
+    def decided(self, decision: Decision) -> None:
+        """Take note; a few microseconds, never raises, never waits."""
+        queue = self._queue
+        queue.append(note(decision))  # drops the oldest when it is full
+        self._offered += 1
+        if len(queue) == BATCH:
+            self._wake.set()
+
+    @property
+    def waiting(self) -> int:
+        """Decisions that do not stand in the file yet."""
+        return len(self._queue) + len(self._rows)
+
+    @property
+    def dropped(self) -> int:
+        """Decisions that will never stand in the file."""
+        return max(0, self._offered - self._taken - len(self._queue)) + self._lost
+
+    def close(self, grace: float = 5.0) -> int:
+        """Write what waits, for at most `grace` seconds; the number of decisions that are lost."""
+        self._deadline = time.monotonic() + grace
+        self._stopping.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(grace + PATIENCE)
+        lost = self.waiting
+        if lost:
+            self._lost += lost
+            self._queue.clear()
+            self._taken = self._offered
+            self._report(f"journal: stopped with {lost} decisions unwritten: {self.trouble or 'out of time'}")
+        return lost
+
+    def _run(self) -> None:
+        while not self._stopping.is_set() or self.waiting:
+            if not self._stopping.is_set():
+                self._wake.wait(self._interval)
+                self._wake.clear()
+            while self.waiting and self._attempt():
+                pass
+            if self.trouble:
+                if time.monotonic() > self._deadline:
+                    break
+                self._stopping.wait(RETRY)
+        self._disconnect()
+
+    def _attempt(self) -> bool:
+        """Write one batch; False when that failed."""
+        self._fill()
+        try:
+            self._commit()
+        except (sqlite3.Error, OSError, JournalError) as error:
+            self._failed(error)
+            return False
+        self.written += len(self._rows)
+        self._rows = []
+        if self.trouble:
+            self._report(f"journal: written again; {self.dropped} decisions were dropped so far")
+            self.trouble = ""
+        return True
+
+    def _fill(self) -> None:
+        """Turn the head of the queue into rows. One that cannot be written down must not stop the others."""
+        while self._queue and len(self._rows) < BATCH:
+            noted = self._queue.popleft()
+            self._taken += 1
+            try:
+                self._rows.append(row(noted))
+            except Exception as error:  # noqa: BLE001 - a plugin's finding may hold anything
+                self._lost += 1
+                self._report(f"journal: decision {noted.decision[0]} cannot be written down: {error!r}")
+
+    def _commit(self) -> None:
+        database = self._connected()
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            number = database.execute("SELECT coalesce(max(number), 0) FROM decisions").fetchone()[0]
+            numbered = list(enumerate(self._rows, number + 1))
+            database.executemany(_DECISION, [(place, *columns) for place, columns in numbered])
+            database.executemany(_RECIPIENTS, [(place, columns[_RECIPIENT_LIST]) for place, columns in numbered])
+            if self._rows:
+                last = self._rows[-1][_AT]
+                database.executemany(_POLICY, [(name, last, text, TOUCH) for name, text in self._policies.items()])
+            database.execute("COMMIT")
+        except BaseException:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
+
+    def _connected(self) -> sqlite3.Connection:
+        """The connection, made anew when somebody moved the file away."""
+        if self._database is not None:
+            try:
+                if os.stat(self.path).st_ino == self._inode:  # noqa: PTH116 - the cheapest way to ask, for each batch
+                    return self._database
+            except FileNotFoundError:
+                pass
+            self._disconnect()
+        self._database = connect(self.path, write=True, patience=PATIENCE)
+        self._inode = os.stat(self.path).st_ino  # noqa: PTH116
+        return self._database
+
+    def _disconnect(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _failed(self, error: Exception) -> None:
+        self.failures += 1
+        try:
+            self._disconnect()
+        except sqlite3.Error:
+            self._database = None
+        text = str(error)
+        now = self._clock()
+        if not self.trouble or now - self._reported >= REMIND:
+            self._reported = now
+            counts = f"{self.waiting} waiting, {self.dropped} dropped"
+            self._report(f"journal: cannot be written, trying on: {text}; {counts}")
+        self.trouble = text

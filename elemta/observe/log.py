@@ -1,0 +1,225 @@
+"""The log: what happened to each mail, in one line on standard error?
+
+Two forms, chosen by `log.format`: key=value text, or one JSON object a line.  The words for events are these and no
+others, so that a log can be searched and counted:
+
+    decided      a judgement, one line each           started, stopped    a daemon
+    reloaded     the configuration was read again     worker_died         and is being started again
+    trouble      something that needs a look          note                anything else worth knowing
+
+Whatever a stranger wrote (HELO, addresses) leaves here with its control characters escaped and its length bounded; no
+mail can forge a line.  Lines carry no time of day in the text form where systemd's journal adds its own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Literal
+
+from elemta.decision import Decision
+from elemta.printable import LONGEST, quoted
+from elemta.verdict import ActionKind, Verdict
+
+Format = Literal["text", "json"]
+Told = str | int | float | bool | None | Mapping[str, str] | list[str]
+RESERVED = frozenset({
+    "time", "level", "event", "id", "stage", "queue_id", "class", "disposition", "rule", "client", "helo", "login",
+    "sender", "recipients", "recipient", "size", "shadow", "labels", "ms", "reply", "daemon", "findings",
+})  # fmt: skip
+LONGEST_TEXT = 8000  # characters of a text of our own, such as a traceback
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class Log:
+    """Writes events. One method for each event of the vocabulary; nothing else writes to the log.
+
+    What our modules and libraries log through the standard `logging` appears as `note` lines in the same form, or as
+    `trouble` from a warning upwards.
+    """
+
+    def __init__(self, format_: Format = "text", level: str = "info", *, daemon: str = "", fd: int = 2) -> None:
+        """Take over standard error.
+
+        Args:
+            format_: "text" or "json".
+            level: the least that is written: debug, info, warning, error.
+            daemon: "milter" or "policyd", named in every line but `decided`, whose stage tells it.
+            fd: where to write; standard error.
+        """
+        self.json = format_ == "json"
+        self.daemon = daemon
+        self.level = _LEVELS[level]
+        self._fd = fd
+        self._timed = self.json or "JOURNAL_STREAM" not in os.environ
+        self._second = 0
+        self._until_second = ""
+        logging.getLogger().handlers[:] = [_Standard(self)]
+        logging.getLogger().setLevel(max(self.level, logging.WARNING))  # libraries: only what is wrong
+        logging.getLogger("elemta").setLevel(self.level)
+
+    def started(self, **more: Told) -> None:
+        """The daemon answers: version, workers, listen, policy."""
+        self.event("started", logging.INFO, more)
+
+    def stopped(self, **more: Told) -> None:
+        """The daemon has stopped: seconds it took, decisions that were lost."""
+        self.event("stopped", logging.INFO, more)
+
+    def reloaded(self, *, ok: bool, **more: Told) -> None:
+        """The configuration was read again; with `ok=False` the old one stays, and `reason` says why."""
+        self.event("reloaded", logging.INFO if ok else logging.ERROR, {"ok": ok, **more})
+
+    def worker_died(self, slot: int, **more: Told) -> None:
+        """A worker ended by itself: status or signal, seconds until the next start."""
+        self.event("worker_died", logging.ERROR, {"slot": slot, **more})
+
+    def trouble(self, text: str, **more: Told) -> None:
+        """Something that needs a look and does not stop the mail."""
+        self.event("trouble", logging.WARNING, {"text": text, **more})
+
+    def note(self, text: str, **more: Told) -> None:
+        """Anything else worth knowing."""
+        self.event("note", logging.INFO, {"text": text, **more})
+
+    def event(self, name: str, level: int, told: Mapping[str, Told]) -> None:
+        """Write one line."""
+        if level >= self.level:
+            if self.daemon:
+                told = {"daemon": self.daemon, **told}
+            line = json_line(name, told) if self.json else text_line(name, told)
+            self.write(line, logging.getLevelName(level).lower())
+
+    def write(self, line: str, level: str = "info") -> None:
+        """Write a finished line in one call, so that the lines of several processes never mix.
+
+        It never raises: a log that cannot be written must not stop the mail.
+        """
+        if self.json:
+            line = f'{{"time":"{self._time()}","level":"{level}",{line[1:]}\n'
+        elif self._timed:
+            line = f"{self._time()} {line}\n"
+        else:
+            line += "\n"
+        with suppress(OSError):
+            os.write(self._fd, line.encode("utf-8", "backslashreplace"))
+
+    def _time(self) -> str:
+        """Now, as RFC 3339 writes it, UTC; the part before the fraction is made once a second."""
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._until_second = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self._until_second}.{int((now - second) * 1000):03d}Z"
+
+
+class MailLog:
+    """Writes one line for each decision; an `Observer`."""
+
+    def __init__(self, log: Log) -> None:
+        """Write to `log`."""
+        self._write = log.write
+        self._line = _decided_json if log.json else _decided_text
+        self._enabled = log.level <= logging.INFO
+        self._keys: dict[str, str] = {}
+
+    def decided(self, decision: Decision) -> None:
+        """Write it."""
+        if self._enabled:
+            self._write(self._line(decision, self._keys))
+
+
+class _Standard(logging.Handler):
+    """Brings what comes through the standard `logging` into our form."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError):  # a format that does not fit its arguments
+            text = str(record.msg)
+        told: dict[str, Told] = {"from": record.name.removeprefix("elemta."), "text": text}
+        if record.exc_info:
+            told["traceback"] = logging.Formatter().formatException(record.exc_info)[-LONGEST_TEXT:]
+        self._log.event("trouble" if record.levelno >= logging.WARNING else "note", record.levelno, told)
+
+
+def text_line(event: str, told: Mapping[str, Told]) -> str:
+    """`event key=value ...`; values are quoted where they must be, None is left out."""
+    return " ".join((event, *(f"{key}={_text(value)}" for key, value in told.items() if value is not None)))
+
+
+def json_line(event: str, told: Mapping[str, object]) -> str:
+    """One JSON object, ASCII only."""
+    return json.dumps({"event": event, **told}, separators=(",", ":"), default=str).replace("\x7f", "\\u007f")
+
+
+def _text(value: Told) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return quoted(value if isinstance(value, str) else str(value), LONGEST_TEXT)
+
+
+def _decided_text(decision: Decision, keys: dict[str, str]) -> str:
+    envelope, verdict = decision.envelope, decision.verdict
+    client, recipients = envelope.client, envelope.recipients
+    parts = [f"decided id={decision.id} stage={decision.stage}"]
+    if envelope.queue_id:
+        parts.append(f"queue_id={quoted(envelope.queue_id)}")
+    parts.append(f"class={decision.klass} disposition={verdict.disposition.value} rule={verdict.rule or '-'}")
+    address = str(client.address) if client.address is not None else "-"
+    parts.append(f"client={address} helo={quoted(client.helo)} sender=<{_inner(envelope.sender)}>")
+    if client.login:
+        parts.append(f"login={quoted(client.login)}")
+    parts.append(f"recipients={len(recipients)} recipient=<{_inner(recipients[0]) if recipients else ''}>")
+    parts.append(f"size={envelope.size}")
+    for finding in decision.findings:
+        key = keys.get(finding.check) or _key(finding.check, keys)
+        parts.append(key + finding.result)
+    if decision.shadow:
+        parts.append(f"shadow={','.join(decision.shadow)}")
+    if verdict.actions and (labels := _labels(verdict)):
+        parts.append(f"labels={quoted(','.join(labels))}")
+    parts.append(f"ms={decision.seconds * 1000:.1f}")
+    if verdict.reply:
+        parts.append(f"reply={quoted(verdict.reply)}")
+    return " ".join(parts)
+
+
+def _decided_json(decision: Decision, keys: dict[str, str]) -> str:  # noqa: ARG001 - the same shape as the text form
+    envelope, verdict = decision.envelope, decision.verdict
+    client, recipients = envelope.client, envelope.recipients
+    return json_line("decided", {
+        "id": decision.id, "stage": decision.stage, "queue_id": envelope.queue_id[:LONGEST], "class": decision.klass,
+        "disposition": verdict.disposition.value, "rule": verdict.rule,
+        "client": str(client.address or ""), "helo": client.helo[:LONGEST], "login": client.login[:LONGEST],
+        "sender": envelope.sender[:LONGEST], "recipients": len(recipients),
+        "recipient": recipients[0][:LONGEST] if recipients else "", "size": envelope.size,
+        "findings": {finding.check: finding.result for finding in decision.findings},
+        "shadow": list(decision.shadow), "labels": _labels(verdict),
+        "ms": round(decision.seconds * 1000, 1), "reply": verdict.reply[:LONGEST],
+    })  # fmt: skip
+
+
+def _labels(verdict: Verdict) -> list[str]:
+    return [action.value[:LONGEST] for action in verdict.actions if action.kind is ActionKind.LABEL]
+
+
+def _inner(address: str) -> str:
+    """An address between angle brackets: quoted where it could be mistaken."""
+    return quoted(address) if address else ""
+
+
+def _key(check: str, keys: dict[str, str]) -> str:
+    """The key of a check's result, with its "=": its name, unless the line has a field of that name."""
+    keys[check] = f"check.{check}=" if check in RESERVED else f"{check}="
+    return keys[check]

@@ -1,0 +1,276 @@
+"""Metrics: how much of what happens in this process?
+
+Counts in plain dictionaries on the hot path and hands the sums to prometheus_client once a second: adding to one of its
+counters across processes costs 1.3 us, to a histogram 3 us, and a mail has some twenty of them.  Each process keeps its
+counts in files of its own below one directory, which both daemons share; `exposition.py` adds them up.
+
+A process takes the lowest number that no living process of its daemon holds, so a restarted worker goes on in the files
+of the one before it and the directory does not grow.  Every name, label and meaning stands in docs/monitoring.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import platform
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from itertools import count
+from pathlib import Path
+from typing import IO, Any
+
+import prometheus_client
+from prometheus_client import values as prometheus_values
+
+from elemta.decision import Decision
+from elemta.verdict import ActionKind
+
+FLUSH = 1.0  # seconds between two hand-overs
+CHILDREN = 2000  # label sets of one metric; those beyond are counted under "other"
+LABELS = 100  # different words of rules' `label`, which templates may make without end
+DECISION_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25)
+CHECK_BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
+SILENT_AFTER = 5  # answers in a row that did not come make a check's dependency one that does not answer
+OTHER = "other"
+
+Labels = tuple[str, ...]
+
+
+def prepare(directory: str, daemon: str) -> None:
+    """Make the directory and remove what an earlier run of this daemon counted.
+
+    For the supervisor, after it became the daemons' user and before it forks.
+
+    Raises:
+        OSError: the directory cannot be made or written.
+    """
+    Path(directory).mkdir(mode=0o755, parents=True, exist_ok=True)
+    for lock in Path(directory).glob(f"{daemon}-*.lock"):
+        with lock.open("a") as file:
+            if _locked(file):  # no living process counts there
+                for old in Path(directory).glob(f"*_{lock.stem}.db"):
+                    old.unlink(missing_ok=True)
+
+
+class Metrics:
+    """Counts for one process. Open it after the fork, on the process's loop."""
+
+    def __init__(self, directory: str, daemon: str) -> None:
+        """Take a number below `directory` and start from what stands there under it.
+
+        Args:
+            directory: see `prepare`.
+            daemon: "milter" or "policyd".
+
+        Raises:
+            OSError: the directory cannot be written.
+        """
+        self.daemon = daemon
+        self.silent: tuple[str, ...] = ()
+        """Checks whose dependency does not answer: none of the last five or more runs had an answer."""
+        self.identity, self._claim = _claim(directory, daemon)
+        # By themselves they would count across processes only if this had been set before the import, by process id.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+        prometheus_values.ValueClass = prometheus_values.MultiProcessValue(lambda: self.identity)  # type: ignore[no-untyped-call]
+        self._decided: Tally[Labels] = Tally()
+        self._found: defaultdict[str, int] = defaultdict(int)  # by "check=result"
+        self._troubled: Tally[str] = Tally()
+        self._in_a_row: Tally[str] = Tally()
+        self._shadowed: Tally[str] = Tally()
+        self._labelled: Tally[str] = Tally()
+        self._decision_seconds: defaultdict[str, list[float]] = defaultdict(list)
+        self._check_seconds: defaultdict[str, list[float]] = defaultdict(list)
+        self._followed: list[tuple[Any, Callable[[], float], bool]] = []
+        self._last: dict[int, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._define()
+
+    def _define(self) -> None:
+        daemon = self.daemon
+        self.decisions = _counter("decisions", "Judgements.", "stage", "class", "disposition", "rule")
+        self.decision_seconds = _histogram("decision_seconds", "Time of a judgement.", DECISION_BUCKETS, "stage")
+        self.findings = _counter("findings", "Findings of checks.", "check", "result")
+        self.check_seconds = _histogram("check_seconds", "Time of a check.", CHECK_BUCKETS, "check")
+        self.trouble = _counter("trouble", "Runs of a check that could not answer.", "check")
+        self.shadow = _counter("shadow_matches", "Matches of shadow rules.", "rule")
+        self.labels = _counter("labels", "Labels given by rules.", "label", most=LABELS)
+        self.journal_queue = _gauge("journal_queue", "Decisions that do not stand in the journal yet.", "sum", "daemon")
+        self.journal_written = _counter("journal_written", "Decisions written to the journal.", "daemon")
+        self.journal_dropped = _counter("journal_dropped", "Decisions that never reached the journal.", "daemon")
+        self.journal_failures = _counter("journal_failures", "Attempts to write the journal that failed.", "daemon")
+        self.dns_hits = _counter("dns_cache_hits", "DNS answers taken from the cache.", "daemon")
+        self.dns_queries = _counter("dns_queries", "DNS queries sent.", "daemon")
+        self.dns_errors = _counter("dns_errors", "DNS queries that nobody answered.", "daemon")
+        self.connections = _gauge("connections", "Open connections from Postfix.", "sum", "daemon")
+        self.restarts = _counter("worker_restarts", "Workers that died and were started again.", "daemon")
+        self.reloads = _counter("reloads", "Configurations read again.", "daemon", "outcome")
+        self.build = _gauge("build_info", "Always 1; the labels tell what runs.", "max", "daemon", "version", "python")
+        self.build.child(daemon, _version(), platform.python_version()).set(1)
+        for gauge in (self.journal_queue, self.connections):
+            gauge.child(daemon).set(0)  # what a worker that was killed left behind
+        for counter in (self.restarts, self.journal_dropped, self.journal_failures):
+            counter.child(daemon).inc(0)  # an alert on an increase needs a beginning
+
+    def open(self) -> None:
+        """Hand over every second from now on."""
+        self._loop = asyncio.get_running_loop()
+        self._tick()
+
+    def close(self) -> None:
+        """Hand over the rest, and the number."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.flush()
+        for gauge in (self.journal_queue, self.connections):
+            gauge.child(self.daemon).set(0)
+        self._claim.close()
+
+    def decided(self, decision: Decision) -> None:
+        """Count it; one or two microseconds."""
+        verdict = decision.verdict
+        self._decided[decision.stage, decision.klass, verdict.disposition, verdict.rule] += 1
+        self._decision_seconds[decision.stage].append(decision.seconds)
+        found = self._found
+        for finding in decision.findings:
+            check = finding.check
+            found[check + "=" + finding.result] += 1  # a text costs half of what a tuple with an enum does
+            if finding.trouble:
+                self._troubled[check] += 1
+                self._in_a_row[check] += 1
+            elif check in self._in_a_row:
+                del self._in_a_row[check]
+        if decision.timings:
+            for check, seconds in decision.timings.items():
+                self._check_seconds[check].append(seconds)
+        for rule in decision.shadow:
+            self._shadowed[rule] += 1
+        for action in verdict.actions:
+            if action.kind is ActionKind.LABEL:
+                self._labelled[action.value] += 1
+
+    def count(self, metric: _Family, total: Callable[[], float]) -> None:
+        """Let a counter follow a number that only grows, such as `journal.written`; asked once a second."""
+        self._followed.append((metric.child(self.daemon), total, True))
+
+    def gauge(self, metric: _Family, value: Callable[[], float]) -> None:
+        """Let a gauge show a number, such as `journal.waiting`; asked once a second."""
+        self._followed.append((metric.child(self.daemon), value, False))
+
+    def restarted(self) -> None:
+        """A worker died and is started again (the supervisor)."""
+        self.restarts.child(self.daemon).inc()
+
+    def reloaded(self, *, ok: bool) -> None:
+        """The configuration was read again, or refused (the supervisor)."""
+        self.reloads.child(self.daemon, "ok" if ok else "refused").inc()
+
+    def flush(self) -> None:
+        """Hand over what was counted since the last time."""
+        self.decisions.add(self._decided)
+        self.findings.add({tuple(key.split("=")): times for key, times in self._found.items()})
+        for family, tally in (
+            (self.trouble, self._troubled),
+            (self.shadow, self._shadowed),
+            (self.labels, self._labelled),
+        ):
+            family.add({(name,): times for name, times in tally.items()})
+            tally.clear()
+        self._decided.clear()
+        self._found.clear()
+        for histogram, amounts in (
+            (self.decision_seconds, self._decision_seconds),
+            (self.check_seconds, self._check_seconds),
+        ):
+            for label, several in amounts.items():
+                if several:
+                    histogram.child(label).add(several)
+                    several.clear()
+        for place, (child, ask, grows) in enumerate(self._followed):
+            value = ask()
+            if grows:
+                before = self._last.get(place, 0.0)
+                self._last[place] = max(before, value)
+                child.inc(max(0.0, value - before))
+            else:
+                child.set(value)
+        self.silent = tuple(sorted(name for name, times in self._in_a_row.items() if times >= SILENT_AFTER))
+
+    def _tick(self) -> None:
+        self.flush()
+        if self._loop is not None:
+            self._timer = self._loop.call_later(FLUSH, self._tick)
+
+
+class _Family:
+    """A metric with its children by label values, of which there are at most so many."""
+
+    def __init__(self, metric: Any, most: int = CHILDREN) -> None:  # noqa: ANN401 - counter, gauge or histogram
+        self.metric = metric
+        self._most = most
+        self._children: dict[Labels, Any] = {}
+
+    def child(self, *labels: str) -> Any:  # noqa: ANN401
+        """The child for these labels; the one for "other" when there are too many."""
+        found = self._children.get(labels)
+        if found is None:
+            if len(self._children) >= self._most:
+                labels = (OTHER,) * len(labels)
+            found = self._children[labels] = self.metric.labels(*labels)
+        return found
+
+    def add(self, tally: Mapping[Labels, int]) -> None:
+        """Add to counters."""
+        for labels, times in tally.items():
+            self.child(*labels).inc(times)
+
+
+class _Histogram(prometheus_client.Histogram):
+    """A histogram that takes many observations at once."""
+
+    def add(self, amounts: list[float]) -> None:
+        """The same as `observe` for each amount, with one write for each bucket that grows."""
+        self._sum.inc(sum(amounts))
+        for bucket, times in Tally(bisect_left(self._upper_bounds, amount) for amount in amounts).items():
+            self._buckets[bucket].inc(times)
+
+
+def _counter(name: str, help_: str, *labels: str, most: int = CHILDREN) -> _Family:
+    return _Family(prometheus_client.Counter(f"elemta_{name}", help_, labels, registry=None), most)
+
+
+def _gauge(name: str, help_: str, mode: Any, *labels: str) -> _Family:  # noqa: ANN401 - one of prometheus_client's words
+    return _Family(prometheus_client.Gauge(f"elemta_{name}", help_, labels, multiprocess_mode=mode, registry=None))
+
+
+def _histogram(name: str, help_: str, buckets: tuple[float, ...], *labels: str) -> _Family:
+    return _Family(_Histogram(f"elemta_{name}", help_, labels, buckets=buckets, registry=None))
+
+
+def _version() -> str:
+    try:
+        return version("elemta")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "unknown"
+
+
+def _claim(directory: str, daemon: str) -> tuple[str, IO[str]]:
+    """The lowest number that no living process holds, as "milter-0", with the lock that says so until it ends."""
+    for number in count():
+        file = (Path(directory) / f"{daemon}-{number}.lock").open("a")
+        if _locked(file):
+            return f"{daemon}-{number}", file
+        file.close()
+    raise AssertionError  # `count` does not end
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

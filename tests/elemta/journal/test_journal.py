@@ -1,0 +1,433 @@
+"""The journal: what was decided comes back as it was, whatever a stranger wrote and whatever the disk does."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from harness.decisions import POLICY, decision
+
+from elemta.decision import MATCHED
+from elemta.facts import Client, Envelope
+from elemta.findings import Finding, Result
+from elemta.journal import JournalError, Reader, Writer, expire
+from elemta.journal.schema import MIGRATIONS, connect, migrate
+from elemta.verdict import Action, ActionKind, Disposition
+
+TESTS = Path(__file__).parents[2]
+
+
+class Keeping:
+    """A writer that was opened, and what it reported."""
+
+    def __init__(self, path, **more):
+        self.path = str(path)
+        self.reports = []
+        self.writer = Writer(self.path, self.reports.append, interval=0.05, **more)
+        self.writer.policy("cafe00", POLICY)
+        self.writer.open()
+
+    def keep(self, *decisions):
+        for each in decisions:
+            self.writer.decided(each)
+
+    def close(self):
+        assert self.writer.close() == 0
+        return Reader(self.path)
+
+
+@pytest.fixture
+def keeping(tmp_path):
+    return Keeping(tmp_path / "journal.db")
+
+
+def until(condition, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "did not happen in time"
+        time.sleep(0.01)
+
+
+def test_a_decision_comes_back_with_everything_that_explains_it(keeping):
+    given = decision(recipients=("bob@here.test", "Carol@here.test"), instance="12.34.0")
+    keeping.keep(given)
+    [found] = keeping.close().find(given.id)
+    assert (found.id, found.stage, found.klass, found.policy) == (given.id, "message", "inbound", "cafe00")
+    assert found.at == pytest.approx(given.at)
+    assert (found.queue_id, found.instance) == ("4F3A1B2C3D", "12.34.0")
+    assert (found.disposition, found.rule, found.reply) == (Disposition.REJECT, "spoofed", "550 5.7.1 Not allowed")
+    assert (found.client, found.client_name, found.helo) == ("192.0.2.7", "mail.sender.test", "mail.sender.test")
+    assert (found.sender, found.size) == ("alice@sender.test", 5700)
+    assert found.recipients == ("bob@here.test", "Carol@here.test")
+    assert (found.header_from, found.message_id) == ("Alice <alice@sender.test>", "<1@sender.test>")
+    assert found.findings == tuple(given.findings)
+    assert found.values == {"clamav": "pass", "spf": "fail", "subject": "hi", "client.address": "192.0.2.7"}
+    assert found.trace == (0, MATCHED, MATCHED)
+    assert (found.shadow, found.behind) == (("executable",), ("spf",))
+    assert found.timings == {"spf": 0.0031, "clamav": 0.25}
+    assert found.seconds == 0.2712
+    assert found.actions == (Action(ActionKind.ADD_HEADER, "X-Seen", "yes", 0.0, "tag"),)
+    assert [rule["id"] for rule in found.rules] == ["virus", "executable", "spoofed"]
+
+
+def test_a_decision_about_a_recipient_has_no_header_and_its_own_rules(keeping):
+    given = decision(stage="recipient", facts=Envelope(Client(), "", ("bob@here.test",)), values={}, findings=())
+    keeping.keep(given)
+    [found] = keeping.close().find(given.id)
+    assert (found.client, found.sender, found.header_from, found.message_id) == ("", "", "", "")
+    assert [rule["id"] for rule in found.rules] == ["greylist"]
+
+
+def test_an_old_decision_keeps_the_words_of_its_policy_and_an_unknown_policy_is_none(keeping):
+    keeping.writer.policy("beef00", {"rules": {"message": [{"id": "new", "when": []}]}})
+    old, new, unknown = decision(), decision(policy="beef00"), decision(policy="0000")
+    keeping.keep(old, new, unknown)
+    reader = keeping.close()
+    assert [rule["id"] for rule in reader.find(old.id)[0].rules] == ["virus", "executable", "spoofed"]
+    assert [rule["id"] for rule in reader.find(new.id)[0].rules] == ["new"]
+    assert reader.find(unknown.id)[0].rules is None
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("\udcff@x.test", "\\xff@x.test"),
+        ("\udc00@x.test", "\\udc00@x.test"),
+        *((words,) * 2 for words in ("a\r\nFake: line", "nul\0inside", '"quo\\"ted"@x.test', "пошта@укр", "x" * 5000)),
+    ],
+    ids=["octets", "surrogate", "line ends", "nul", "quotes", "utf-8", "long"],
+)
+def test_whatever_a_stranger_writes_is_kept(keeping, words, expected):
+    client = Client(ip_address("2001:db8::1"), name=words, helo=words, login=words)
+    given = decision(
+        client=client, sender=words, recipients=(words, words), reply=f"550 5.7.1 {words}", values={"helo": words},
+        headers=((b"FROM", words.encode("utf-8", "surrogatepass")), (b"message-id", b"\xff\xfe")),
+        findings=(Finding("spf", Result.NONE, words, {"helo": words, "several": (words,) * 500}),),
+    )  # fmt: skip
+    keeping.keep(given)
+    [found] = keeping.close().find(given.id)
+    assert (found.sender, found.helo, found.recipients) == (expected, expected, (expected, expected))
+    assert "\n" not in found.header_from
+    assert len(found.header_from) <= 300
+    assert found.message_id == "\\xff\\xfe"
+    assert len(found.values["helo"]) <= 1000
+    assert len(found.findings[0].fields["several"]) == 100
+
+
+def test_a_size_beyond_sqlite_does_not_stop_the_others(keeping):
+    huge, good = decision(size=1 << 70), decision()
+    keeping.keep(huge, good)
+    reader = keeping.close()
+    assert reader.find(huge.id)[0].size == (1 << 63) - 1
+    assert reader.find(good.id)
+
+
+def test_a_finding_that_cannot_be_written_down_costs_only_its_own_decision(keeping):
+    bad, good = decision(timings={"spf": float("nan")}), decision()
+    keeping.keep(bad, good)
+    reader = keeping.close()
+    assert reader.find(good.id)
+    assert reader.find(bad.id) == []
+    assert keeping.writer.dropped == 1
+    assert bad.id in keeping.reports[0]
+
+
+def test_find_takes_a_reference_as_people_read_it_out_and_a_queue_id_as_it_stands(keeping):
+    given = decision(id="0123V56789", queue_id="4bXyZ12")
+    before = decision(stage="recipient", queue_id="", instance="77.1", at=given.at - 5)
+    between = decision(stage="recipient", queue_id="4bXyZ12", instance="77.1", at=given.at - 4)
+    other = decision(instance="", queue_id="")
+    keeping.keep(given, before, between, other)
+    reader = keeping.close()
+    assert [each.id for each in reader.find(" oL23u56789 ")] == [given.id]
+    assert [each.id for each in reader.find("4bXyZ12")] == [before.id, between.id, given.id]
+    assert reader.find("4BXYZ12") == []  # queue ids are told apart by case
+    assert reader.find("") == []
+
+
+def test_search_by_every_criterion_newest_first(keeping):
+    start = time.time() - 1000
+    given = [
+        decision(at=start + i, sender=f"s{i}@a.test", recipients=(f"r{i}@b.test", "all@b.test")) for i in range(10)
+    ]
+    given.append(decision(
+        at=start + 10, rule="greylist", klass="submission", disposition=Disposition.DEFER, stage="recipient",
+        client=Client(ip_address("2001:db8::1"), login="carol"), sender="50%_off@c.test",
+    ))  # fmt: skip
+    keeping.keep(*given)
+    reader = keeping.close()
+    special = [given[10].id]
+    ids = lambda **criteria: [each.id for each in reader.search(**criteria)]  # noqa: E731
+    assert ids() == [each.id for each in reversed(given)]
+    assert ids(limit=2) == [given[10].id, given[9].id]
+    assert ids(since=start + 3, until=start + 5) == [given[4].id, given[3].id]
+    assert ids(sender="S3@A.TEST") == [given[3].id]
+    assert ids(recipient="R4@b.test") == [given[4].id]
+    assert len(ids(recipient="*@b.test")) == 10
+    assert len(ids(sender="*@a.test")) == 10
+    assert ids(sender="50%_*") == special
+    assert ids(sender="5*_*") == special
+    for criteria in (
+        {"rule": "greylist"}, {"klass": "submission"}, {"disposition": "defer"}, {"stage": "recipient"},
+        {"client": "2001:db8::1"}, {"client": "2001:*"}, {"login": "carol"},
+    ):  # fmt: skip
+        assert ids(**criteria) == special
+    assert ids(rule="greylist", sender="s1@a.test") == []
+    with pytest.raises(TypeError, match="no criterion 'colour'; there are id, queue_id"):
+        reader.search(colour="red")
+
+
+@pytest.mark.parametrize(
+    "criteria",
+    [{"id": "X"}, {"queue_id": "X"}, {"sender": "x"}, {"recipient": "x"}, {"client": "x"}, {"rule": "x"}],
+    ids=str,
+)
+def test_what_people_search_for_is_found_by_an_index(keeping, criteria):
+    keeping.keep(decision())
+    reader = keeping.close()
+    plans = []
+    reader._database.set_trace_callback(plans.append)
+    reader.search(**criteria)
+    reader._database.set_trace_callback(None)
+    steps = [row[3] for row in reader._database.execute(f"EXPLAIN QUERY PLAN {plans[0]}")]
+    assert not [step for step in steps if step.startswith("SCAN d") and "INDEX" not in step], steps
+    assert any("USING" in step and "decisions_at" not in step for step in steps), steps
+
+
+def test_expiry_goes_by_slices_and_takes_recipients_and_policies_along(keeping, tmp_path):
+    now = time.time()
+    keeping.keep(*(decision(at=now - 10_000 + i, policy="old", recipients=(f"r{i}@x.test",)) for i in range(30)))
+    keeping.writer.policy("old", {"rules": {}})
+    until(lambda: keeping.writer.waiting == 0)
+    del keeping.writer._policies["old"]  # no process judges by it any more
+    keeping.keep(decision(at=now, recipients=("new@x.test",)))
+    keeping.close()
+    assert [expire(keeping.path, now - 50, 20) for _ in range(3)] == [20, 10, 0]
+    database = sqlite3.connect(keeping.path)
+    assert database.execute("SELECT count(*) FROM decisions").fetchone() == (1,)
+    assert database.execute("SELECT address FROM recipients").fetchall() == [("new@x.test",)]
+    assert database.execute("SELECT fingerprint FROM policies").fetchall() == [("cafe00",)]
+
+
+def test_two_processes_write_at_once_and_nothing_is_lost(tmp_path):
+    path = tmp_path / "journal.db"
+    code = """
+        import sys
+        from harness.decisions import decision
+        from elemta.journal import Writer
+        writer = Writer(sys.argv[1], print, interval=0.01)
+        writer.open()
+        for number in range(3000):
+            writer.decided(decision(sender=f"{sys.argv[2]}-{number}@x.test"))
+        sys.exit(writer.close(60))
+    """
+    processes = [subprocess.Popen(python(code, path, name)) for name in ("one", "two", "three")]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    reader = Reader(str(path))
+    for name in ("one", "two", "three"):
+        senders = {entry.sender for entry in reader.search(sender=f"{name}-*", limit=10_000)}
+        assert senders == {f"{name}-{number}@x.test" for number in range(3000)}
+
+
+def test_kill_9_under_load_costs_at_most_the_last_second(tmp_path):
+    path = tmp_path / "journal.db"
+    code = """
+        import sys, time
+        from harness.decisions import decision
+        from elemta.journal import Writer
+        writer = Writer(sys.argv[1], print)
+        writer.open()
+        number = 0
+        while True:
+            writer.decided(decision(sender=f"{number}@x.test"))
+            number += 1
+            sys.stdout.write(f"{number} {time.time()}\\n")
+            sys.stdout.flush()
+            time.sleep(0.001)
+    """
+    process = subprocess.Popen(python(code, path), stdout=subprocess.PIPE, text=True)
+    told = []
+    reader = threading.Thread(target=lambda: told.extend(process.stdout))
+    reader.start()
+    until(lambda: len(told) > 1200, 60)
+    process.send_signal(signal.SIGKILL)
+    killed = time.time()
+    process.wait()
+    reader.join()
+    process.stdout.close()
+    kept = len(Reader(str(path)).search(limit=100_000))
+    due = sum(1 for line in told if float(line.split()[1]) < killed - 1.0)
+    assert due > 0
+    assert kept >= due
+
+
+def test_the_file_survives_a_kill_and_the_next_writer_goes_on(tmp_path):
+    path = tmp_path / "journal.db"
+    code = """
+        import os, sys, time
+        from harness.decisions import decision
+        from elemta.journal import Writer
+        writer = Writer(sys.argv[1], print, interval=0.01)
+        writer.open()
+        writer.decided(decision(sender="first@x.test"))
+        while not writer.written:
+            time.sleep(0.01)
+        os.kill(os.getpid(), 9)
+    """
+    assert subprocess.run(python(code, path), check=False).returncode == -signal.SIGKILL
+    keeping = Keeping(path)
+    keeping.keep(decision(sender="second@x.test"))
+    assert {entry.sender for entry in keeping.close().search()} == {"first@x.test", "second@x.test"}
+
+
+def test_a_full_disk_loses_nothing_while_memory_lasts_and_says_so_once(keeping):
+    keeping.keep(decision())
+    until(lambda: keeping.writer.written == 1)
+    full = threading.Event()
+    full.set()
+    commit = keeping.writer._commit
+
+    def fill():  # SQLite's own "database or disk is full"
+        if full.is_set():
+            database = keeping.writer._connected()
+            pages = database.execute("PRAGMA page_count").fetchone()[0]
+            database.execute(f"PRAGMA max_page_count = {pages}")
+        commit()
+
+    keeping.writer._commit = fill
+    keeping.keep(*(decision() for _ in range(700)))
+    until(lambda: keeping.writer.failures >= 2)
+    assert "full" in keeping.writer.trouble
+    assert len(keeping.reports) == 1
+    assert keeping.writer.waiting == 700
+    full.clear()
+    until(lambda: keeping.writer.written == 701)
+    until(lambda: len(keeping.reports) == 2)
+    assert "written again" in keeping.reports[1]
+    assert keeping.writer.dropped == 0
+    assert len(keeping.close().search(limit=1000)) == 701
+
+
+def test_beyond_the_bound_the_oldest_go_and_are_counted(tmp_path):
+    path = tmp_path / "absent" / "journal.db"
+    keeping = Keeping(path, bound=600)
+    given = [decision(sender=f"{number}@x.test") for number in range(2000)]
+    for each in given:
+        keeping.keep(each)
+    until(lambda: keeping.writer.failures)
+    assert "directory does not exist" in keeping.writer.trouble
+    path.parent.mkdir()
+    until(lambda: keeping.writer.waiting == 0)
+    reader = keeping.close()
+    kept = {entry.sender for entry in reader.search(limit=5000)}
+    assert len(kept) == keeping.writer.written
+    assert keeping.writer.written + keeping.writer.dropped == 2000
+    assert {f"{number}@x.test" for number in range(1500, 2000)} <= kept
+
+
+def test_a_file_that_stays_unwritable_does_not_hold_up_the_stop(tmp_path):
+    keeping = Keeping(tmp_path / "absent" / "journal.db")
+    keeping.keep(decision(), decision())
+    began = time.monotonic()
+    assert keeping.writer.close(grace=0.2) == 2
+    assert time.monotonic() - began < 5
+    assert keeping.writer.dropped == 2
+    assert "2 decisions unwritten" in keeping.reports[-1]
+
+
+def test_a_journal_moved_away_is_begun_anew(keeping, tmp_path):
+    keeping.keep(decision(sender="before@x.test"))
+    until(lambda: keeping.writer.written == 1)
+    for file in list(tmp_path.iterdir()):
+        file.rename(tmp_path / f"moved-{file.name}")
+    keeping.keep(decision(sender="after@x.test"))
+    until(lambda: keeping.writer.written == 2)
+    assert [entry.sender for entry in keeping.close().search()] == ["after@x.test"]
+
+
+def test_a_lock_held_by_another_process_is_waited_for(keeping):
+    keeping.keep(decision())
+    until(lambda: keeping.writer.written == 1)
+    other = sqlite3.connect(keeping.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    keeping.keep(decision())
+    time.sleep(0.3)
+    assert keeping.writer.written == 1
+    other.execute("ROLLBACK")
+    until(lambda: keeping.writer.written == 2)
+    assert keeping.writer.dropped == 0
+
+
+def test_the_body_of_a_mail_is_not_kept_in_memory():
+    given = decision()
+    writer = Writer("/nowhere", print)
+    writer.decided(given)
+    [noted] = writer._queue
+    assert given.facts not in tuple(noted)
+    assert not any(hasattr(part, "body") for part in noted)
+
+
+def newer(path):
+    database = connect(str(path), write=True)
+    database.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    database.close()
+
+
+def foreign(path):
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE mine (x)")
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: None, "no journal here"),
+        (lambda path: path.write_bytes(b"This is not SQLite at all, but long enough." * 100), "damaged"),
+        (lambda path: path.write_bytes(b""), "no journal of Elemta"),
+        (
+            lambda path: sqlite3.connect(path).execute("CREATE TABLE mine (x)").connection.close(),
+            "no journal of Elemta",
+        ),
+        (lambda path: newer(path), "of a newer Elemta"),
+        (lambda path: path.mkdir(), "cannot be opened"),
+    ],
+    ids=["missing", "garbage", "empty", "foreign", "newer", "directory"],
+)
+def test_a_file_that_cannot_be_read_says_why(tmp_path, make, words):
+    path = tmp_path / "journal.db"
+    make(path)
+    with pytest.raises(JournalError, match=words) as raised:
+        Reader(str(path))
+    assert str(path) in str(raised.value)
+
+
+def test_a_database_of_something_else_is_never_written_to(tmp_path):
+    path = tmp_path / "journal.db"
+    foreign(path)
+    with pytest.raises(JournalError, match="something else"):
+        connect(str(path), write=True)
+    assert sqlite3.connect(path).execute("SELECT name FROM sqlite_master").fetchall() == [("mine",)]
+
+
+def test_an_older_file_is_brought_up_to_date_once(tmp_path):
+    path = str(tmp_path / "journal.db")
+    database = connect(path, write=True)
+    later = (*MIGRATIONS, "ALTER TABLE decisions ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'")
+    migrate(database, later)
+    migrate(database, later)
+    assert database.execute("PRAGMA user_version").fetchone() == (len(later),)
+    assert "colour" in [row[1] for row in database.execute("PRAGMA table_info(decisions)")]
+
+
+def python(code, *args):
+    start = f"import sys; sys.path[:0] = [{str(TESTS)!r}]\n"
+    return [sys.executable, "-c", start + textwrap.dedent(code), *map(str, args)]
