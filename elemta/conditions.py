@@ -101,6 +101,7 @@ class Conditions:
                 self.problems.append(Problem(reader.at, str(error), "value"))
 
     def too_early(self, fact: Fact) -> str:
+        """Why `fact` cannot be used where these conditions are judged."""
         if self.latest is Stage.ENVELOPE:
             return f'fact "{fact.name}" is known only when the message is complete; use it in rules.message'
         return f'fact "{fact.name}" is not known yet when this is judged'

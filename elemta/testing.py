@@ -55,7 +55,7 @@ class FakeResolver:
         name = name.lower().removesuffix(".")
         self.asked.append((name, rdtype))
         for _ in range(8):
-            records = self.zone.get(name)
+            records = self.zone.get(name, [])
             if not records:
                 return Answer(Status.NXDOMAIN, (), TTL)
             alias = [value for kind, value in records if kind == "CNAME"]

@@ -1,0 +1,240 @@
+"""The engine: checks run when their facts are known, trouble means what the policy says, nothing raises."""
+
+import asyncio
+from typing import ClassVar
+
+import pytest
+
+from elemta import plugins
+from elemta.check import Check, Options
+from elemta.engine import Engine
+from elemta.facts import Client, Envelope, Message
+from elemta.findings import Result
+from elemta.testing import FakeResolver, envelope, judge, message, policy, tools
+from elemta.verdict import Disposition
+
+
+class Early(Check[Client]):
+    """Does it run early?"""
+
+    name = "early"
+
+    async def run(self, facts, seen):
+        return self.finding(Result.PASS, f"helo {facts.helo}")
+
+
+class Scan(Check[Message]):
+    """What does a scanner say that behaves as its option tells?"""
+
+    name = "scan"
+    after = ("early",)
+    trouble: ClassVar = "defer"
+
+    class Options(Options):
+        does: str = "pass"
+
+    async def run(self, facts, seen):
+        match self.options.does:
+            case "crash":
+                raise KeyError("bug")
+            case "refuse":
+                raise ConnectionRefusedError("nobody there")
+            case "hang":
+                await asyncio.sleep(60)
+            case "exit":
+                raise SystemExit(1)
+        return self.finding(Result(self.options.does), f"after {seen['early'].reason}" if "early" in seen else "")
+
+
+class Count(Check[Envelope]):
+    """How often was it asked?"""
+
+    name = "count"
+    per_recipient = True
+    asked = 0
+
+    async def run(self, facts, seen):
+        type(self).asked += 1
+        return self.finding(Result.FAIL)
+
+
+@pytest.fixture(autouse=True)
+def checks(monkeypatch):
+    found = plugins.find_checks() | {check.name: check for check in (Early, Scan, Count)}
+    monkeypatch.setattr("elemta.policy.find_checks", lambda: found)
+    Count.asked = 0
+
+
+def make(does="pass", more="", rules="[]", recipient="[]", options=""):
+    return policy(f"""
+host: mx.receiver.test
+classes: {{submission: {{login: {{exists: true}}}}, inbound: {{}}}}
+checks: {{early: , scan: {{does: {does}{options}}}{more}}}
+rules: {{message: {rules}, recipient: {recipient}}}
+""")
+
+
+def found(decision, check):
+    return next(finding for finding in decision.findings if finding.check == check)
+
+
+def test_every_enabled_check_leaves_a_finding():
+    decision = judge(make(more=", count: , spf: "), message())
+
+    assert {finding.check for finding in decision.findings} == {"early", "scan", "count", "spf"}
+    assert found(decision, "count").reason == "judged at RCPT TO"
+
+
+def test_a_check_sees_what_it_waits_for():
+    assert found(judge(make(), message()), "scan").reason == "after helo client.test"
+
+
+def test_what_a_check_waits_for_may_be_absent():
+    of = policy("host: mx.receiver.test\nchecks: {scan: }")
+
+    assert found(judge(of, message()), "scan").reason == ""
+
+
+@pytest.mark.parametrize(
+    ("does", "reason"),
+    [
+        ("crash", "crashed: KeyError: 'bug'"),
+        ("refuse", "ConnectionRefusedError: nobody there"),
+        ("hang", "no answer within the mail's budget of 0.05 s"),
+        ("hang, timeout: 10ms", "no answer within 0.01 s"),
+    ],
+)
+def test_trouble_is_a_finding_and_defers_by_default(does, reason, caplog):
+    decision = judge(make(does), message(), budget=0.05)
+
+    assert found(decision, "scan").result is Result.TEMPERROR
+    assert found(decision, "scan").reason == reason
+    assert decision.verdict.disposition is Disposition.DEFER
+    assert decision.verdict.rule == "trouble:scan"
+    assert decision.verdict.reply.startswith("451 4.3.0 ")
+    assert decision.id in decision.verdict.reply
+
+
+@pytest.mark.parametrize(
+    ("trouble", "login", "disposition"),
+    [
+        ("accept", "", "accept"),
+        ("reject", "", "reject"),
+        ("quarantine", "", "quarantine"),
+        ("{inbound: accept}", "", "accept"),
+        ("{inbound: accept}", "anna", "defer"),  # not named: the check's own default
+        ("{submission: reject, inbound: accept}", "anna", "reject"),
+    ],
+)
+def test_trouble_means_what_the_policy_says_by_class(trouble, login, disposition):
+    of = make("refuse", options=f", trouble: {trouble}")
+
+    assert judge(of, message(envelope(login=login))).verdict.disposition == disposition
+
+
+@pytest.mark.parametrize(
+    ("rules", "disposition"),
+    [
+        ("[{id: a, when: {early: pass}, then: reject}]", "reject"),  # never weakened
+        ("[{id: a, when: {early: pass}, then: accept}]", "accept"),  # the answer could not have mattered
+        ("[{id: v, when: {scan: fail}, then: reject}, {id: a, then: accept}]", "defer"),  # it could
+        ("[{id: v, mode: shadow, when: {scan: fail}, then: reject}, {id: a, then: accept}]", "accept"),
+        ("[{id: v, when: {scan: fail}, then: reject}, {id: t, when: {scan: temperror}, then: accept}]", "accept"),
+        ("[{id: v, when: {scan: fail}, then: reject}]", "defer"),
+        ("[]", "defer"),
+    ],
+)
+def test_trouble_weighs_only_where_the_answer_could_have_mattered(rules, disposition):
+    assert judge(make("refuse", rules=rules), message()).verdict.disposition == disposition
+
+
+def test_a_check_for_other_classes_says_so():
+    decision = judge(make(options=", classes: [submission]"), message())
+
+    assert found(decision, "scan").result is Result.NONE
+    assert found(decision, "scan").reason == "not made for class inbound"
+
+
+def test_a_counting_check_runs_only_when_a_rule_asks():
+    of = make(more=", count: ", recipient="[{id: a, when: {login: anna}, then: accept}, {id: c, when: {count: fail}, then: defer}]")
+
+    assert judge(of, envelope(login="anna")).verdict.rule == "a"
+    assert Count.asked == 0
+    assert judge(of, envelope()).verdict.rule == "c"
+    assert Count.asked == 1
+
+
+def test_findings_are_shared_by_the_recipients_of_a_mail():
+    resolver = FakeResolver({"sender.test": [("TXT", "v=spf1 -all")]})
+    of = policy("host: mx.receiver.test\nchecks: {spf: , iprev: }\nrules: {recipient: [{id: s, when: {spf: fail}, then: reject}]}")
+
+    async def two():
+        engine = Engine(of, tools(resolver))
+        case = engine.case()
+        return [await case.recipient(envelope(recipients=[name])) for name in ("a@x.test", "b@x.test")]
+
+    first, second = asyncio.run(two())
+    assert (first.verdict.rule, second.verdict.rule) == ("s", "s")
+    assert first.id != second.id
+    assert resolver.asked.count(("sender.test", "TXT")) == 1
+    assert not any(rdtype == "PTR" for _, rdtype in resolver.asked)  # no rule at RCPT TO asks for iprev
+    assert found(first, "iprev").reason == "no rule at RCPT TO asks for it"
+
+
+def test_early_checks_run_before_the_message_is_complete():
+    resolver = FakeResolver()
+
+    async def go():
+        engine = Engine(policy("host: mx.receiver.test\nchecks: {spf: }"), tools(resolver))
+        assert engine.wants.early
+        assert not engine.wants.body
+        case = engine.case()
+        case.start(envelope())
+        await asyncio.sleep(0.01)
+        asked = len(resolver.asked)
+        decision = await case.message(message())
+        return asked, decision
+
+    asked, decision = asyncio.run(go())
+    assert asked > 0
+    assert len(resolver.asked) == asked
+    assert found(decision, "spf").result is Result.NONE
+
+
+def test_cancelling_a_mail_ends_its_checks():
+    async def go():
+        engine = Engine(make("hang"), tools())
+        case = engine.case()
+        waiting = asyncio.ensure_future(case.message(message()))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        case.cancel()
+        await asyncio.sleep(0.01)
+        return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+    assert asyncio.run(go()) == []
+
+
+def test_a_rule_can_fill_a_dynamic_set_that_rules_read():
+    of = policy("""
+host: mx.receiver.test
+sets: {frozen: {dynamic: true}}
+rules:
+  message:
+    - {id: frozen, when: {login: {in: frozen}}, then: reject}
+    - {id: freeze, when: {subject: spam}, add_to_set: {set: frozen, value: "{login}", ttl: 1h}}
+""")
+
+    async def go():
+        engine = Engine(of, tools())
+        await engine.open()
+        spam = message(envelope(login="Anna"), [("Subject", "spam")])
+        first = await engine.case().message(spam)
+        await asyncio.sleep(1.3)  # the snapshot is taken anew once a second
+        second = await engine.case().message(message(envelope(login="anna")))
+        await engine.close()
+        return first, second
+
+    first, second = asyncio.run(go())
+    assert first.verdict.disposition is Disposition.ACCEPT
+    assert second.verdict.rule == "frozen"

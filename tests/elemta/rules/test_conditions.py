@@ -1,0 +1,164 @@
+"""What `when:` asks: every operator on every kind of fact, and every mistake with its place."""
+
+import pytest
+
+from elemta.config.problems import ConfigErrors
+from elemta.testing import FakeResolver, envelope, judge, message, policy
+
+ZONE = FakeResolver({
+    "pass.test": [("TXT", "v=spf1 +all")],
+    "soft.test": [("TXT", "v=spf1 ~all")],
+    "bücher.test": [],
+})
+
+HEAD = """
+host: mx.receiver.test
+sets:
+  inside: [10.0.0.0/8, "fd00::/8", 192.0.2.77]
+  partners: [Partner.Example, .under.example, bücher.example, anna@plain.example, 2001:db8::1]
+  frozen: {dynamic: true}
+classes: {all: {}}
+checks: {spf: }
+rules:
+  message:
+    - id: hit
+      then: reject
+      when: WHEN
+"""
+
+
+def hit(when, of):
+    rules = policy(HEAD.replace("WHEN", when))
+    return judge(rules, of, resolver=ZONE).verdict.rule == "hit"
+
+
+MAIL = message(
+    envelope(
+        "10.1.2.3",
+        "Anna@sub.Under.Example",
+        ("one@Local.test", "two@other.test"),
+        name="host.dyn.isp.test",
+        login="anna",
+        size=4096,
+        helo="[10.1.2.3]",
+        queue_id="4ABC",
+    ),
+    [("From", "Anna <anna@plain.example>"), ("Subject", "Your  Invoice\r\n 42"), ("X-Spam", "no"), ("X-Spam", "maybe")],
+)
+
+
+@pytest.mark.parametrize(
+    ("when", "holds"),
+    [
+        ("{client.address: 10.1.2.3}", True),
+        ("{client.address: 10.1.2.4}", False),
+        ("{client.address: 10.1.0.0/16}", True),
+        ("{client.address: [192.0.2.1, 10.0.0.0/8]}", True),
+        ("{client.address: {cidr: 10.0.0.0/8}}", True),
+        ('{client.address: {cidr: ["fd00::/8", 192.0.2.0/24]}}', False),
+        ("{client.address: {in: inside}}", True),
+        ("{client.address: {not: {in: inside}}}", False),
+        ("{client.address: {in: [10.1.2.3]}}", True),
+        ("{sender: anna@SUB.under.example}", True),
+        ("{sender.local: anna}", True),
+        ("{sender.domain: {in: partners}}", True),  # .under.example
+        ("{header_from: {in: partners}}", True),
+        ("{header_from.domain: {in: partners}}", False),
+        ("{header_from.domain: {fact: sender.domain}}", False),
+        ("{header_from.domain: {not: {fact: sender.domain}}}", True),
+        ("{header_from.domain: {ne: {fact: sender.domain}}}", True),
+        ("{header_from.domain: PLAIN.example}", True),
+        ("{recipient.domain: local.test}", True),
+        ("{recipient.domain: {not: local.test}}", False),  # not: none of them is
+        ("{recipient.domain: [nobody.test, other.test]}", True),
+        ("{recipient.count: 2}", True),
+        ("{recipient.count: {gt: 1, lt: 3}}", True),
+        ("{recipient.count: {ge: 3}}", False),
+        ("{size: {ge: 4K}}", True),
+        ("{size: {gt: 4K}}", False),
+        ("{client.name: {glob: '*.DYN.*'}}", True),
+        ("{client.name: {glob: ['*.static.*', 'host.???.isp.test']}}", True),
+        ("{client.name: {glob: 'dyn'}}", False),  # the whole text
+        ("{client.name: {regex: 'dyn|dial'}}", True),
+        ("{client.name: {regex: '^dyn'}}", False),
+        ("{subject: {regex: '(?i)invoice 42'}}", True),  # unfolded, white space once
+        ("{header.x-spam: maybe}", True),
+        ("{header.X-Spam: {regex: '^no$'}}", True),
+        ("{header.x-none: {exists: false}}", True),
+        ("{header.x-none: {not: maybe}}", True),
+        ("{login: {exists: true}}", True),
+        ("{login: anna, tls: {exists: true}}", False),
+        ("{helo: {in: inside}}", False),  # a literal in brackets is no address
+        ("{any: [{login: nobody}, {login: anna}]}", True),
+        ("{any: [{login: nobody}, {login: anna, tls: TLSv1.3}]}", False),
+        ("{all: [{login: anna}, {size: {ge: 1}}]}", True),
+        ("{not: {login: anna}}", False),
+        ("{not: {login: nobody}}", True),
+        ("{client.name: {all: [{glob: '*.test'}, {not: {regex: mail}}]}}", True),
+        ("{client.name: {any: [{glob: '*.com'}, {regex: isp}]}}", True),
+        ("{smtputf8: false}", True),
+        ("{spf: none}", True),
+        ("{spf: {not: pass}}", True),
+        ("{spf: {exists: true}}", False),
+        ("{class: all}", True),
+        ("{}", True),
+    ],
+)
+def test_condition(when, holds):
+    assert hit(when, MAIL) is holds
+
+
+def test_domains_are_compared_as_a_labels():
+    of = message(envelope(sender="a@xn--bcher-kva.example"))
+
+    assert hit("{sender.domain: {in: partners}}", of)
+    assert hit("{sender.domain: bücher.example}", of)
+
+
+def test_the_null_sender_is_absent():
+    of = message(envelope(sender=""))
+
+    assert hit("{sender: {exists: false}}", of)
+    assert not hit("{sender.domain: {glob: '*'}}", of)
+
+
+def test_results_and_fields_of_checks():
+    of = message(envelope(sender="a@soft.test"))
+
+    assert hit("{spf: [fail, softfail], spf.domain: soft.test, spf.mechanism: ~all}", of)
+
+
+@pytest.mark.parametrize(
+    ("when", "complaint"),
+    [
+        ("{spv: pass}", 'rules.message[0].when: unknown fact "spv"; did you mean "spf"?'),
+        ("{dnsbl: fail}", 'comes from the check dnsbl, which is not enabled; add "dnsbl:" to checks'),
+        ("{spf: passed}", 'spf is never "passed"; did you mean "pass"?'),
+        ("{client.address: 10.1.2.3/8}", '"10.1.2.3/8" is no IP address or network'),
+        ("{client.address: {in: insid}}", 'there is no set "insid"; did you mean "inside"?'),
+        ("{client.name: {regexp: x}}", 'unknown operator "regexp"; did you mean "regex"?'),
+        ("{client.name: {regex: '(?=x)'}}", "is no regular expression of RE2"),
+        ("{client.name: {ge: 5}}", "client.name is a domain; ge compares numbers"),
+        ("{size: {ge: big}}", '"big" is not a size'),
+        ("{size: {fact: sender}}", "they cannot be compared"),
+        ("{login: {exists: maybe}}", "exists takes true or false"),
+        ("{smtputf8: 1}", "smtputf8 is true or false, not 1"),
+        ("{any: {spf: pass}}", "takes a list of mappings"),
+        ("{login: []}", "an empty list matches nothing"),
+        ("{login: {}}", "an empty mapping asks nothing"),
+        ("{login: {fact: logon}}", 'unknown fact "logon"; did you mean "login"?'),
+    ],
+)
+def test_mistake(when, complaint):
+    with pytest.raises(ConfigErrors) as raised:
+        policy(HEAD.replace("WHEN", when))
+
+    assert complaint in str(raised.value)
+    assert "policy.yaml:13:" in str(raised.value)
+
+
+def test_every_mistake_is_reported_at_once():
+    with pytest.raises(ConfigErrors) as raised:
+        policy(HEAD.replace("WHEN", "{spv: pass, logon: x, client.address: nowhere}"))
+
+    assert len(raised.value.problems) == 3

@@ -1,0 +1,156 @@
+"""Reading rules: order, finality, modes, percent, replies, actions; and rules that cannot be meant."""
+
+import pytest
+
+from elemta.config.problems import ConfigErrors
+from elemta.decision import MATCHED
+from elemta.testing import FakeResolver, envelope, judge, message, policy
+from elemta.verdict import ActionKind, Disposition
+
+HEAD = "host: mx.receiver.test\nsets: {frozen: {dynamic: true}, fixed: [a]}\nchecks: {spf: }\nrules:\n  message:\n"
+
+
+def rules(*lines, stage="message"):
+    text = "".join(f"    - {line}\n" for line in lines)
+    return policy(HEAD.replace("  message:", f"  {stage}:") + text)
+
+
+def decide(of, mail=None):
+    return judge(of, mail or message(), resolver=FakeResolver())
+
+
+def complaints(*lines, stage="message"):
+    with pytest.raises(ConfigErrors) as raised:
+        rules(*lines, stage=stage)
+    return str(raised.value)
+
+
+def test_no_rule_means_accept():
+    decision = judge(policy("host: mx.test.example"), message())
+
+    assert decision.verdict.disposition is Disposition.ACCEPT
+    assert decision.verdict.rule == ""
+
+
+def test_first_final_match_wins_and_the_rest_is_not_read():
+    decision = decide(rules("{id: a, when: {login: x}, then: reject}", "{id: b, when: {spf: none}, then: defer}", "{id: c, then: reject}"))
+
+    assert decision.verdict.rule == "b"
+    assert list(decision.trace) == [0, MATCHED]
+
+
+def test_non_final_rules_collect_on_the_way():
+    decision = decide(rules("{id: a, add_header: {X-A: '1'}}", "{id: b, class: inbound, label: seen, then: accept}", "{id: c, label: never}"))
+
+    assert [(action.kind, action.name, action.value, action.rule) for action in decision.verdict.actions] == [
+        (ActionKind.ADD_HEADER, "X-A", "1", "a"),
+        (ActionKind.LABEL, "", "seen", "b"),
+    ]
+
+
+def test_a_shadow_rule_is_recorded_and_changes_nothing():
+    decision = decide(rules("{id: a, mode: shadow, then: reject, label: no}", "{id: b, then: quarantine}"))
+
+    assert decision.shadow == ("a",)
+    assert decision.verdict.rule == "b"
+    assert decision.verdict.actions == ()
+
+
+def test_a_rule_that_is_off_is_not_read():
+    assert list(decide(rules("{id: a, mode: 'off', then: reject}")).trace) == []
+
+
+def test_unless_holds_only_when_all_of_it_does():
+    of = rules("{id: a, then: reject, unless: {spf: none, login: anna}}")
+
+    assert decide(of).verdict.rule == "a"
+    assert decide(of, message(envelope(login="anna"))).verdict.rule == ""
+
+
+def test_class_limits_a_rule():
+    of = rules("{id: a, class: submission, then: reject}")
+
+    assert decide(of).verdict.rule == ""
+    assert decide(of, message(envelope(login="anna"))).verdict.rule == "a"
+
+
+def test_the_reply_is_filled_in_and_cannot_be_broken_out_of():
+    of = rules('{id: a, then: reject, reply: "550 5.7.1 {sender} from {client.address} is {{bad}}: {subject} {id}"}')
+    decision = decide(of, message(envelope(sender="a\r\n250 OK@x.test"), [("Subject", "x" * 999)]))
+
+    assert decision.verdict.reply.startswith("550 5.7.1 a 250 OK@x.test from 192.0.2.1 is {bad}: xxx")
+    assert decision.verdict.reply.endswith(decision.id)
+    assert len(decision.verdict.reply) < 400
+    assert "\r" not in decision.verdict.reply
+
+
+def test_replies_have_defaults():
+    assert decide(rules("{id: a, then: defer}")).verdict.reply.startswith("451 4.7.1 ")
+    assert decide(rules("{id: a, then: reject}")).verdict.reply.startswith("550 5.7.1 ")
+    assert decide(rules("{id: a, then: quarantine}")).verdict.reply == ""
+
+
+def test_percent_is_stable_by_message_and_near_its_share():
+    of = rules("{id: a, percent: 25, then: reject}")
+    mails = [message(headers=[("Message-ID", f"<{number}@x.test>")]) for number in range(400)]
+    first = [decide(of, mail).verdict.rule for mail in mails[:50]]
+    hits = sum(decide(of, mail).verdict.rule == "a" for mail in mails)
+
+    assert first == [decide(of, mail).verdict.rule for mail in mails[:50]]
+    assert 60 < hits < 140
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("{id: a, then: reject, reply: '450 4.7.1 no'}", "contradicts then: reject, which answers 5xx 5.x.x"),
+        ("{id: a, then: reject, reply: '550 4.7.1 no'}", "contradicts then: reject"),
+        ("{id: a, then: defer, reply: '550 5.7.1 no'}", "contradicts then: defer"),
+        ("{id: a, then: reject, reply: 'go away'}", 'write the code, the enhanced code and a text: "550 5.7.1 …"'),
+        ("{id: a, then: accept, reply: '550 5.7.1 no'}", "then: accept sends no reply"),
+        ("{id: a, then: reject, reply: '550 5.7.1 {sendr}'}", 'unknown fact "sendr"; did you mean "sender"?'),
+        ("{id: a, then: reject, reply: '550 5.7.1 {sender'}", "a single {"),
+        ("{id: a}", "this rule does nothing"),
+        ("{id: a, class: outbound, then: reject}", 'there is no class "outbound"; there are submission, inbound'),
+        ("{id: a, add_header: {'X Y': z}}", '"X Y" is no header field name'),
+        ("{id: a, add_to_set: {set: fixed, value: x}}", '"fixed" is no dynamic set'),
+    ],
+)
+def test_mistake(line, complaint):
+    assert complaint in complaints(line)
+
+
+def test_rules_at_rcpt_to_know_only_the_envelope():
+    assert "known only when the message is complete" in complaints("{id: a, when: {subject: x}, then: reject}", stage="recipient")
+    assert "needs the whole message" in complaints("{id: a, replace_body: x, then: accept}", stage="recipient")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("{id: a, then: accept}", "{id: b, when: {spf: fail}, then: reject}"),
+        ("{id: a, when: {spf: fail}, then: accept}", "{id: b, when: {login: x, spf: fail}, then: reject}"),
+        ("{id: a, class: [inbound, submission], then: accept}", "{id: b, class: inbound, then: reject}"),
+    ],
+)
+def test_a_rule_that_is_never_reached_is_a_mistake(lines):
+    assert 'rule "b" is never reached: rule "a" above matches whenever it would' in complaints(*lines)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("{id: a, mode: shadow, then: accept}", "{id: b, then: reject}"),
+        ("{id: a, percent: 50, then: accept}", "{id: b, then: reject}"),
+        ("{id: a, class: inbound, then: accept}", "{id: b, then: reject}"),
+        ("{id: a, unless: {spf: fail}, then: accept}", "{id: b, then: reject}"),
+        ("{id: a, when: {spf: fail}, then: accept}", "{id: b, when: {spf: pass}, then: reject}"),
+        ("{id: a, label: x}", "{id: b, then: reject}"),
+    ],
+)
+def test_a_rule_that_may_be_reached_is_none(lines):
+    assert rules(*lines)
+
+
+def test_ids_are_unique():
+    assert 'rule "a" stands already at place 0' in complaints("{id: a, when: {spf: pass}, then: reject}", "{id: a, then: defer}")

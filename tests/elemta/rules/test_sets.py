@@ -1,0 +1,84 @@
+"""Named sets: membership by word, domain, address and network; files that change."""
+
+import time
+from ipaddress import ip_address
+
+import pytest
+
+from elemta.sets import NamedSet, file_stamp, members, read_file
+
+
+@pytest.mark.parametrize(
+    ("entries", "value", "holds"),
+    [
+        (["Example.ORG"], "example.org", True),
+        (["example.org"], "EXAMPLE.org", True),
+        (["example.org"], "sub.example.org", False),
+        ([".example.org"], "sub.example.org", True),
+        ([".example.org"], "a.b.example.org", True),
+        ([".example.org"], "example.org", False),
+        ([".example.org"], "notexample.org", False),
+        ([".example.org"], "user@sub.example.org", True),
+        (["10.0.0.0/8"], ip_address("10.255.0.1"), True),
+        (["10.0.0.0/8", "10.0.0.0/24"], ip_address("11.0.0.1"), False),
+        (["0.0.0.0/0"], ip_address("11.0.0.1"), True),
+        (["192.0.2.1"], ip_address("192.0.2.1"), True),
+        (["192.0.2.1"], "192.0.2.1", True),
+        (["2001:db8::/32"], ip_address("2001:db8::5"), True),
+        (["2001:db8::/32"], ip_address("192.0.2.1"), False),
+        (["a:b"], "a:b", True),  # looks like an address, is a word
+        (["1.2.3"], "1.2.3", True),
+        (["bücher.example"], "xn--bcher-kva.example", True),
+        (["42"], 42, True),
+        ([], "x", False),
+    ],
+)
+def test_membership(entries, value, holds):
+    assert (value in members(entries)) is holds
+
+
+def test_a_network_with_host_bits_is_an_error():
+    with pytest.raises(ValueError, match=r'"10.0.0.1/8" is no network'):
+        members(["10.0.0.1/8"])
+
+
+def test_a_file_has_comments_and_its_errors_have_lines(tmp_path):
+    path = tmp_path / "set.txt"
+    path.write_text("# all\n\n 10.0.0.0/8 # inside\npartner.example\n")
+    assert len(read_file(path)) == 2
+
+    path.write_text("ok.example\n10.0.0.9/8\n")
+    with pytest.raises(ValueError, match=r"set.txt:2: .*10.0.0.9/8"):
+        read_file(path)
+
+
+def test_a_file_is_read_again_when_it_changes_and_kept_when_it_breaks(tmp_path):
+    path = tmp_path / "set.txt"
+    path.write_text("one.example\n")
+    named = NamedSet("n", read_file(path), path, stamp=file_stamp(path))
+    assert not named.changed()
+
+    path.write_text("one.example\ntwo.example\n")
+    assert named.changed()
+    named.reread()
+    assert "two.example" in named.members
+
+    path.write_text("10.0.0.9/8\n")
+    with pytest.raises(ValueError, match="no network"):
+        named.reread()
+    assert "two.example" in named.members
+    assert not named.changed()
+
+    path.unlink()
+    assert not named.changed()
+
+
+def test_a_million_entries_are_asked_by_hashing():
+    """Work is counted, not time: one look-up for each prefix length that occurs."""
+    many = members([f"10.{a}.{b}.0/24" for a in range(16) for b in range(256)] + ["192.0.2.0/28"])
+
+    assert len(many.networks4) == 2
+    began = time.perf_counter()
+    for _ in range(1000):
+        assert ip_address("10.3.4.5") in many
+    assert time.perf_counter() - began < 5
