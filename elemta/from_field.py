@@ -106,7 +106,6 @@ class _FromField:
         if _BLANK_LINE.search(self.raw):
             self.trouble = self.trouble or "blank line folded into From"
         self.odd = ""
-        self.wordless = ""  # an address without a domain
         for entry in self._entries(self._tokens()):
             if len(self.mailboxes) <= MAX_MAILBOXES:
                 self._read(entry)
@@ -153,22 +152,24 @@ class _FromField:
             if angle or kind not in {",", ";", ":"}:
                 entry.append(token)
                 continue
-            if kind == ":":
-                if group or any(other == "@" for other, _ in entry):
-                    self.odd = self.odd or "From has a misplaced colon"
-                group = True
-            else:
+            if kind != ",":
+                self._group(entry, kind, group=group)
+                group = kind == ":"
+            if kind != ":":
                 yield entry
-            if kind == ";":
-                if not group:
-                    self.odd = self.odd or "From has a semicolon outside a group"
-                group = False
             entry = []
         if angle:
             self.trouble = self.trouble or "From has < without >"
         if group:
             self.odd = self.odd or "From has a group without an end"
         yield entry
+
+    def _group(self, entry: list[Token], kind: str, *, group: bool) -> None:
+        """Look at the ":" that begins a group or the ";" that ends it."""
+        if kind == ":" and any(other == "@" for other, _ in entry):
+            self.trouble = self.trouble or "From has an address before a colon"
+        if group == (kind == ":"):
+            self.odd = self.odd or f"From has a misplaced {kind}"
 
     def _read(self, entry: list[Token]) -> None:
         """Read one mailbox: name-addr or addr-spec."""
@@ -190,7 +191,7 @@ class _FromField:
                 self.trouble = self.trouble or "From has > without <"
         local, domain = self._address(address)
         if not domain:
-            self.wordless = self.wordless or "From has an address without a domain"
+            self.odd = self.odd or "From has an address without a domain"
         if domain or "<" in kinds:
             self.mailboxes.append(Mailbox(_display(phrase, comments), local, domain))
 
@@ -224,15 +225,14 @@ class _FromField:
 
     def _weigh(self) -> None:
         """Decide whether the oddities can mislead: they can when the text names another domain anywhere."""
+        read = len(self.domains)
         if self.trouble or self.odd:
             for attached, literal, name in _AT_DOMAIN.findall(self.raw):
                 domain = f"[{literal}]" if literal else a_label(name.rstrip(".")) or ""
                 if domain and (attached or literal or "." in domain):  # "Bob @ Work" is no address
                     self.domains[domain] = None
-        if self.odd and len(self.domains) != 1:
+        if self.odd and (not read or len(self.domains) > 1):
             self.trouble = self.trouble or self.odd
-        if self.wordless and not self.domains:
-            self.trouble = self.trouble or self.wordless
         for domain in self.domains:
             if not domain.startswith("[") and a_label(domain) is None:
                 self.trouble = self.trouble or "From has a domain that is none"
