@@ -1,0 +1,271 @@
+"""Edits: what must Postfix change in a message so that the verdict is carried out?
+
+A pure function from a decision to a list of changes, in the order in which to send them: forged evidence goes, then
+what rules asked for, then our own Authentication-Results on top, then quarantine.  It never judges, and what comes
+out is lawful whatever strangers wrote into the values: a value cannot end its field.
+
+RFC 8601 section 5 (removing), section 4.1 (where to add), RFC 5322 sections 2.1.1, 2.2 and 3.6.8 (lines, names).
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import b2a_qp
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from elemta.decision import Decision
+from elemta.facts import Message
+from elemta.verdict import Action, ActionKind, Disposition
+from elemta_milter.bounds import BOUNDS
+from elemta_milter.mailauth.authres import claims, is_authentication_results, render
+
+AUTHENTICATION_RESULTS = "Authentication-Results"
+LONGEST_LINE = 998  # RFC 5322 section 2.1.1
+LONGEST_VALUE = 16_000
+
+_NAME = re.compile(r"[!-9;-~]{1,100}")  # RFC 5322 section 3.6.8: ftext
+_LINE_END = re.compile(r"[ \t]*[\r\n][ \t\r\n]*")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_ADDRESS = re.compile(r'(?:"[^\x00-\x1f\x7f<>]*"@)?[^\x00-\x20\x7f<>\ud800-\udfff]+')
+_KEPT = {Disposition.ACCEPT, Disposition.QUARANTINE}
+
+
+class Unlawful(ValueError):  # noqa: N818 - it is the edit that is unlawful
+    """What was asked for cannot be done to any mail; the text says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddHeader:
+    """Add a field below the others."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class InsertHeader:
+    """Add a field as number `index` from the top, 0 above all."""
+
+    index: int
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeHeader:
+    """Give the `nth` field of this name (from 1) a new value."""
+
+    name: str
+    nth: int
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteHeader:
+    """Take out the `nth` field of this name (from 1)."""
+
+    name: str
+    nth: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddRecipient:
+    """Add an envelope recipient."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRecipient:
+    """Take out an envelope recipient."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSender:
+    """Give the envelope another sender; "" is the null sender."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceBody:
+    """Put other octets in place of the whole body."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Accept the message into the hold queue."""
+
+    reason: str
+
+
+Edit = (
+    AddHeader
+    | InsertHeader
+    | ChangeHeader
+    | DeleteHeader
+    | AddRecipient
+    | RemoveRecipient
+    | ChangeSender
+    | ReplaceBody
+    | Quarantine
+)
+
+
+def plan(
+    decision: Decision, message: Message, host: str, *, trusted: bool = False, mark: bool = True, unkept: int = 0
+) -> tuple[Edit, ...]:
+    """Give all changes; none for a mail that is not kept.
+
+    Args:
+        decision: whose verdict to carry out.
+        message: the message as it came.
+        host: our name, the authserv-id.
+        trusted: the client may bring Authentication-Results in our name.
+        mark: remove and add Authentication-Results at all.
+        unkept: Authentication-Results fields below those in `message`, unread: all of them go.
+
+    Raises:
+        Unlawful: a rule asks for what no mail may hold, or there are too many forged fields to take out.
+    """
+    if decision.verdict.disposition not in _KEPT:
+        return ()
+    edits: list[Edit] = []
+    if mark and not trusted:
+        edits += _forged(message, host, unkept)
+    if decision.verdict.actions:
+        edits += _asked(decision.verdict.actions, message, edits)
+    if mark:
+        results = [result for finding in decision.findings for result in finding.authres]
+        if results:
+            edits.append(InsertHeader(0, AUTHENTICATION_RESULTS, render(host, results)))  # RFC 8601 section 4.1
+    if decision.verdict.disposition is Disposition.QUARANTINE:
+        edits.append(Quarantine(_text(f"{decision.verdict.rule or 'quarantine'} {decision.id}")))
+    return tuple(edits)
+
+
+def _forged(message: Message, host: str, unkept: int) -> Sequence[DeleteHeader]:
+    """Fields that bear our name, the last one first: Postfix counts anew after each."""
+    seen: Counter[bytes] = Counter()
+    found: list[DeleteHeader] = []
+    for name, value in message.headers:
+        if is_authentication_results(name):
+            seen[name.lower()] += 1
+            if claims(value, (host,)):
+                found.append(DeleteHeader(name.decode("utf-8", "surrogateescape"), seen[name.lower()]))
+    if len(found) + unkept > BOUNDS.removals:
+        raise Unlawful(f"{len(found) + unkept:,} Authentication-Results fields to take out")
+    kept = seen[AUTHENTICATION_RESULTS.lower().encode()]
+    found += [DeleteHeader(AUTHENTICATION_RESULTS, kept + number) for number in range(1, unkept + 1)]
+    return found[::-1]
+
+
+def _asked(  # noqa: C901, PLR0912 - one case for each kind of action
+    actions: Sequence[Action], message: Message, before: Sequence[Edit]
+) -> Iterator[Edit]:
+    header = _Header(message, before)
+    recipients = {address.lower(): address for address in message.envelope.recipients}
+    sender: ChangeSender | None = None
+    body: ReplaceBody | None = None
+    for action in actions:
+        match action.kind:
+            case ActionKind.ADD_HEADER:
+                yield header.add(action.name, action.value)
+            case ActionKind.SET_HEADER:
+                yield from header.set(action.name, action.value)
+            case ActionKind.REMOVE_HEADER:
+                yield from header.remove(action.value)
+            case ActionKind.ADD_RECIPIENT:
+                if action.value.lower() not in recipients:
+                    recipients[action.value.lower()] = action.value
+                    yield AddRecipient(_lawful_address(action.value))
+            case ActionKind.REMOVE_RECIPIENT:
+                if (address := recipients.pop(action.value.lower(), None)) is not None:
+                    yield RemoveRecipient(address)
+            case ActionKind.CHANGE_SENDER:
+                sender = ChangeSender(_lawful_address(action.value) if action.value else "")
+            case ActionKind.REPLACE_BODY:
+                encoding, data = _plain_text(action.value)
+                body = ReplaceBody(data)
+                yield from header.set("MIME-Version", "1.0")
+                yield from header.set("Content-Type", "text/plain; charset=utf-8")
+                yield from header.set("Content-Transfer-Encoding", encoding)
+            case ActionKind.LABEL | ActionKind.ADD_TO_SET:
+                pass  # nothing of the mail
+    if sender is not None:
+        yield sender
+    if body is not None:
+        yield body
+
+
+class _Header:
+    """How many fields of each name there are while edits are planned."""
+
+    def __init__(self, message: Message, before: Sequence[Edit]) -> None:
+        self._count = Counter(name.decode("utf-8", "surrogateescape").lower() for name, _ in message.headers)
+        self._count.subtract(edit.name.lower() for edit in before if isinstance(edit, DeleteHeader))
+
+    def add(self, name: str, value: str) -> AddHeader:
+        self._count[_lawful_name(name).lower()] += 1
+        return AddHeader(name, _lawful_value(name, value))
+
+    def remove(self, name: str, keep: int = 0) -> Iterator[DeleteHeader]:
+        last = self._count[_lawful_name(name).lower()]
+        for nth in range(last, keep, -1):
+            yield DeleteHeader(name, nth)
+        self._count[name.lower()] = min(last, keep)
+
+    def set(self, name: str, value: str) -> Iterator[Edit]:
+        yield from self.remove(name, keep=1)
+        if self._count[name.lower()]:
+            yield ChangeHeader(name, 1, _lawful_value(name, value))
+        else:
+            yield self.add(name, value)
+
+
+def _lawful_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise Unlawful(f"{name!r} is no header field's name")
+    return name
+
+
+def _lawful_value(name: str, value: str) -> str:
+    r"""Give `value` on one line, or folded with "\n\t" where it is longer than a line may be."""
+    line = _text(value)[:LONGEST_VALUE].strip(" \t")
+    room = LONGEST_LINE - len(name) - 2
+    lines: list[str] = []
+    while len(octets := line.encode()) > room:
+        head = octets[:room].decode("utf-8", "ignore")
+        at = head.rfind(" ") if head.rfind(" ") > room // 2 else len(head)
+        lines.append(line[:at].rstrip(" \t"))
+        line = line[at:].lstrip(" \t")
+        room = LONGEST_LINE - 1
+    return "\n\t".join([*lines, line])
+
+
+def _text(value: str) -> str:
+    """Give one line of strict UTF-8 without controls: what a stranger wrote may be in it."""
+    line = _LINE_END.sub(" ", value)
+    return _CONTROL.sub("?", line).encode("utf-8", "replace").decode()
+
+
+def _lawful_address(address: str) -> str:
+    if not _ADDRESS.fullmatch(address):
+        raise Unlawful(f"{address!r} is no address")
+    return address
+
+
+def _plain_text(text: str) -> tuple[str, bytes]:
+    """Give a body's Content-Transfer-Encoding and octets."""
+    lines = text.encode("utf-8", "replace").splitlines() or [b""]
+    plain = all(line.isascii() and len(line) <= LONGEST_LINE and b"\0" not in line for line in lines)
+    data = b"\n".join(lines) + b"\n"
+    if not plain:
+        data = b2a_qp(data, istext=True)  # RFC 2045 section 6.7
+    return "7bit" if plain else "quoted-printable", data.replace(b"\r", b"").replace(b"\n", b"\r\n")

@@ -1,0 +1,82 @@
+"""Port: how does a step on a thread of libmilter's reach the engine on the worker's loop, and a decision come back?
+
+Starting and cancelling never wait.  Deciding waits on the calling thread, a little longer than the mail's budget at
+most, and lets the MTA know now and then that we are still at work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from elemta.decision import Decision
+from elemta.facts import Envelope, Message
+from elemta_milter.bounds import BOUNDS
+
+
+class Case(Protocol):
+    """One mail in the engine: `elemta.engine.Case`. Its methods run on the loop."""
+
+    def start(self, envelope: Envelope) -> None:
+        """Let early checks run."""
+        ...
+
+    async def message(self, message: Message) -> Decision:
+        """Decide."""
+        ...
+
+    def cancel(self) -> None:
+        """Forget the mail."""
+        ...
+
+
+class Port(Protocol):
+    """The engine, as a session sees it. Neither method waits."""
+
+    def start(self, envelope: Envelope) -> Case:
+        """Begin a mail: checks that need the client and the sender only may run from now on."""
+        ...
+
+    def cancel(self, case: Case) -> None:
+        """Forget it: the client gave up."""
+        ...
+
+
+class LoopPort:
+    """The engine, reached from any thread."""
+
+    def __init__(self, case: Callable[[], Case], loop: asyncio.AbstractEventLoop, budget: float) -> None:
+        """Take `Engine.case`, the loop that the engine lives on, and the seconds that one mail may take."""
+        self._case = case
+        self._loop = loop
+        self._limit = budget + BOUNDS.margin
+
+    def start(self, envelope: Envelope) -> Case:
+        """Begin a mail; early checks run from now on."""
+        case = self._case()
+        self._loop.call_soon_threadsafe(case.start, envelope)
+        return case
+
+    def cancel(self, case: Case) -> None:
+        """Forget a mail."""
+        self._loop.call_soon_threadsafe(case.cancel)
+
+    def decide(self, case: Case | None, message: Message, progress: Callable[[], None]) -> Decision:
+        """Wait for the decision on a mail (a new one without `case`), calling `progress` while it takes long.
+
+        Raises:
+            TimeoutError: none came within the budget and its margin.
+        """
+        future = asyncio.run_coroutine_threadsafe((case or self._case()).message(message), self._loop)
+        deadline = time.monotonic() + self._limit
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                return future.result(min(left, BOUNDS.progress))
+            except TimeoutError:
+                if future.done():
+                    raise
+                progress()
+        future.cancel()
+        raise TimeoutError(f"no decision within {self._limit:g} s")

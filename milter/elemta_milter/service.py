@@ -1,0 +1,92 @@
+"""Service: how does one worker serve the milter protocol until it is told to stop?
+
+libmilter listens on the socket that all workers share, on a thread of its own; the engine lives on the worker's
+loop.  To stop, a socket that nobody knows takes the listener's place: new connections go to the other workers, and
+those that are open here end in their own time, within the grace of a drain.
+
+libmilter cannot be ended in good order while sessions are open, and its threads may call into Python at any moment:
+after `serve` returns, the process must end by os._exit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from elemta.engine import Engine
+from elemta.facts import Client
+from elemta.sets import members
+from elemta.worker import Worker
+from elemta_milter.port import LoopPort
+from elemta_milter.wire import Wire
+
+_log = logging.getLogger("elemta.milter")
+LOOK = 0.05
+"""Seconds between two looks at what is still open while draining."""
+
+
+class MilterService:
+    """Judge whole messages for Postfix over the milter protocol."""
+
+    name = "milter"
+
+    async def serve(self, worker: Worker) -> None:
+        """Answer Postfix until `worker.stopping`; return when drained, or when `worker.grace` is over.
+
+        Raises:
+            RuntimeError: libmilter gave up.
+        """
+        loop, engine = asyncio.get_running_loop(), worker.engine
+        port = LoopPort(partial(engine.case, worker.settings.milter.budget), loop, worker.settings.milter.budget)
+        wire = Wire(port, worker.settings, early=engine.wants.early, body=engine.wants.body, trusts=trust(engine))
+        listener = os.dup(worker.listener.fileno())  # ours alone: it is exchanged when draining
+        wire.listen(listener)
+        threading.Thread(target=self._run, args=(wire, worker, loop), name="libmilter", daemon=True).start()
+        worker.ready()
+        await worker.stopping.wait()
+        if self._failure is not None:
+            raise RuntimeError("libmilter gave up") from self._failure
+        await _drain(wire, listener, worker.grace)
+
+    _failure: BaseException | None = None
+
+    def _run(self, wire: Wire, worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
+        """Be libmilter's thread."""
+        try:
+            wire.run()
+            self._failure = RuntimeError("it stopped by itself")
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the worker must end and say so
+            self._failure = error
+        loop.call_soon_threadsafe(worker.stopping.set)
+
+
+def trust(engine: Engine) -> Callable[[Client], bool]:
+    """Tell by a client's address whether it may bring Authentication-Results in our name (milter.trusted)."""
+    names = engine.policy.settings.milter.trusted
+    sets = [engine.policy.sets[name] for name in names if name in engine.policy.sets]
+    networks = members(name for name in names if name not in engine.policy.sets)
+
+    def trusts(client: Client) -> bool:
+        address = client.address
+        return address is not None and (address in networks or any(address in named.members for named in sets))
+
+    return trusts
+
+
+async def _drain(wire: Wire, listener: int, grace: float) -> None:
+    with socket.socket(socket.AF_UNIX) as nobody_knows:
+        nobody_knows.bind("")  # Linux gives it an abstract name
+        nobody_knows.listen(1)
+        nobody_knows.setblocking(False)
+        os.dup2(nobody_knows.fileno(), listener, inheritable=False)
+    deadline = time.monotonic() + grace
+    while wire.connections and time.monotonic() < deadline:  # noqa: ASYNC110 - libmilter's threads set no event
+        await asyncio.sleep(LOOK)
+    if wire.connections:
+        _log.warning("%d connections are still open after %g s: they are cut", wire.connections, grace)

@@ -1,0 +1,330 @@
+"""Wire: how do libmilter's calls become steps of a session, and a decision become answers to the MTA?
+
+The only module that imports `Milter` (pymilter).  Each connection has a `Link` with its `Session`; each
+callback hands its step on and answers as was negotiated.  At the end of a message all edits are planned, then sent,
+then the verdict; whatever fails on the way makes it a tempfail, so that no half-edited mail is accepted.
+
+What libmilter wants of us, learnt the hard way:
+* A step agreed to be quiet must be answered with NOREPLY, also when it failed: any other answer puts libmilter back
+  before MAIL, it then ignores the rest of the mail, and the MTA waits in vain.  Failures are kept for the end.
+* SystemExit in a callback ends the process, so everything is caught.  What cannot be caught (a HELO name that is no
+  UTF-8 is converted in C) goes by the exception policy: CONTINUE, as if the step had not come.
+* Debian's libmilter moves a connection between threads; nothing here depends on the thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any
+
+import Milter
+
+from elemta.config.model import Settings
+from elemta.facts import Client
+from elemta.verdict import Disposition
+from elemta_milter import edits, reply
+from elemta_milter.bounds import BOUNDS, Bounds
+from elemta_milter.negotiation import Act, Step, Terms, terms
+from elemta_milter.port import LoopPort
+from elemta_milter.session import EOM_MACROS, MAIL_MACROS, Ending, Macros, Session
+
+Context = Any
+"""libmilter's side of a connection, a `Milter.Context`: pymilter has no types."""
+
+_log = logging.getLogger("elemta.milter")
+
+_FINAL = {
+    Disposition.ACCEPT: Milter.ACCEPT,
+    Disposition.QUARANTINE: Milter.ACCEPT,  # into the hold queue: that is an edit
+    Disposition.DISCARD: Milter.DISCARD,
+    Disposition.DEFER: Milter.TEMPFAIL,
+    Disposition.REJECT: Milter.REJECT,
+}
+_MARKS = Act.ADD_HEADER | Act.CHANGE_HEADER
+
+
+class Link:
+    """One connection from the MTA.
+
+    Attributes:
+        session: its SMTP session; None for a connection over the bound: every step of it is told to come again.
+        acts: what we may do to its messages (`Act`).
+        steps: how its steps come and are answered (`Step`), as a number since flags are slow.
+        broken: a step of the mail under way failed.
+    """
+
+    __slots__ = ("acts", "broken", "session", "steps")
+
+    def __init__(self, session: Session | None, agreed: Terms) -> None:
+        self.session = session
+        self.acts = agreed.acts
+        self.steps = int(agreed.steps)
+        self.broken = False
+
+
+def _step(quiet: int = 0) -> Callable[[Callable[..., int | None]], Callable[..., int]]:
+    """Make libmilter's callback of a method (self, ctx, link, session, ...).
+
+    It catches everything, and answers NOREPLY if `quiet` was agreed, else what the method gives, None for CONTINUE.
+    """
+
+    def decorate(method: Callable[..., int | None]) -> Callable[..., int]:
+        @wraps(method)
+        def callback(self: Wire, ctx: Context, *arguments: object) -> int:
+            link: Link | None = None
+            answer: int | None
+            try:
+                link = ctx.getpriv() or self._follow(ctx)
+                if link.session is None:
+                    return int(Milter.TEMPFAIL)
+                answer = method(self, ctx, link, link.session, *arguments)
+            except BaseException:  # noqa: BLE001 - and it is logged
+                _log.exception("%s failed, the mail is deferred", method.__name__.strip("_"))
+                answer = Milter.TEMPFAIL
+                if link is not None:
+                    link.broken = True
+            if link is not None and link.steps & quiet:
+                return int(Milter.NOREPLY)
+            return int(Milter.CONTINUE if answer is None else answer)
+
+        return callback
+
+    return decorate
+
+
+class Wire:
+    """libmilter in this process; there can be only one."""
+
+    def __init__(
+        self,
+        port: LoopPort,
+        settings: Settings,
+        *,
+        early: bool,
+        body: bool,
+        trusts: Callable[[Client], bool],
+        bounds: Bounds = BOUNDS,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            port: the engine.
+            settings: for our name and the spool directory.
+            early: some check runs before the message.
+            body: some check reads the body.
+            trusts: whether a client may bring Authentication-Results in our name.
+            bounds: see there.
+        """
+        self._port = port
+        self._host = settings.host
+        self._spool = settings.spool
+        self._early = early
+        self._body = body
+        self._trusts = trusts
+        self._bounds = bounds
+        self._links: set[Link] = set()
+        self._agreed = Terms(Act(0), Step(0))
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._links)
+
+    def listen(self, descriptor: int) -> None:
+        """Take the listening, non-blocking socket `descriptor`; needs a libmilter that knows "fd:" (Debian's does).
+
+        Raises:
+            Milter.error: it cannot be used.
+        """
+        _allow_packets(self._bounds.packet)
+        Milter.set_exception_policy(Milter.CONTINUE)
+        Milter.set_connect_callback(self._connect)
+        Milter.set_helo_callback(self._helo)
+        Milter.set_envfrom_callback(self._mail)
+        Milter.set_envrcpt_callback(self._rcpt)
+        Milter.set_header_callback(self._header)
+        Milter.set_body_callback(self._chunk)
+        Milter.set_eom_callback(self._eom)
+        Milter.set_abort_callback(self._abort)
+        Milter.set_close_callback(self._close)
+        Milter.set_flags(Milter.CURR_ACTS)
+        Milter.setconn(f"fd:{descriptor}")
+        Milter.register("elemta", negotiate=self._negotiate)
+        Milter.opensocket(False)
+
+    def run(self) -> None:
+        """Serve until the process ends; on a thread of its own, so that Python keeps HUP and TERM.
+
+        Raises:
+            Milter.error: libmilter gave up.
+        """
+        Milter.main()
+
+    # --- what libmilter calls, on its threads
+
+    def _negotiate(self, ctx: Context, offer: list[int]) -> int:
+        try:
+            room = len(self._links) < self._bounds.connections
+            agreed = terms(offer[0], offer[1], body=self._body, quiet=room)
+            if not room:
+                _log.warning("%d connections are open, one more is told to come again", len(self._links))
+            if agreed.acts & Act.CHOOSE_MACROS:
+                ctx.setsymlist(Milter.M_ENVFROM, " ".join(MAIL_MACROS))
+                ctx.setsymlist(Milter.M_EOM, " ".join(EOM_MACROS))
+            if room and _MARKS & ~agreed.acts:
+                _log.warning("the MTA lets us change no header fields: no Authentication-Results is added or removed")
+            self._link(ctx, agreed, room=room)
+            self._agreed = agreed
+            offer[:] = [int(agreed.acts), int(agreed.steps), 0, 0]
+        except BaseException:  # noqa: BLE001 - and it is logged
+            _log.exception("negotiation failed, the connection is closed")
+            return int(Milter.REJECT)
+        return int(Milter.CONTINUE)
+
+    @_step(Step.QUIET_CONNECT)
+    def _connect(self, _ctx: Context, _link: Link, session: Session, name: str, _family: int, address: object) -> None:
+        if isinstance(address, tuple):  # (address, port) or (address, port, flow, scope)
+            session.connect(name, address[0], address[1])
+        else:  # a unix socket's path, or None
+            session.connect(name, None, 0)
+
+    @_step()
+    def _helo(self, _ctx: Context, _link: Link, session: Session, name: str) -> None:
+        session.helo(name)
+
+    @_step(Step.QUIET_MAIL)
+    def _mail(self, ctx: Context, link: Link, session: Session, sender: bytes, *arguments: bytes) -> None:
+        link.broken = False
+        session.mail(sender, arguments, _macros(ctx, MAIL_MACROS))
+
+    @_step(Step.QUIET_RCPT)
+    def _rcpt(self, _ctx: Context, _link: Link, session: Session, recipient: bytes, *_: bytes) -> None:
+        session.rcpt(recipient)
+
+    @_step(Step.QUIET_HEADER)
+    def _header(self, _ctx: Context, _link: Link, session: Session, name: str, value: bytes) -> None:
+        session.header(name, value)
+
+    @_step()
+    def _chunk(self, _ctx: Context, link: Link, session: Session, chunk: bytes) -> None:
+        if self._body and not link.broken:
+            session.body(chunk)
+
+    @_step()
+    def _eom(self, ctx: Context, link: Link, session: Session) -> int:
+        if link.broken:
+            session.abort()
+            return int(Milter.TEMPFAIL)
+        ending = session.eom(_macros(ctx, EOM_MACROS))
+        if ending is None:
+            return int(Milter.TEMPFAIL)
+        return self._carry_out(ctx, link, ending)
+
+    @_step()
+    def _abort(self, _ctx: Context, _link: Link, session: Session) -> None:
+        session.abort()
+
+    def _close(self, ctx: Context) -> int:
+        link = ctx.getpriv()
+        if link is not None:
+            ctx.setpriv(None)
+            self._links.discard(link)
+            try:
+                if link.session is not None:
+                    link.session.abort()
+            except BaseException:  # noqa: BLE001 - and it is logged
+                _log.exception("close failed")
+        return int(Milter.CONTINUE)
+
+    # --- what they share
+
+    def _link(self, ctx: Context, agreed: Terms, *, room: bool = True) -> Link:
+        session = None
+        if room:
+            leading_space = bool(agreed.steps & Step.LEADING_SPACE)
+            session = Session(
+                self._port, self._spool, early=self._early, leading_space=leading_space, bounds=self._bounds
+            )
+        link = Link(session, agreed)
+        ctx.setpriv(link)
+        self._links.add(link)
+        return link
+
+    def _follow(self, ctx: Context) -> Link:
+        """A new session on a connection that said QUIT_NC: as agreed before, but nobody told us what that was.
+
+        The last terms will be those; and an answer where none is due is one that libmilter withholds.
+        """
+        return self._link(ctx, Terms(self._agreed.acts, self._agreed.steps & Step.LEADING_SPACE))
+
+    def _carry_out(self, ctx: Context, link: Link, ending: Ending) -> int:
+        message = ending.message
+        decision = self._port.decide(ending.case, message, ctx.progress)
+        changes = edits.plan(
+            decision,
+            message,
+            self._host,
+            trusted=self._trusts(message.envelope.client),
+            mark=not _MARKS & ~link.acts,
+            unkept=ending.unkept,
+        )
+        send(ctx, changes, link)
+        verdict = decision.verdict
+        parts = reply.split(verdict.reply) if verdict.reply else None
+        if parts is not None:
+            ctx.setreply(*parts)
+        return int(_FINAL[verdict.disposition])
+
+
+def _allow_packets(octets: int) -> None:
+    """Raise libmilter's limit for one packet; pymilter has no call for it."""
+    libmilter = ctypes.CDLL(Milter.milter.__file__)  # the C module, which brings libmilter's symbols
+    libmilter.smfi_setmaxdatasize.argtypes = [ctypes.c_size_t]
+    libmilter.smfi_setmaxdatasize.restype = ctypes.c_size_t
+    libmilter.smfi_setmaxdatasize(octets)
+
+
+def send(ctx: Context, changes: Iterable[edits.Edit], link: Link) -> None:  # noqa: C901 - one case for each kind
+    """Send edits to the MTA, in order.
+
+    Raises:
+        Milter.error: the MTA does not let us, or is gone.
+    """
+    space = " " if link.steps & Step.LEADING_SPACE else ""
+    for change in changes:
+        match change:
+            case edits.AddHeader(name, value):
+                ctx.addheader(name, space + value)
+            case edits.InsertHeader(index, name, value):
+                ctx.addheader(name, space + value, index)
+            case edits.ChangeHeader(name, nth, value):
+                ctx.chgheader(name, nth, space + value)
+            case edits.DeleteHeader(name, nth):
+                ctx.chgheader(name, nth, None)
+            case edits.AddRecipient(address):
+                ctx.addrcpt(f"<{address}>")
+            case edits.RemoveRecipient(address):
+                ctx.delrcpt(f"<{address}>")
+            case edits.ChangeSender(address):
+                ctx.chgfrom(f"<{address}>")
+            case edits.ReplaceBody(data):
+                ctx.replacebody(data)
+            case edits.Quarantine(reason):
+                ctx.quarantine(reason)
+
+
+def _macros(ctx: Context, names: Iterable[str]) -> Macros:
+    try:
+        return {name: ctx.getsymval(name) for name in names}
+    except UnicodeDecodeError:  # one of them is no UTF-8: nobody knows which
+        return {name: _macro(ctx, name) for name in names}
+
+
+def _macro(ctx: Context, name: str) -> str | None:
+    try:
+        return str(ctx.getsymval(name) or "")
+    except UnicodeDecodeError:
+        return None

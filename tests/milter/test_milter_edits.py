@@ -1,0 +1,270 @@
+"""What must Postfix change in a message so that the verdict is carried out?"""
+
+import quopri
+
+import pytest
+from elemta_milter.bounds import BOUNDS
+from elemta_milter.edits import (
+    AddHeader,
+    AddRecipient,
+    ChangeHeader,
+    ChangeSender,
+    DeleteHeader,
+    InsertHeader,
+    Quarantine,
+    RemoveRecipient,
+    ReplaceBody,
+    Unlawful,
+    plan,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elemta.decision import Decision
+from elemta.facts import Envelope, Message
+from elemta.findings import AuthResult, Finding, Result
+from elemta.verdict import Action, ActionKind, Disposition, Verdict
+
+HOST = "mx1.example.org"
+AR = b"Authentication-Results"
+OURS = b" mx1.example.org; spf=pass"
+THEIRS = b" other.example; spf=pass"
+
+
+def decide(*actions, then=Disposition.ACCEPT, findings=(), rule="a-rule"):
+    return Decision(
+        id="0123456789", at=0.0, stage="message", klass="inbound", facts=Message(), values={}, findings=findings,
+        verdict=Verdict(then, rule, actions=actions),
+    )  # fmt: skip
+
+
+def mail(*headers, recipients=("a@example.org", "b@example.org")):
+    return Message(Envelope(recipients=recipients), headers)
+
+
+def asked(kind, name="", value=""):
+    return Action(ActionKind(kind), name, value)
+
+
+X3 = mail((b"X", b" 1"), (b"Y", b" 1"), (b"x", b" 2"), (b"X", b" 3"))
+
+
+@pytest.mark.parametrize(
+    ("actions", "message", "edits"),
+    [
+        ([], X3, []),
+        ([("add_header", "X", "4")], X3, [AddHeader("X", "4")]),
+        ([("remove_header", "", "X")], X3, [DeleteHeader("X", 3), DeleteHeader("X", 2), DeleteHeader("X", 1)]),
+        ([("remove_header", "", "x")], X3, [DeleteHeader("x", 3), DeleteHeader("x", 2), DeleteHeader("x", 1)]),
+        ([("remove_header", "", "Z")], X3, []),
+        ([("set_header", "X", "9")], X3, [DeleteHeader("X", 3), DeleteHeader("X", 2), ChangeHeader("X", 1, "9")]),
+        ([("set_header", "Y", "9")], X3, [ChangeHeader("Y", 1, "9")]),
+        ([("set_header", "Z", "9")], X3, [AddHeader("Z", "9")]),
+        ([("add_header", "Z", "1"), ("set_header", "Z", "2")], X3, [AddHeader("Z", "1"), ChangeHeader("Z", 1, "2")]),
+        ([("remove_header", "", "Y"), ("set_header", "Y", "2")], X3, [DeleteHeader("Y", 1), AddHeader("Y", "2")]),
+        ([("add_header", "Y", "2"), ("remove_header", "", "Y")], X3,
+         [AddHeader("Y", "2"), DeleteHeader("Y", 2), DeleteHeader("Y", 1)]),
+        ([("add_recipient", "", "c@example.org")], X3, [AddRecipient("c@example.org")]),
+        ([("add_recipient", "", "A@Example.org")], X3, []),
+        ([("add_recipient", "", "c@x.test"), ("add_recipient", "", "c@x.test")], X3, [AddRecipient("c@x.test")]),
+        ([("remove_recipient", "", "B@EXAMPLE.ORG")], X3, [RemoveRecipient("b@example.org")]),
+        ([("remove_recipient", "", "nobody@example.org")], X3, []),
+        ([("change_sender", "", "new@example.org")], X3, [ChangeSender("new@example.org")]),
+        ([("change_sender", "", "")], X3, [ChangeSender("")]),
+        ([("change_sender", "", "one@x.test"), ("change_sender", "", "two@x.test")], X3, [ChangeSender("two@x.test")]),
+        ([("label", "", "word"), ("add_to_set", "set", "word")], X3, []),
+        ([("replace_body", "", "Gone.\nAll.")], mail((b"Content-Type", b" text/html")), [
+            AddHeader("MIME-Version", "1.0"),
+            ChangeHeader("Content-Type", 1, "text/plain; charset=utf-8"),
+            AddHeader("Content-Transfer-Encoding", "7bit"),
+            ReplaceBody(b"Gone.\r\nAll.\r\n"),
+        ]),
+        # order: header, recipients, sender, body
+        ([("change_sender", "", "s@x.test"), ("add_recipient", "", "c@x.test"), ("add_header", "A", "b")], X3,
+         [AddRecipient("c@x.test"), AddHeader("A", "b"), ChangeSender("s@x.test")]),
+    ],
+)  # fmt: skip
+def test_what_rules_ask_for(actions, message, edits):
+    assert plan(decide(*(asked(*each) for each in actions)), message, HOST) == tuple(edits)
+
+
+@pytest.mark.parametrize("then", [Disposition.REJECT, Disposition.DEFER, Disposition.DISCARD])
+def test_a_mail_that_is_not_kept_is_not_edited(then):
+    decision = decide(asked("add_header", "X", "1"), then=then, findings=[spf("pass")])
+    assert plan(decision, mail((AR, OURS)), HOST) == ()
+
+
+def test_quarantine_comes_last_and_says_why():
+    decision = decide(asked("add_header", "X", "1"), then=Disposition.QUARANTINE)
+    assert plan(decision, mail(), HOST) == (AddHeader("X", "1"), Quarantine("a-rule 0123456789"))
+    assert plan(decide(then=Disposition.QUARANTINE, rule=""), mail(), HOST) == (Quarantine("quarantine 0123456789"),)
+
+
+def spf(word):
+    return Finding("spf", Result(word), authres=(AuthResult("spf", word, "", (("smtp.mailfrom", "a@b.test"),)),))
+
+
+def test_our_results_go_on_top_as_one_field():
+    iprev = Finding("iprev", Result.FAIL, authres=(AuthResult("iprev", "fail", "", (("policy.iprev", "192.0.2.7"),)),))
+    [edit] = plan(decide(findings=[spf("pass"), Finding("rspamd", Result.NONE), iprev]), mail(), HOST)
+    assert isinstance(edit, InsertHeader)
+    assert (edit.index, edit.name) == (0, "Authentication-Results")
+    assert edit.value.startswith("mx1.example.org;")
+    assert edit.value.index("spf=pass smtp.mailfrom=a@b.test") < edit.value.index("iprev=fail policy.iprev=192.0.2.7")
+
+
+def test_without_results_no_field_is_added():
+    assert plan(decide(findings=[Finding("rspamd", Result.PASS)]), mail(), HOST) == ()
+
+
+def test_forged_fields_go_the_last_one_first_before_all_else():
+    message = mail((AR, OURS), (b"From", b" x"), (AR, THEIRS), (b"authentication-results", OURS), (AR, OURS))
+    edits = plan(decide(asked("add_header", "X", "1"), findings=[spf("fail")]), message, HOST)
+    assert edits[:3] == (DeleteHeader("Authentication-Results", 4), DeleteHeader("authentication-results", 3),
+                         DeleteHeader("Authentication-Results", 1))  # fmt: skip
+    assert edits[3] == AddHeader("X", "1")
+    assert isinstance(edits[4], InsertHeader)
+    assert len(edits) == 5
+
+
+def test_names_with_spaces_are_counted_apart():
+    message = mail((AR + b" ", OURS), (AR, THEIRS), (AR, OURS))
+    assert plan(decide(), message, HOST) == (
+        DeleteHeader("Authentication-Results", 2),
+        DeleteHeader("Authentication-Results ", 1),
+    )
+
+
+def test_a_trusted_client_keeps_its_evidence():
+    message = mail((AR, OURS))
+    [edit] = plan(decide(findings=[spf("pass")]), message, HOST, trusted=True)
+    assert isinstance(edit, InsertHeader)
+
+
+def test_where_the_mta_allows_no_marks_rules_still_act():
+    decision = decide(asked("add_recipient", "", "c@x.test"), findings=[spf("pass")])
+    assert plan(decision, mail((AR, OURS)), HOST, mark=False) == (AddRecipient("c@x.test"),)
+
+
+def test_a_rule_that_removes_all_results_leaves_ours():
+    decision = decide(asked("remove_header", "", "Authentication-Results"), findings=[spf("pass")])
+    edits = plan(decision, mail((AR, THEIRS), (AR, OURS), (AR, THEIRS)), HOST)
+    assert edits[:3] == tuple(DeleteHeader("Authentication-Results", nth) for nth in (2, 2, 1))
+    assert isinstance(edits[3], InsertHeader)
+
+
+def test_fields_that_nobody_read_go_too():
+    assert plan(decide(), mail((AR, THEIRS), (AR, OURS)), HOST, unkept=2) == (
+        DeleteHeader("Authentication-Results", 4),
+        DeleteHeader("Authentication-Results", 3),
+        DeleteHeader("Authentication-Results", 2),
+    )
+
+
+def test_more_forgeries_than_can_be_taken_out():
+    forged = [(AR, OURS)] * BOUNDS.removals
+    assert len(plan(decide(), mail(*forged), HOST)) == BOUNDS.removals
+    with pytest.raises(Unlawful, match="1,001"):
+        plan(decide(), mail(*forged, (AR, OURS)), HOST)
+    with pytest.raises(Unlawful):
+        plan(decide(), mail(), HOST, unkept=BOUNDS.removals + 1)
+
+
+@pytest.mark.parametrize("name", ["", "X Y", "X:", "Ä", "X\n", "X\0", "x" * 200])
+def test_names_that_no_field_may_have(name):
+    for action in (asked("add_header", name, "1"), asked("set_header", name, "1"), asked("remove_header", "", name)):
+        with pytest.raises(Unlawful):
+            plan(decide(action), mail(), HOST)
+
+
+@pytest.mark.parametrize(
+    "address", ["a b@c.test", "a@b.test>", "<a@b.test", "a@b.test\r\nX: y", "a\0@b.test", "\udcff@b.test"]
+)
+def test_addresses_that_are_none(address):
+    for kind in ("add_recipient", "change_sender"):
+        with pytest.raises(Unlawful):
+            plan(decide(asked(kind, "", address)), mail(), HOST)
+
+
+@pytest.mark.parametrize(
+    ("value", "lawful"),
+    [
+        ("plain", "plain"),
+        ("  both ends  ", "both ends"),
+        ("a\r\nX-Injected: 1", "a X-Injected: 1"),
+        ("a\n\tfolded", "a folded"),
+        ("a\n\n.\n", "a ."),
+        ("nul\0 bell\a del\x7f", "nul? bell? del?"),
+        ("tab\tstays", "tab\tstays"),
+        ("grün", "grün"),
+        ("not \udcff utf-8", "not ? utf-8"),
+        ("", ""),
+    ],
+)
+def test_values(value, lawful):
+    assert plan(decide(asked("add_header", "X", value)), mail(), HOST) == (AddHeader("X", lawful),)
+
+
+@given(st.text() | st.text("ab \n\r\t\0ä", max_size=4000), st.sampled_from(["X", "X" * 100]))
+def test_any_value_becomes_a_lawful_field(value, name):
+    [edit] = plan(decide(asked("add_header", name, value * 9)), mail(), HOST)
+    first, *more = edit.value.encode().split(b"\n")
+    assert len(first) + len(name) + 2 <= 998
+    for line in more:
+        assert line[:1] == b"\t"
+        assert line.strip(), "a folded line may not be empty"
+        assert len(line) <= 998
+    assert b"\r" not in edit.value.encode()
+    assert b"\0" not in edit.value.encode()
+
+
+@given(st.text(max_size=300))
+def test_any_text_becomes_a_lawful_body(text):
+    edits = plan(decide(asked("replace_body", "", text)), mail(), HOST)
+    [data] = [edit.data for edit in edits if isinstance(edit, ReplaceBody)]
+    [encoding] = [
+        edit.value for edit in edits if isinstance(edit, AddHeader) and edit.name == "Content-Transfer-Encoding"
+    ]
+    assert data.endswith(b"\r\n")
+    assert data.replace(b"\r\n", b"").count(b"\n") == data.replace(b"\r\n", b"").count(b"\r") == 0
+    assert all(len(line) <= 998 for line in data.split(b"\r\n"))
+    assert data.isascii()
+    assert b"\0" not in data
+    shown = quopri.decodestring(data) if encoding == "quoted-printable" else data
+    assert shown.split() == text.encode("utf-8", "replace").replace(b"\r", b"\n").split()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["add_header", "set_header", "remove_header"]), st.sampled_from("XY"), st.just("new")
+        ),
+        max_size=8,
+    ),
+    st.lists(st.sampled_from([b"X", b"x", b"Y", b"Z"]), max_size=8),
+)
+def test_the_numbers_fit_an_mta_that_counts_anew_after_each_edit(actions, names):
+    fields = [[name.decode(), "old"] for name in names]
+    asked_for = [
+        asked(kind, "", name) if kind == "remove_header" else asked(kind, name, new) for kind, name, new in actions
+    ]
+    for edit in plan(decide(*asked_for), mail(*((name, b" old") for name in names)), HOST):
+        same = [field for field in fields if field[0].lower() == edit.name.lower()]
+        match edit:
+            case AddHeader(name, value):
+                fields.append([name, value])
+            case ChangeHeader(_, nth, value):
+                same[nth - 1][1] = value
+            case DeleteHeader(_, nth):
+                fields = [field for field in fields if field is not same[nth - 1]]
+    expected = [(name.decode(), "old") for name in names]
+    for kind, name, value in actions:
+        here = [place for place, field in enumerate(expected) if field[0].lower() == name.lower()]
+        if kind == "remove_header" or (kind == "set_header" and here):
+            gone = here if kind == "remove_header" else here[1:]
+            if kind == "set_header":
+                expected[here[0]] = (expected[here[0]][0], value)
+            expected = [field for place, field in enumerate(expected) if place not in gone]
+        else:
+            expected.append((name, value))
+    assert [tuple(field) for field in fields] == expected
