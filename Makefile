@@ -1,0 +1,20 @@
+# What can be done here; the work is done by the scripts named. PYTEST_ADDOPTS="-k spf" passes options to pytest.
+.PHONY: run test lint bench
+
+run: # a private Postfix with Elemta on loopback, and mail through it; ONCE=1 ends after the table
+	@tests/demo/run.sh $(if $(ONCE),--once)
+
+test: # everything but the benches; what needs Postfix, root or Docker is skipped, with the reason, where it is missing
+	@tests/prepare.sh test
+	@.venv/bin/python -m pytest
+
+lint:
+	@tests/prepare.sh lint
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: # figures of speed, against the same Postfix without Elemta and against postgrey
+	@tests/prepare.sh test
+	@.venv/bin/python -m pytest tests/bench -m bench -s
