@@ -140,7 +140,7 @@ class ChainValidator:
             raise _BrokenError("not evaluated: the header is too large")
         results, messages, seals = (self._by_instance(kind) for kind in (RESULTS, MESSAGE, SEAL))
         problems = [problem for found, problem in (results, messages, seals) if problem]
-        highest = max(0, *(number for found, _ in (results, messages, seals) for number in found))
+        highest = max((number for found, _ in (results, messages, seals) for number in found), default=0)
         self._next = highest + 1 if highest < limits.arc_sets else None
         newest = seals[0].get(highest)
         if newest is not None and self._tags(newest).get("cv") == "fail":

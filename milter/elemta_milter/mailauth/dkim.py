@@ -121,8 +121,7 @@ class Verifier:
             self._results[candidate.blank.place] = replace(candidate.blank, result=Result.POLICY, reason=reason)
         self._candidates = candidates[: limits.signatures]
         for candidate in self._candidates:
-            if not candidate.claim.source.historic:
-                body.want(candidate.claim.body)
+            body.want(candidate.claim.body)
 
     async def fetch_keys(self, resolver: Resolver) -> None:
         """Ask for the keys; a second call asks nothing."""
@@ -136,7 +135,7 @@ class Verifier:
         self._body.finish()
         for candidate in self._candidates:
             self._results[candidate.blank.place] = self._judge(candidate)
-        return _with_unique_b(self._results[place] for place in sorted(self._results))
+        return tuple(self._results[place] for place in sorted(self._results))
 
     def _read(self) -> list[_Candidate]:
         """Read the fields; what is settled by reading goes to the results."""
@@ -144,7 +143,24 @@ class Verifier:
         most, reason = self._bound()
         for place in places[most : most + 1]:  # one result stands for all that are not read
             self._results[place] = SignatureResult(Result.POLICY, f"not evaluated: {reason}", place)
-        return [candidate for place in places[:most] if (candidate := self._read_one(place))]
+        read = {place: _tags(self._fields.headers[place][1], self._limits) for place in places[:most]}
+        labels = {place: signature.label(tags) for place, (tags, _) in read.items()}
+        lengths = _unique_lengths(label.b for label in labels.values())
+        candidates = []
+        for place, (tags, unread) in read.items():
+            label = replace(labels[place], b=labels[place].b[: lengths[labels[place].b]])
+            claim, problem = (None, unread) if unread else _claim(tags, self._limits)
+            if claim is None:
+                self._results[place] = SignatureResult(
+                    Result.PERMERROR, problem, place, label.domain, label.selector, label.algorithm, b=label.b
+                )
+                continue
+            blank = self._blank(claim, label, place)
+            if blank.reason:
+                self._results[place] = blank
+            else:
+                candidates.append(_Candidate(claim, blank))
+        return candidates
 
     def _bound(self) -> tuple[int, str]:
         """How many signature fields may be read, and why not more."""
@@ -155,17 +171,8 @@ class Verifier:
             return 0, f"header is longer than {limits.header_octets} octets"
         return limits.signature_fields, f"more than {limits.signature_fields} signature fields"
 
-    def _read_one(self, place: int) -> _Candidate | None:
-        named = Label()
-        try:
-            tags = signature.tags_of(self._fields.headers[place][1], self._limits)
-            named = signature.label(tags)
-            claim = signature.dkim(tags, self._limits)
-        except TagListError as error:
-            self._results[place] = SignatureResult(
-                Result.PERMERROR, str(error), place, named.domain, named.selector, named.algorithm, b=named.b
-            )
-            return None
+    def _blank(self, claim: Signature, label: Label, place: int) -> SignatureResult:
+        """What a signature claims, with a reason where the clock settles it."""
         source = claim.source
         expired = claim.expires_at is not None and claim.expires_at + self._limits.clock_skew < self._now
         reason = ""
@@ -173,7 +180,7 @@ class Verifier:
             reason = f"expired at {_date(claim.expires_at)}"
         elif source.signed_at is not None and source.signed_at > self._now + self._limits.clock_skew:
             reason = "signed in the future"  # RFC 6376 section 3.5, t=
-        blank = SignatureResult(
+        return SignatureResult(
             Result.POLICY,
             reason,
             place,
@@ -181,17 +188,13 @@ class Verifier:
             selector=source.selector,
             algorithm=source.algorithm,
             identity=claim.identity,
-            b=named.b,
+            b=label.b,
             canon=f"{claim.header_canon}/{claim.body.canon}",
             signed_names=tuple(name.decode() for name in claim.names),
             signed_at=source.signed_at,
             expires_at=claim.expires_at,
             expired=expired,
         )
-        if reason:
-            self._results[place] = blank
-            return None
-        return _Candidate(claim, blank)
 
     def _judge(self, candidate: _Candidate) -> SignatureResult:
         claim, blank = candidate.claim, candidate.blank
@@ -241,6 +244,22 @@ async def verify(
     return await verifier.finish(resolver)
 
 
+def _tags(value: bytes, limits: Limits) -> tuple[dict[str, str], str]:
+    """Read a tag list, or say what is wrong with it."""
+    try:
+        return signature.tags_of(value, limits), ""
+    except TagListError as error:
+        return {}, str(error)
+
+
+def _claim(tags: dict[str, str], limits: Limits) -> tuple[Signature | None, str]:
+    """Read what a signature claims, or say what is wrong with it."""
+    try:
+        return signature.dkim(tags, limits), ""
+    except TagListError as error:
+        return None, str(error)
+
+
 def _is_near(domain: str, prefer: Collection[str]) -> bool:
     return any(domain == wanted or domain.endswith("." + wanted) or wanted.endswith("." + domain) for wanted in prefer)
 
@@ -252,12 +271,11 @@ def _date(seconds: int) -> str:
         return str(seconds)
 
 
-def _with_unique_b(results: Iterable[SignatureResult]) -> tuple[SignatureResult, ...]:
-    """Cut b= to what tells one signature from another (RFC 6008 section 4)."""
-    found = tuple(results)
-    texts = sorted({result.b for result in found})
-    least = dict.fromkeys(texts, B_LEAST)
-    for one, other in pairwise(texts):  # in order, the nearest neighbours share most
+def _unique_lengths(texts: Iterable[str]) -> dict[str, int]:
+    """How much of each b= tells it from the others (RFC 6008 section 4)."""
+    ordered = sorted(set(texts))
+    least = dict.fromkeys(ordered, B_LEAST)
+    for one, other in pairwise(ordered):  # in order, the nearest neighbours share most
         shared = 1 + next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
         least[one], least[other] = max(least[one], shared), max(least[other], shared)
-    return tuple(replace(result, b=result.b[: least[result.b]]) for result in found)
+    return least

@@ -112,6 +112,8 @@ class Proof:
 async def fetch(resolver: Resolver, names: Iterable[str]) -> dict[str, Published]:
     """Ask for the key records at all of `names`, side by side."""
     asked = list(dict.fromkeys(names))
+    if len(asked) == 1:  # no task is needed
+        return {asked[0]: await _published(resolver, asked[0])}
     return dict(zip(asked, await asyncio.gather(*(_published(resolver, name) for name in asked)), strict=True))
 
 

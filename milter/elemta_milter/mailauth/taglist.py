@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import re
 from binascii import Error as Base64Error
-from binascii import a2b_base64
+from binascii import a2b_base64, a2b_qp
 
 WHITE = " \t\r\n"  # FWS: the line ends of folding count as white space
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _TAG = re.compile(r"[ \t\r\n]*([A-Za-z][A-Za-z0-9_]*)[ \t\r\n]*=(.*)", re.DOTALL)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
-_HEX_OCTET = re.compile(rb"=([0-9A-F]{2})")
+_HEX_OCTET = re.compile(rb"=[0-9A-F]{2}")
 _NO_WHITE = dict.fromkeys(map(ord, WHITE))
 
 
@@ -63,7 +63,7 @@ def first_tag(tags: dict[str, str]) -> str:
 
 def without_white(value: str) -> str:
     """Remove all white space, the folding inside included."""
-    return value.translate(_NO_WHITE)
+    return "".join(value.split()) if value.isascii() else value.translate(_NO_WHITE)  # split() is much faster
 
 
 def words(value: str) -> list[str]:
@@ -99,4 +99,4 @@ def quoted_printable(value: str) -> str:
     octets = dense.encode()
     if octets.count(b"=") != len(_HEX_OCTET.findall(octets)):  # RFC 6376 section 2.11: upper case digits
         raise TagListError("not quoted-printable")
-    return _HEX_OCTET.sub(lambda octet: bytes.fromhex(octet[1].decode()), octets).decode(errors="replace")
+    return a2b_qp(octets).decode(errors="replace")
