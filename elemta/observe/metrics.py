@@ -84,6 +84,7 @@ class Metrics:
         self._labelled: Tally[str] = Tally()
         self._decision_seconds: defaultdict[str, list[float]] = defaultdict(list)
         self._check_seconds: defaultdict[str, list[float]] = defaultdict(list)
+        self._each_second: list[Callable[[], None]] = []
         self._followed: list[tuple[Any, Callable[[], float], bool]] = []
         self._last: dict[int, float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -161,6 +162,10 @@ class Metrics:
         """Let a gauge show a number, such as `journal.waiting`; asked once a second."""
         self._followed.append((metric.child(self.daemon), value, False))
 
+    def each_second(self, call: Callable[[], None]) -> None:
+        """Call this after every hand-over."""
+        self._each_second.append(call)
+
     def restarted(self) -> None:
         """A worker died and is started again (the supervisor)."""
         self.restarts.child(self.daemon).inc()
@@ -199,6 +204,8 @@ class Metrics:
             else:
                 child.set(value)
         self.silent = tuple(sorted(name for name, times in self._in_a_row.items() if times >= SILENT_AFTER))
+        for call in self._each_second:
+            call()
 
     def _tick(self) -> None:
         self.flush()

@@ -393,11 +393,8 @@ def foreign(path):
         (lambda path: None, "no journal here"),
         (lambda path: path.write_bytes(b"This is not SQLite at all, but long enough." * 100), "damaged"),
         (lambda path: path.write_bytes(b""), "no journal of Elemta"),
-        (
-            lambda path: sqlite3.connect(path).execute("CREATE TABLE mine (x)").connection.close(),
-            "no journal of Elemta",
-        ),
-        (lambda path: newer(path), "of a newer Elemta"),
+        (foreign, "no journal of Elemta"),
+        (newer, "of a newer Elemta"),
         (lambda path: path.mkdir(), "cannot be opened"),
     ],
     ids=["missing", "garbage", "empty", "foreign", "newer", "directory"],

@@ -40,9 +40,11 @@ def test_the_text_line_of_a_refused_message(written):
     make, lines = written
     MailLog(make()).decided(decision(id="7K2M9QX1RD", recipients=("bob@here.test", "carol@here.test")))
     assert lines() == [
-        "decided id=7K2M9QX1RD stage=message queue_id=4F3A1B2C3D class=inbound disposition=reject rule=spoofed "
-        "client=192.0.2.7 helo=mail.sender.test sender=<alice@sender.test> recipients=2 recipient=<bob@here.test> "
-        'size=5700 spf=fail clamav=temperror shadow=executable ms=271.2 reply="550 5.7.1 Not allowed"'
+        (
+            "decided id=7K2M9QX1RD stage=message queue_id=4F3A1B2C3D class=inbound disposition=reject rule=spoofed "
+            "client=192.0.2.7 helo=mail.sender.test sender=<alice@sender.test> recipients=2 recipient=<bob@here.test> "
+            'size=5700 spf=fail clamav=temperror shadow=executable ms=271.2 reply="550 5.7.1 Not allowed"'
+        )
     ]
 
 
@@ -70,8 +72,10 @@ def test_the_line_of_an_accepted_local_mail_is_short(written):
         shadow=(), actions=labels, seconds=0.0004,
     ))  # fmt: skip
     assert lines() == [
-        'decided id=X stage=recipient class=inbound disposition=accept rule=- client=- helo="" sender=<> login=carol '
-        'recipients=1 recipient=<bob@here.test> size=0 labels="two words,b" ms=0.4'
+        (
+            'decided id=X stage=recipient class=inbound disposition=accept rule=- client=- helo="" sender=<> login=carol '
+            'recipients=1 recipient=<bob@here.test> size=0 labels="two words,b" ms=0.4'
+        )
     ]
 
 

@@ -1,0 +1,229 @@
+"""The metrics: sums over all processes that stay right when processes come, go and are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import prometheus_client
+import pytest
+from harness.decisions import decision
+from prometheus_client.parser import text_string_to_metric_families
+
+from elemta.findings import Finding, Result
+from elemta.observe import Metrics, exposition
+from elemta.observe.metrics import CHILDREN, LABELS, prepare
+from elemta.verdict import Action, ActionKind, Disposition
+
+TESTS = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # given back afterwards
+    monkeypatch.setattr(prometheus_client.values, "ValueClass", prometheus_client.values.ValueClass)
+    prepare(str(tmp_path), "milter")
+    return str(tmp_path)
+
+
+def samples(directory):
+    """Every sample: {"name{label=value,...}": value}."""
+    found = {}
+    for family in text_string_to_metric_families(exposition(directory).decode()):
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            found[f"{sample.name}{{{labels}}}"] = sample.value
+    return found
+
+
+def test_a_decision_is_counted_by_everything_that_is_known_of_it(directory):
+    metrics = Metrics(directory, "milter")
+    for _ in range(3):
+        metrics.decided(decision(actions=(Action(ActionKind.LABEL, value="bulk"),)))
+    metrics.decided(decision(rule="", disposition=Disposition.ACCEPT, findings=(), timings=None, shadow=()))
+    metrics.flush()
+    found = samples(directory)
+    assert found["elemta_decisions_total{class=inbound,disposition=reject,rule=spoofed,stage=message}"] == 3
+    assert found["elemta_decisions_total{class=inbound,disposition=accept,rule=,stage=message}"] == 1
+    assert found["elemta_findings_total{check=spf,result=fail}"] == 3
+    assert found["elemta_trouble_total{check=clamav}"] == 3
+    assert found["elemta_shadow_matches_total{rule=executable}"] == 3
+    assert found["elemta_labels_total{label=bulk}"] == 3
+    assert found["elemta_decision_seconds_bucket{le=0.25,stage=message}"] == 0
+    assert found["elemta_decision_seconds_bucket{le=0.5,stage=message}"] == 4
+    assert found["elemta_decision_seconds_count{stage=message}"] == 4
+    assert found["elemta_decision_seconds_sum{stage=message}"] == pytest.approx(4 * 0.2712)
+    assert found["elemta_check_seconds_bucket{check=spf,le=0.005}"] == 3
+    assert found["elemta_worker_restarts_total{daemon=milter}"] == 0
+    assert found["elemta_connections{daemon=milter}"] == 0
+    metrics.close()
+
+
+def test_nothing_is_counted_twice_by_flushing_again(directory):
+    metrics = Metrics(directory, "milter")
+    metrics.decided(decision())
+    metrics.flush()
+    before = samples(directory)
+    metrics.flush()
+    assert samples(directory) == before
+    metrics.close()
+
+
+def test_many_observations_at_once_are_the_same_as_one_by_one(directory):
+    metrics = Metrics(directory, "milter")
+    amounts = [0.0, 0.0005, 0.00051, 0.3, 25, 26, 1e9]
+    metrics.decision_seconds.child("together").add(amounts)
+    for amount in amounts:
+        metrics.decision_seconds.child("single").observe(amount)
+    found = samples(directory)
+    together = {name: value for name, value in found.items() if "together" in name}
+    assert len(together) == 18
+    assert together == {name.replace("single", "together"): value for name, value in found.items() if "single" in name}
+    metrics.close()
+
+
+def test_numbers_that_others_keep_are_followed(directory):
+    metrics = Metrics(directory, "milter")
+    numbers = {"written": 5, "waiting": 7}
+    asked = []
+    metrics.count(metrics.journal_written, lambda: numbers["written"])
+    metrics.gauge(metrics.journal_queue, lambda: numbers["waiting"])
+    metrics.each_second(lambda: asked.append(1))
+    for written, waiting in ((5, 7), (8, 2), (7, 2), (9, 0)):
+        numbers.update(written=written, waiting=waiting)
+        metrics.flush()
+        assert samples(directory)["elemta_journal_queue{daemon=milter}"] == waiting
+    assert samples(directory)["elemta_journal_written_total{daemon=milter}"] == 9
+    assert len(asked) == 4
+    metrics.close()
+    assert samples(directory)["elemta_journal_queue{daemon=milter}"] == 0
+
+
+def test_a_dependency_is_silent_after_five_runs_without_an_answer(directory):
+    metrics = Metrics(directory, "milter")
+    for number in range(1, 7):
+        metrics.decided(decision())
+        metrics.flush()
+        assert metrics.silent == (("clamav",) if number >= 5 else ())
+    metrics.decided(decision(findings=(Finding("clamav", Result.PASS),)))
+    metrics.flush()
+    assert metrics.silent == ()
+    metrics.close()
+
+
+def test_labels_without_end_are_counted_together(directory):
+    metrics = Metrics(directory, "milter")
+    for number in range(LABELS + 50):
+        metrics.decided(decision(actions=(Action(ActionKind.LABEL, value=f"l{number}"),)))
+    for number in range(CHILDREN + 50):
+        metrics.decided(decision(rule=f"r{number}", findings=(), timings=None, shadow=()))
+    metrics.flush()
+    found = samples(directory)
+    assert sum(name.startswith("elemta_labels_total") for name in found) == LABELS + 1
+    assert found["elemta_labels_total{label=other}"] == 50
+    assert found["elemta_decisions_total{class=other,disposition=other,rule=other,stage=other}"] == 51
+    metrics.close()
+
+
+def test_it_hands_over_every_second_by_itself_and_the_rest_at_the_end(directory, monkeypatch):
+    monkeypatch.setattr("elemta.observe.metrics.FLUSH", 0.05)
+
+    async def run():
+        metrics = Metrics(directory, "milter")
+        metrics.open()
+        metrics.decided(decision())
+        await asyncio.sleep(0.3)
+        during = samples(directory)["elemta_findings_total{check=spf,result=fail}"]
+        metrics.decided(decision())
+        metrics.close()
+        return during, samples(directory)["elemta_findings_total{check=spf,result=fail}"]
+
+    assert asyncio.run(run()) == (1, 2)
+
+
+WORKER = """
+    import os, sys, time
+    from harness.decisions import decision
+    from elemta.observe import Metrics
+    metrics = Metrics(sys.argv[1], sys.argv[2])
+    for _ in range(int(sys.argv[3])):
+        metrics.decided(decision())
+    metrics.connections.child(sys.argv[2]).set(3)
+    metrics.flush()
+    print(metrics.identity, flush=True)
+    sys.stdin.read()
+    metrics.close()
+"""
+
+
+def start(directory, daemon, count):
+    code = f"import sys; sys.path[:0] = [{str(TESTS)!r}]\n" + textwrap.dedent(WORKER)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, directory, daemon, str(count)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    return process, process.stdout.readline().strip()
+
+
+def stop(process, number=None):
+    if number is not None:
+        process.send_signal(number)
+    process.communicate()
+
+
+def test_processes_of_both_daemons_are_added_up_and_numbers_are_used_again(directory):
+    one, first = start(directory, "milter", 10)
+    two, second = start(directory, "milter", 20)
+    other, third = start(directory, "policyd", 30)
+    assert (first, second, third) == ("milter-0", "milter-1", "policyd-0")
+    found = samples(directory)
+    assert found["elemta_findings_total{check=spf,result=fail}"] == 60
+    assert found["elemta_connections{daemon=milter}"] == 6
+    files = set(Path(directory).iterdir())
+    stop(one, signal.SIGKILL)
+    again, name = start(directory, "milter", 5)
+    assert name == "milter-0"
+    found = samples(directory)
+    assert found["elemta_findings_total{check=spf,result=fail}"] == 65
+    assert found["elemta_connections{daemon=milter}"] == 6
+    assert set(Path(directory).iterdir()) == files
+    for process in (two, other, again):
+        stop(process)
+    found = samples(directory)
+    assert found["elemta_connections{daemon=milter}"] == 0
+    assert found["elemta_findings_total{check=spf,result=fail}"] == 65
+
+
+def test_a_start_forgets_what_an_earlier_run_counted_but_nothing_of_the_living(directory):
+    living, name = start(directory, "milter", 7)
+    dead, _ = start(directory, "milter", 100)
+    other, _ = start(directory, "policyd", 1)
+    stop(dead)
+    stop(other)
+    assert name == "milter-0"
+    prepare(directory, "milter")
+    assert samples(directory)["elemta_findings_total{check=spf,result=fail}"] == 8
+    stop(living)
+
+
+def test_the_documentation_and_the_code_name_the_same_metrics(directory):
+    """docs/monitoring.md has a row `| `name` | type | labels | meaning |` for every metric, and none for any other."""
+    metrics = Metrics(directory, "milter")
+    families = [each for each in vars(metrics).values() if hasattr(each, "metric")]
+    in_code = {}
+    for family in families:
+        metric = family.metric
+        [described] = metric.describe()
+        name = described.name + ("_total" if described.type == "counter" else "")
+        in_code[name] = (described.type, ", ".join(metric._labelnames))
+    metrics.close()
+    text = (TESTS.parent / "docs" / "monitoring.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(elemta_\w+)` \| (\w+) \| ([^|]*) \| ([^|]+) \|$", text, re.MULTILINE)
+    assert len(in_code) > 10
+    assert {name: (kind, labels.strip().replace("`", "")) for name, kind, labels, _ in rows} == in_code
+    assert len(rows) == len(in_code)
