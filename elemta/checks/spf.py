@@ -15,7 +15,11 @@ from pydantic import Field as Setting
 from elemta.check import Check, Field, Options, Seen, Trouble
 from elemta.facts import Envelope
 from elemta.findings import AuthResult, Finding, Result
-from elemta.spf import SpfResult, check_host
+from elemta.spf import DEFAULT_LIMITS, Limits, SpfResult, check_host
+
+DOTLESS = Limits(labels=1)
+"""RFC 7208 section 4.3 gives `none` to a domain of one label. For HELO that is a host without a domain; in MAIL FROM
+Postfix has already asked for a domain, and networks that use one of one label publish SPF for it."""
 
 
 class SpfOptions(Options):
@@ -50,7 +54,7 @@ class Spf(Check[Envelope]):
         if facts.sender:
             local, domain = facts.sender_parts
             # RFC 7208 section 4.3: a sender without local part is postmaster
-            main = await self._check(facts, domain, f"{local or 'postmaster'}@{domain}")
+            main = await self._check(facts, domain, f"{local or 'postmaster'}@{domain}", DOTLESS)
         else:
             main = helo
         identity = "mailfrom" if facts.sender else "helo"
@@ -73,7 +77,7 @@ class Spf(Check[Envelope]):
             trouble=main.result == Result.TEMPERROR,
         )
 
-    async def _check(self, facts: Envelope, domain: str, sender: str) -> SpfResult:
+    async def _check(self, facts: Envelope, domain: str, sender: str, limits: Limits = DEFAULT_LIMITS) -> SpfResult:
         client, tools = facts.client, self.tools
         assert client.address is not None  # noqa: S101 - run() has looked
         return await check_host(
@@ -85,4 +89,5 @@ class Spf(Check[Envelope]):
             receiver=tools.host,
             now=int(tools.clock()),
             want_explanation=self.options.explanation,
+            limits=limits,
         )
