@@ -1,0 +1,154 @@
+"""The keeper: the process beside the workers that shows how they are and throws away what is old.
+
+One for each daemon, forked by its supervisor.  It serves /metrics (the counts of all processes of both daemons),
+/healthz (is each daemon's supervisor alive?) and /readyz (do all workers, and what they depend on, answer?) on
+`metrics.listen`, an address that the keepers of both daemons may share; and once a minute it expires the journal and
+the state store, in slices.  When the address is taken by somebody else it goes on without, and tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from elemta import journal, pages
+from elemta.config.model import Settings
+from elemta.journal import JournalError
+from elemta.observe.exposition import CONTENT_TYPE, exposition
+from elemta.pages import Answer
+from elemta.status import missing, touch, write_status
+from elemta.store import StoreError
+from elemta.store.urls import open_store
+
+__all__ = ["keep", "write_status"]
+
+_log = logging.getLogger("elemta.keeper")
+
+AGAIN = 30.0  # seconds until a taken address is tried again
+ALIVE = 5.0  # seconds between two signs of life for the supervisor's status
+MINUTE = 60.0
+SLICE = 1000  # decisions in one transaction of expiry: about 40 ms for those who wait to write
+REST = 0.1  # seconds between two slices: writers come first
+
+
+async def keep(settings: Settings, daemon: str, stopping: asyncio.Event) -> None:
+    """Be the keeper of `daemon` until `stopping` is set."""
+    directory = settings.metrics.directory or str(Path(settings.journal.path).parent / "metrics")
+    tasks = [
+        asyncio.create_task(work) for work in (_serve(settings, directory), _live(directory, daemon), _expire(settings))
+    ]
+    try:
+        await stopping.wait()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _serve(settings: Settings, directory: str) -> None:
+    """Answer on the configured address, whenever it becomes ours."""
+    complaint = _Complaint()
+    while True:
+        try:
+            listening = pages.listener(settings.metrics.listen)
+        except OSError as error:
+            complaint.about(f"no metrics on {settings.metrics.listen}: {error.strerror or error}; trying on")
+            await asyncio.sleep(AGAIN)
+        else:
+            complaint.about("")
+            await pages.serve(table(directory), listening)
+
+
+def table(directory: str) -> dict[str, pages.Page]:
+    """The pages, made from what stands in the metrics directory."""
+    one_at_a_time = asyncio.Lock()
+
+    async def metrics() -> Answer:
+        async with one_at_a_time:
+            try:
+                body = await asyncio.to_thread(exposition, directory)
+            except (OSError, ValueError, RuntimeError) as error:
+                return Answer("503 Service Unavailable", f"{error}\n".encode())
+        return Answer("200 OK", body, CONTENT_TYPE)
+
+    async def healthz() -> Answer:
+        return _health(missing(directory)[0], "alive")
+
+    async def readyz() -> Answer:
+        return _health(missing(directory)[1], "ready")
+
+    return {"/metrics": metrics, "/healthz": healthz, "/readyz": readyz}
+
+
+def _health(wrong: list[str], well: str) -> Answer:
+    if wrong:
+        return Answer("503 Service Unavailable", "".join(f"{text}\n" for text in wrong).encode())
+    return Answer("200 OK", f"{well}\n".encode())
+
+
+async def _live(directory: str, daemon: str) -> None:
+    while True:
+        touch(directory, daemon)
+        await asyncio.sleep(ALIVE)
+
+
+async def _expire(settings: Settings) -> None:
+    """Throw away what is old, once a minute; the keepers of both daemons not at the same moment."""
+    complaint = _Complaint()
+    await asyncio.sleep(random.uniform(1.0, MINUTE))  # noqa: S311 - spreads work, keeps no secret
+    while True:
+        try:
+            await expire_journal(settings)
+            await expire_store(settings)
+        except (JournalError, StoreError, OSError) as error:
+            complaint.about(f"nothing expires: {error}")
+        else:
+            complaint.about("")
+        await asyncio.sleep(MINUTE)
+
+
+async def expire_journal(settings: Settings, now: Callable[[], float] = time.time) -> int:
+    """Throw away decisions older than `journal.keep`; how many went.
+
+    Raises:
+        JournalError: the journal cannot be changed.
+    """
+    gone = 0
+    while True:
+        before = now() - settings.journal.keep
+        some = await asyncio.to_thread(journal.expire, settings.journal.path, before, SLICE)
+        gone += some
+        if some < SLICE:
+            return gone
+        await asyncio.sleep(REST)
+
+
+async def expire_store(settings: Settings, now: Callable[[], float] = time.time) -> int:
+    """Throw away what has expired in the state store; how many rows went.
+
+    Raises:
+        StoreError: the store cannot be changed.
+    """
+    store = open_store(settings.state)
+    try:
+        return await store.expire(now())
+    finally:
+        await store.close()
+
+
+class _Complaint:
+    """Says a thing once, until it changes."""
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def about(self, text: str) -> None:
+        if text and text != self._said:
+            _log.warning("%s", text)
+        elif not text and self._said:
+            _log.info("mended: %s", self._said)
+        self._said = text

@@ -1,0 +1,316 @@
+"""The keeper: pages over a real socket, readiness of every process, and nothing old stays."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sqlite3
+import time
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+import uvloop
+from harness.decisions import decision
+
+from elemta import keeper, pages
+from elemta.config.model import Journal, Metrics, Settings
+from elemta.config.types import Listen
+from elemta.journal import Reader, Writer
+from elemta.keeper import keep
+from elemta.status import FRESH, WorkerStatus, missing, write_status
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return configured(tmp_path, Listen(host="127.0.0.1", port=free_port()))
+
+
+def configured(tmp_path, listen):
+    return Settings(
+        host="mx.test", state=f"sqlite://{tmp_path}/state.db", journal=Journal(path=str(tmp_path / "journal.db")),
+        metrics=Metrics(listen=listen, directory=str(tmp_path)),
+    )  # fmt: skip
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def on_the_loop(work):
+    """Run `work` on the loop that the daemons use."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+async def ask(listen, request=b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"):
+    """The status and body of the response; ("", b"") when there was none."""
+    opening = (
+        asyncio.open_unix_connection(listen.path) if listen.path else asyncio.open_connection(listen.host, listen.port)
+    )
+    reader, writer = await opening
+    try:
+        writer.write(request)
+        response = await asyncio.wait_for(reader.read(), 10)
+    finally:
+        writer.transport.abort()
+    header, _, body = response.partition(b"\r\n\r\n")
+    return header.partition(b"\r\n")[0].removeprefix(b"HTTP/1.1 ").decode(), body
+
+
+async def page(listen, path):
+    return await ask(listen, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+
+@asynccontextmanager
+async def keeping(settings, daemon="milter"):
+    stopping = asyncio.Event()
+    task = asyncio.create_task(keep(settings, daemon, stopping))
+    try:
+        yield
+    finally:
+        stopping.set()
+        await asyncio.wait_for(task, 5)
+
+
+async def answering(listen):
+    """Wait until somebody listens."""
+    for _ in range(500):
+        try:
+            return await ask(listen)
+        except OSError:
+            await asyncio.sleep(0.01)
+    raise AssertionError("nobody listens")
+
+
+def test_health_and_readiness_follow_the_processes(settings, tmp_path):
+    listen, directory = settings.metrics.listen, str(tmp_path)
+
+    async def run():
+        async with keeping(settings):
+            assert await answering(listen) == ("200 OK", b"alive\n")
+            assert await page(listen, "/readyz") == ("200 OK", b"ready\n")
+            write_status(directory, "milter", {"workers": 2, "ready": 1, "pid": 1})
+            assert await page(listen, "/readyz") == ("503 Service Unavailable", b"milter: 1 of 2 workers answer\n")
+            assert (await page(listen, "/healthz"))[0] == "200 OK"
+            write_status(directory, "milter", {"workers": 2, "ready": 2})
+            write_status(directory, "policyd", {"workers": 1, "ready": 1})
+            assert await page(listen, "/readyz") == ("200 OK", b"ready\n")
+            worker = WorkerStatus(directory, "milter-0")
+            worker.tell(("check clamav does not answer", "journal: disk full"))
+            assert await page(listen, "/readyz") == (
+                "503 Service Unavailable",
+                b"milter-0: check clamav does not answer\nmilter-0: journal: disk full\n",
+            )
+            worker.tell(())
+            assert (await page(listen, "/readyz"))[0] == "200 OK"
+            age(tmp_path / "policyd.status")
+            status, text = await page(listen, "/healthz")
+            assert status == "503 Service Unavailable"
+            assert text.startswith(b"policyd: the daemon is gone")
+            assert (await page(listen, "/readyz"))[0] == "503 Service Unavailable"
+            write_status(directory, "policyd", None)
+            assert (await page(listen, "/healthz"))[0] == "200 OK"
+
+    on_the_loop(run())
+
+
+def age(path):
+    os.utime(path, (time.time() - FRESH - 1,) * 2)
+
+
+def test_the_keeper_keeps_its_own_supervisors_status_fresh(settings, tmp_path):
+    write_status(str(tmp_path), "milter", {"workers": 1, "ready": 1})
+    age(tmp_path / "milter.status")
+    assert missing(str(tmp_path))[0]
+
+    async def run():
+        async with keeping(settings):
+            await answering(settings.metrics.listen)
+
+    on_the_loop(run())
+    assert missing(str(tmp_path)) == ([], [])
+
+
+def test_what_a_dead_worker_said_is_not_heard_for_ever(tmp_path):
+    WorkerStatus(str(tmp_path), "milter-0").tell(("journal: disk full",))
+    assert missing(str(tmp_path)) == ([], ["milter-0: journal: disk full"])
+    age(tmp_path / "milter-0.status")
+    assert missing(str(tmp_path)) == ([], [])
+
+
+def test_a_worker_writes_when_something_changes_and_from_time_to_time(tmp_path, monkeypatch):
+    file = tmp_path / "milter-0.status"
+    worker = WorkerStatus(str(tmp_path), "milter-0")
+    worker.tell(())
+    file.unlink()
+    worker.tell(())
+    assert not file.exists()
+    worker.tell(("x",))
+    assert json.loads(file.read_text()) == {"trouble": ["x"]}
+    file.unlink()
+    monkeypatch.setattr(time, "monotonic", lambda: float("inf"))
+    worker.tell(("x",))
+    assert file.exists()
+    worker.gone()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metrics_of_all_processes_are_served(settings, tmp_path):
+    page_of = keeper.table(str(tmp_path))["/metrics"]
+    answer = on_the_loop(page_of())
+    assert answer.status == "200 OK"
+    assert answer.content_type.startswith("text/plain; version=0.0.4")
+    absent = on_the_loop(keeper.table(str(tmp_path / "absent"))["/metrics"]())
+    assert absent.status == "503 Service Unavailable"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"POST /healthz HTTP/1.1\r\n\r\n", "405 Method Not Allowed"),
+        (b"GET /elsewhere HTTP/1.1\r\n\r\n", "404 Not Found"),
+        (b"GET /../../etc/passwd HTTP/1.1\r\n\r\n", "404 Not Found"),
+        (b"GET /\xff\x00 HTTP/1.1\r\n\r\n", "404 Not Found"),
+        (b"GET /healthz\r\n\r\n", "400 Bad Request"),
+        (b"\x16\x03\x01\r\n\r\n", "400 Bad Request"),
+        (b"GET /healthz?x=y HTTP/1.0\r\n\r\n", "200 OK"),
+        (b"GET /healthz HTTP/1.1\r\nX: " + b"y" * 20_000 + b"\r\n\r\n", "431 Request Header Fields Too Large"),
+        (b"GET /healthz HTTP/1.1\r\nX: " + b"y" * 20_000, "431 Request Header Fields Too Large"),
+    ],
+)
+def test_only_a_short_get_of_a_known_page_is_answered(settings, request_, status):
+    async def run():
+        async with keeping(settings):
+            await answering(settings.metrics.listen)
+            try:
+                found, _ = await ask(settings.metrics.listen, request_)
+            except ConnectionResetError:  # octets that were not read when it was closed
+                found = "431 Request Header Fields Too Large"
+            assert found == status
+            assert (await ask(settings.metrics.listen))[0] == "200 OK"
+
+    on_the_loop(run())
+
+
+def test_head_has_the_length_and_no_body(settings):
+    async def run():
+        async with keeping(settings):
+            await answering(settings.metrics.listen)
+            assert await ask(settings.metrics.listen, b"HEAD /healthz HTTP/1.1\r\n\r\n") == ("200 OK", b"")
+
+    on_the_loop(run())
+
+
+def test_who_says_nothing_is_cut_off_and_too_many_are_not_kept(settings, monkeypatch):
+    monkeypatch.setattr(pages, "TIME", 0.3)
+    monkeypatch.setattr(pages, "OPEN", 4)
+    listen = settings.metrics.listen
+
+    async def run():
+        async with keeping(settings):
+            await answering(listen)
+            silent = [await asyncio.open_connection(listen.host, listen.port) for _ in range(4)]
+            await asyncio.sleep(0.05)
+            assert await ask(listen) == ("", b"")
+            for reader, writer in silent:
+                with suppress(ConnectionResetError):
+                    assert await asyncio.wait_for(reader.read(), 5) == b""
+                writer.transport.abort()
+            assert (await ask(listen))[0] == "200 OK"
+
+    on_the_loop(run())
+
+
+def test_two_keepers_share_an_address_and_either_goes_without_harm(settings):
+    async def run():
+        listen = settings.metrics.listen
+        async with keeping(settings, "policyd"):
+            await answering(listen)
+            async with keeping(settings, "milter"):
+                for _ in range(20):
+                    assert (await ask(listen))[0] == "200 OK"
+            for _ in range(5):
+                assert (await ask(listen))[0] == "200 OK"
+
+    on_the_loop(run())
+
+
+def test_a_taken_address_is_told_once_and_tried_again(settings, monkeypatch, caplog):
+    monkeypatch.setattr(keeper, "AGAIN", 0.05)
+    caplog.set_level("INFO", "elemta.keeper")
+    stranger = socket.create_server((settings.metrics.listen.host, settings.metrics.listen.port))
+
+    async def run():
+        async with keeping(settings):
+            await asyncio.sleep(0.3)
+            assert [record.levelname for record in caplog.records] == ["WARNING"]
+            stranger.close()
+            assert (await answering(settings.metrics.listen))[0] == "200 OK"
+            assert caplog.records[-1].getMessage().startswith("mended")
+
+    on_the_loop(run())
+
+
+def test_a_unix_socket_is_taken_over_from_the_dead_but_not_from_the_living(tmp_path):
+    listen = Listen(path=str(tmp_path / "metrics.sock"))
+    settings = configured(tmp_path, listen)
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(listen.path)
+    left.close()
+
+    async def run():
+        async with keeping(settings):
+            assert (await answering(listen))[0] == "200 OK"
+            with pytest.raises(FileExistsError, match="another process listens"):
+                pages.listener(listen)
+            assert (tmp_path / "metrics.sock").stat().st_mode & 0o777 == 0o660
+            await asyncio.sleep(0.05)
+
+    on_the_loop(run())
+
+
+def test_what_is_old_goes_and_what_is_new_stays(settings, monkeypatch):
+    monkeypatch.setattr(keeper, "SLICE", 10)
+    monkeypatch.setattr(keeper, "REST", 0)
+    writer = Writer(settings.journal.path, print)
+    writer.open()
+    for number in range(25):
+        writer.decided(decision(at=time.time() - settings.journal.keep - number))
+    writer.decided(decision(sender="new@x.test"))
+    assert writer.close() == 0
+    assert on_the_loop(keeper.expire_journal(settings)) == 25
+    assert [entry.sender for entry in Reader(settings.journal.path).search()] == ["new@x.test"]
+
+    async def sets():
+        store = keeper.open_store(settings.state)
+        await store.add_to_set("frozen", "old", time.time() - 1)
+        await store.add_to_set("frozen", "new", time.time() + 1000)
+        await store.close()
+        return await keeper.expire_store(settings)
+
+    assert on_the_loop(sets()) == 1
+
+
+def test_expiry_that_fails_is_told_and_tried_again(settings, monkeypatch, caplog, tmp_path):
+    monkeypatch.setattr(keeper, "MINUTE", 0.05)
+    monkeypatch.setattr(keeper.random, "uniform", lambda low, high: 0)
+    caplog.set_level("INFO", "elemta.keeper")
+    database = sqlite3.connect(settings.journal.path)
+    database.execute("CREATE TABLE mine (x)")
+    database.close()
+
+    async def run():
+        async with keeping(settings):
+            await asyncio.sleep(0.3)
+            told = [record.getMessage() for record in caplog.records]
+            assert len(told) == 1
+            assert told[0].startswith("nothing expires")
+            (tmp_path / "journal.db").unlink()
+            await asyncio.sleep(0.5)
+            assert caplog.records[-1].getMessage().startswith("mended")
+
+    on_the_loop(run())
