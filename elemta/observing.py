@@ -26,6 +26,7 @@ from elemta.keeper import keep, write_status
 from elemta.observe import Log, MailLog, Metrics
 from elemta.observe.metrics import prepare
 from elemta.policy import Policy
+from elemta.status import WorkerStatus
 
 
 def section(settings: Settings, daemon: str) -> Milter | Policyd:
@@ -111,6 +112,13 @@ async def open_observers(policy: Policy, daemon: str, tools: Tools) -> AsyncIter
         metrics.count(metrics.dns_hits, lambda: counts.hits)
         metrics.count(metrics.dns_queries, lambda: counts.queries)
         metrics.count(metrics.dns_errors, lambda: counts.errors)
+    status = WorkerStatus(str(metrics_directory(settings)), metrics.identity)
+
+    def tell() -> None:
+        silent = tuple(f"check {name} does not answer" for name in metrics.silent)
+        status.tell((*silent, *((f"journal: {journal.trouble}",) if journal.trouble else ())))
+
+    metrics.each_second(tell)
     journal.open()
     metrics.open()
     try:
@@ -118,6 +126,7 @@ async def open_observers(policy: Policy, daemon: str, tools: Tools) -> AsyncIter
     finally:
         await asyncio.to_thread(journal.close)
         metrics.close()
+        status.gone()
 
 
 def be_keeper(settings: Settings, daemon: str, control: socket.socket, ready: bytes) -> int:
