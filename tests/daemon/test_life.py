@@ -1,0 +1,197 @@
+"""The daemons' life: start, refuse, reload all or nothing, restart the dead, drain; on real processes."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from harness.daemon import Daemon, free_port
+
+REQUEST = (
+    "request=smtpd_access_policy\nprotocol_state=RCPT\nprotocol_name=ESMTP\nhelo_name=h.test\nqueue_id=\n"
+    "sender=a@sender.test\nrecipient=b@here.test\nclient_address=192.0.2.1\nclient_name=unknown\ninstance={}\n\n"
+)
+ACCEPT = ""
+REJECT = 'rules: {recipient: [{id: no, then: reject, reply: "550 5.7.1 no"}]}'
+
+
+def ask(connection, instance="1.1"):
+    connection.sendall(REQUEST.format(instance).encode())
+    answer = b""
+    while not answer.endswith(b"\n\n"):
+        data = connection.recv(4096)
+        if not data:
+            return "closed"
+        answer += data
+    return answer.decode().strip().removeprefix("action=")
+
+
+def gone(pids):
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in pids):
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+@pytest.mark.parametrize("listen", ["", "inet:127.0.0.1:{}", "inet:[::1]:{}"])
+def test_policyd_answers_on_unix_and_inet(listen):
+    host = "::1" if "::" in listen else "127.0.0.1"
+    with Daemon("policyd", listen=listen.format(free_port(host)) if listen else "") as daemon:
+        assert ask(daemon.connect()) == "DUNNO"
+
+
+def test_the_bare_minimum_starts_and_stops_cleanly():
+    daemon = Daemon("policyd")
+    daemon.start()
+    assert ask(daemon.connect()) == "DUNNO"
+
+    assert daemon.stop() == 0
+    assert not (daemon.directory / "policyd.sock").exists()
+
+
+def test_the_socket_is_for_the_group_only():
+    with Daemon("policyd") as daemon:
+        assert (daemon.directory / "policyd.sock").stat().st_mode & 0o777 == 0o660
+
+
+def test_wrong_configuration_is_told_and_78():
+    daemon = Daemon("milter", "checks: {spv: }")
+    daemon.start(wait=False)
+
+    assert daemon.process.wait(20) == os.EX_CONFIG
+    assert 'checks: there is no check "spv"; did you mean "spf"?' in daemon.log()
+
+
+def test_a_missing_file_is_66():
+    program = Path(sys.executable).parent / "elemta-milter"
+    done = subprocess.run([program, "--config", "/nowhere/x.yaml"], capture_output=True, text=True, timeout=30, check=False)
+
+    assert done.returncode == os.EX_NOINPUT
+    assert "/nowhere/x.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_second_daemon_on_a_living_socket_is_refused_and_a_stale_one_is_replaced():
+    with Daemon("policyd") as daemon:
+        second = Daemon("policyd", listen=daemon.listen)
+        second.start(wait=False)
+        assert second.process.wait(20) == os.EX_OSERR
+        assert "another process listens" in second.log()
+
+        children = daemon.children()
+        daemon.process.kill()
+        daemon.process.wait()
+        gone(children)
+        second.start()
+        assert ask(second.connect()) == "DUNNO"
+        second.stop()
+
+
+def test_reload_is_all_or_nothing():
+    with Daemon("policyd", ACCEPT) as daemon:
+        daemon.reload(REJECT)
+        assert ask(daemon.connect()) == "550 5.7.1 no"
+
+        daemon.reload("rules: {recipient: [{id: no, then: rejct}]}", ok=False)
+        assert ask(daemon.connect()) == "550 5.7.1 no"
+        assert "the old policy stays in force" in daemon.log()
+
+
+def test_reload_drops_no_connection_of_the_policy_service():
+    """A connection that is open before the reload goes on after it, under the new policy."""
+    with Daemon("policyd", ACCEPT) as daemon:
+        connections = [daemon.connect() for _ in range(30)]
+        assert {ask(each) for each in connections} == {"DUNNO"}
+
+        daemon.reload(REJECT)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and len(daemon.children()) > 3:
+            time.sleep(0.05)
+
+        assert [ask(each, f"2.{number}") for number, each in enumerate(connections)] == ["550 5.7.1 no"] * 30
+
+
+def test_requests_during_reloads_are_all_answered():
+    answers, stop = [], threading.Event()
+
+    def keep_asking():
+        with daemon.connect() as connection:
+            while not stop.is_set():
+                answers.append(ask(connection, f"{threading.get_ident()}.{len(answers)}"))
+
+    with Daemon("policyd", ACCEPT) as daemon:
+        threads = [threading.Thread(target=keep_asking) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for policy in (REJECT, ACCEPT, REJECT):
+            daemon.reload(policy)
+        stop.set()
+        for thread in threads:
+            thread.join(20)
+
+    assert set(answers) == {"DUNNO", "550 5.7.1 no"}
+    assert "closed" not in answers
+
+
+def test_a_reload_to_another_address_moves_there():
+    with Daemon("policyd", ACCEPT) as daemon:
+        old = Path(daemon.listen[5:])
+        daemon.listen = daemon.address = f"unix:{daemon.directory}/other.sock"
+        daemon.reload(REJECT)
+
+        assert ask(daemon.connect()) == "550 5.7.1 no"
+        assert not old.exists()
+
+
+def test_a_dead_worker_is_replaced():
+    with Daemon("policyd", workers=1) as daemon:
+        [worker] = daemon.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        daemon.wait_for("worker_died")
+
+        deadline = time.monotonic() + 15
+        answer = ""
+        while answer != "DUNNO" and time.monotonic() < deadline:
+            try:
+                answer = ask(daemon.connect())
+            except OSError:
+                time.sleep(0.05)
+        assert answer == "DUNNO"
+        assert "SIGKILL" in daemon.log()
+
+
+def test_workers_end_when_their_supervisor_is_killed():
+    daemon = Daemon("policyd")
+    daemon.start()
+    children = daemon.children()
+    daemon.process.kill()
+    daemon.process.wait()
+
+    gone(children)
+
+
+def test_systemd_is_told(tmp_path):
+    where = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(where))
+        manager.settimeout(20)
+        daemon = Daemon("policyd", environment={"NOTIFY_SOCKET": str(where)})
+        daemon.start()
+        assert manager.recv(1000).startswith(b"READY=1\n")
+        daemon.reload(REJECT)
+        assert manager.recv(1000).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        assert manager.recv(1000).startswith(b"READY=1\n")
+        daemon.stop()
+        assert manager.recv(1000) == b"STOPPING=1"
+
+
+def test_both_daemons_start():
+    for name in ("milter", "policyd"):
+        with Daemon(name) as daemon:
+            assert daemon.connect()
+        assert daemon.process.returncode == 0, daemon.log()

@@ -1,0 +1,170 @@
+"""A daemon of ours as a real process: does it start, answer, reload, drain and end as it should?
+
+    with Daemon("milter", "checks: {spf: }", dns=server) as daemon:
+        client = daemon.connect()
+        daemon.reload("checks: {}")
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Self
+
+_POLICY = """
+host: mx1.example.org
+user: {user}
+state: sqlite://{directory}/state.db
+journal: {{path: {directory}/journal.db}}
+spool: {directory}/spool
+metrics: {{listen: "127.0.0.1:{metrics}", directory: {directory}/metrics}}
+{dns}
+{section}: {{listen: "{listen}", workers: {workers}}}
+"""
+
+
+class Daemon:
+    """elemta-milter or elemta-policyd in the foreground, its files in a directory of its own.
+
+    Attributes:
+        directory: where everything is; `policy`, `log` and the socket are in it.
+        address: "unix:/…" or "inet:127.0.0.1:port", as a client of the daemon writes it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        policy: str = "",
+        *,
+        dns: object = None,
+        listen: str = "",
+        workers: int = 2,
+        metrics: int = 0,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.directory = Path(tempfile.mkdtemp(prefix=f"elemta-{name}-"))
+        self.directory.chmod(0o755)
+        self.listen = listen or f"unix:{self.directory}/{name}.sock"
+        self.address = self.listen
+        self.workers = workers
+        self.metrics = metrics
+        self.policy = self.directory / "policy.yaml"
+        self.log_file = self.directory / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.environment = environment or {}
+        self._connections: list[socket.socket] = []
+        self._dns = f'dns: {{servers: ["127.0.0.1:{dns.port}"], timeout: 1s}}' if dns is not None else ""  # type: ignore[attr-defined]
+        self.write(policy)
+
+    def write(self, policy: str) -> None:
+        """Write the policy file: the fixed part and `policy`."""
+        fixed = _POLICY.format(
+            user="root" if os.geteuid() == 0 else "elemta",
+            directory=self.directory,
+            metrics=self.metrics,
+            dns=self._dns,
+            section=self.name,
+            listen=self.listen,
+            workers=self.workers,
+        )
+        self.policy.write_text(fixed + policy, encoding="utf-8")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, *, wait: bool = True) -> None:
+        """Start it; with `wait`, return when it answers."""
+        program = Path(sys.executable).parent / f"elemta-{self.name}"
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [program, "--config", self.policy],
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **self.environment},
+            )
+        if wait:
+            self.wait_for(" started ")
+
+    def wait_for(self, text: str, times: int = 1, seconds: float = 20) -> str:
+        """Wait until the log holds `text` so many times; the log.
+
+        Raises:
+            AssertionError: it did not, or the daemon ended.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            log = self.log()
+            if log.count(text) >= times:
+                return log
+            if self.process is not None and self.process.poll() is not None:
+                raise AssertionError(f"the daemon ended with {self.process.returncode}:\n{log}")
+            time.sleep(0.02)
+        raise AssertionError(f"no {text!r} in the log:\n{self.log()}")
+
+    def log(self) -> str:
+        """What it has logged."""
+        return self.log_file.read_text(encoding="utf-8", errors="replace") if self.log_file.exists() else ""
+
+    def reload(self, policy: str, *, ok: bool = True) -> None:
+        """Write a new policy, send SIGHUP and wait for the outcome."""
+        wanted = f"reloaded daemon={self.name} ok={str(ok).lower()}"
+        before = self.log().count(wanted)
+        self.write(policy)
+        self.signal(signal.SIGHUP)
+        self.wait_for(wanted, before + 1)
+
+    def signal(self, number: int) -> None:
+        """Send the supervisor a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def stop(self, seconds: float = 45) -> int:
+        """SIGTERM, and its exit status; connections made by `connect` are closed first."""
+        for each in self._connections:
+            each.close()
+        if self.process is None:
+            return 0
+        self.process.terminate()
+        return self.process.wait(seconds)
+
+    def children(self) -> list[int]:
+        """Process ids of workers and keeper."""
+        assert self.process is not None
+        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False)
+        return [int(pid) for pid in found.stdout.split()]
+
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers: those that hold the listening socket and are not the keeper (the first forked)."""
+        return sorted(self.children())[1:]
+
+    def connect(self) -> socket.socket:
+        """A connection to it, closed when the daemon is stopped."""
+        if self.address.startswith("unix:"):
+            opened = socket.socket(socket.AF_UNIX)
+            self._connections.append(opened)
+            opened.settimeout(20)
+            opened.connect(self.address[5:])
+        else:
+            match = re.fullmatch(r"inet:\[?([0-9a-f.:]+?)\]?:(\d+)", self.address)
+            assert match
+            opened = socket.create_connection((match[1], int(match[2])), 20)
+            self._connections.append(opened)
+        return opened
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that nobody uses now."""
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        return int(probe.getsockname()[1])
