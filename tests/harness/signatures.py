@@ -7,8 +7,8 @@ from functools import cache
 
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from elemta.dns import Answer, DnsError, Status
 
+from elemta.dns import Answer, DnsError, Status
 from elemta_milter.mailauth import dkim, signing
 from elemta_milter.mailauth.canonical import BodyHasher, BodySpec, Canon
 from elemta_milter.mailauth.fields import HeaderFields

@@ -16,7 +16,7 @@ RFC 6376 sections 3.5, 3.9 and 6.1; RFC 8301; RFC 8463; RFC 8616; RFC 8601 secti
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -26,10 +26,11 @@ from elemta_milter.mailauth import keys, signature
 from elemta_milter.mailauth.canonical import BodyHasher
 from elemta_milter.mailauth.fields import HeaderFields, Headers
 from elemta_milter.mailauth.limits import DEFAULT_LIMITS, Limits
-from elemta_milter.mailauth.signature import Label, Signature
+from elemta_milter.mailauth.signature import Signature
 from elemta_milter.mailauth.taglist import TagListError
 
 FIELD = b"dkim-signature"
+_NOTHING_PROVED = keys.Proof(Result.NONE, "")
 B_LEAST = 8  # RFC 6008 section 4: at least the first eight characters of b=
 
 
@@ -78,10 +79,11 @@ class SignatureResult:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A signature still to be judged, and the result to fill in."""
+    """A signature still to be judged."""
 
+    place: int
     claim: Signature
-    blank: SignatureResult
+    b: str
 
 
 class Verifier:
@@ -115,10 +117,11 @@ class Verifier:
         self._published: dict[str, keys.Published] | None = None
         self._results: dict[int, SignatureResult] = {}
         candidates = self._read()
-        candidates.sort(key=lambda candidate: not _is_near(candidate.blank.domain, prefer))
-        for candidate in candidates[limits.signatures :]:
-            reason = f"not evaluated: more than {limits.signatures} signatures"
-            self._results[candidate.blank.place] = replace(candidate.blank, result=Result.POLICY, reason=reason)
+        if len(candidates) > limits.signatures:
+            candidates.sort(key=lambda candidate: not _is_near(candidate.claim.source.domain, prefer))
+            for candidate in candidates[limits.signatures :]:
+                reason = f"not evaluated: more than {limits.signatures} signatures"
+                self._results[candidate.place] = self._result(candidate, Result.POLICY, reason)
         self._candidates = candidates[: limits.signatures]
         for candidate in self._candidates:
             body.want(candidate.claim.body)
@@ -134,7 +137,7 @@ class Verifier:
         await self.fetch_keys(resolver)
         self._body.finish()
         for candidate in self._candidates:
-            self._results[candidate.blank.place] = self._judge(candidate)
+            self._results[candidate.place] = self._judge(candidate)
         return tuple(self._results[place] for place in sorted(self._results))
 
     def _read(self) -> list[_Candidate]:
@@ -148,18 +151,20 @@ class Verifier:
         lengths = _unique_lengths(label.b for label in labels.values())
         candidates = []
         for place, (tags, unread) in read.items():
-            label = replace(labels[place], b=labels[place].b[: lengths[labels[place].b]])
+            label = labels[place]
             claim, problem = (None, unread) if unread else _claim(tags, self._limits)
+            b = label.b[: lengths[label.b]]
             if claim is None:
                 self._results[place] = SignatureResult(
-                    Result.PERMERROR, problem, place, label.domain, label.selector, label.algorithm, b=label.b
+                    Result.PERMERROR, problem, place, label.domain, label.selector, label.algorithm, b=b
                 )
                 continue
-            blank = self._blank(claim, label, place)
-            if blank.reason:
-                self._results[place] = blank
+            candidate = _Candidate(place, claim, b)
+            reason = self._untimely(claim)
+            if reason:
+                self._results[place] = self._result(candidate, Result.POLICY, reason)
             else:
-                candidates.append(_Candidate(claim, blank))
+                candidates.append(candidate)
         return candidates
 
     def _bound(self) -> tuple[int, str]:
@@ -171,41 +176,28 @@ class Verifier:
             return 0, f"header is longer than {limits.header_octets} octets"
         return limits.signature_fields, f"more than {limits.signature_fields} signature fields"
 
-    def _blank(self, claim: Signature, label: Label, place: int) -> SignatureResult:
-        """What a signature claims, with a reason where the clock settles it."""
-        source = claim.source
-        expired = claim.expires_at is not None and claim.expires_at + self._limits.clock_skew < self._now
-        reason = ""
-        if claim.expires_at is not None and expired:  # RFC 6376 section 3.5, x=
-            reason = f"expired at {_date(claim.expires_at)}"
-        elif source.signed_at is not None and source.signed_at > self._now + self._limits.clock_skew:
-            reason = "signed in the future"  # RFC 6376 section 3.5, t=
-        return SignatureResult(
-            Result.POLICY,
-            reason,
-            place,
-            domain=source.domain,
-            selector=source.selector,
-            algorithm=source.algorithm,
-            identity=claim.identity,
-            b=label.b,
-            canon=f"{claim.header_canon}/{claim.body.canon}",
-            signed_names=tuple(name.decode() for name in claim.names),
-            signed_at=source.signed_at,
-            expires_at=claim.expires_at,
-            expired=expired,
-        )
+    def _expired(self, claim: Signature) -> bool:
+        return claim.expires_at is not None and claim.expires_at + self._limits.clock_skew < self._now
+
+    def _untimely(self, claim: Signature) -> str:
+        """Why the clock says that it is not to be judged; "" when it is."""
+        if claim.expires_at is not None and self._expired(claim):  # RFC 6376 section 3.5, x=
+            return f"expired at {_date(claim.expires_at)}"
+        signed_at = claim.source.signed_at
+        if signed_at is not None and signed_at > self._now + self._limits.clock_skew:  # RFC 6376 section 3.5, t=
+            return "signed in the future"
+        return ""
 
     def _judge(self, candidate: _Candidate) -> SignatureResult:
-        claim, blank = candidate.claim, candidate.blank
+        claim = candidate.claim
         published = (self._published or {})[claim.source.key_name]
         if claim.source.historic and not isinstance(published, DnsError):  # RFC 8301 section 3.1
-            return replace(blank, result=Result.PERMERROR, reason=f"{claim.source.algorithm} must not be used")
+            return self._result(candidate, Result.PERMERROR, f"{claim.source.algorithm} must not be used")
         proof = keys.prove(
             published,
             kind=claim.source.kind,
             signature=claim.source.signature,
-            digest=self._fields.digest(claim.names, claim.header_canon, blank.place),
+            digest=self._fields.digest(claim.names, claim.header_canon, candidate.place),
             limits=self._limits,
             subdomain=claim.subdomain,
         )
@@ -222,12 +214,33 @@ class Verifier:
                 result, reason = Result.POLICY, f"l= leaves {uncovered} octets of the body uncovered"
         if proof.testing and reason:
             reason += " (the domain is testing DKIM)"
-        return replace(
-            blank,
-            result=result,
-            reason=reason,
+        return self._result(candidate, result, reason, proof, uncovered)
+
+    def _result(
+        self,
+        candidate: _Candidate,
+        result: Result,
+        reason: str,
+        proof: keys.Proof = _NOTHING_PROVED,
+        uncovered: int = 0,
+    ) -> SignatureResult:
+        claim, source = candidate.claim, candidate.claim.source
+        return SignatureResult(
+            result,
+            reason,
+            candidate.place,
+            domain=source.domain,
+            selector=source.selector,
+            algorithm=source.algorithm,
+            identity=claim.identity,
+            b=candidate.b,
             testing=proof.testing,
             key_bits=proof.bits,
+            canon=f"{claim.header_canon}/{claim.body.canon}",
+            signed_names=tuple(b":".join(claim.names).decode().split(":")),
+            signed_at=source.signed_at,
+            expires_at=claim.expires_at,
+            expired=self._expired(claim),
             length_uncovered=uncovered,
         )
 

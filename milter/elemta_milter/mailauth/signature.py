@@ -255,7 +255,7 @@ def _names(tags: dict[str, str], limits: Limits) -> tuple[bytes, ...]:
     value = _required(tags, "h")
     if value.count(":") >= limits.signed_names:
         raise TagListError(f"more than {limits.signed_names} names in h=")
-    names = tuple(name.lower().encode() for name in taglist.words(value))
+    names = tuple(name.encode().lower() for name in taglist.words(value))
     if b"" in names:
         raise TagListError("empty name in h=")
     return names

@@ -8,7 +8,15 @@ from hashlib import sha256
 
 import dkim as dkimpy
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from elemta.findings import Result
+from elemta_milter.mailauth import arc, keys, sealing, signature
+from elemta_milter.mailauth.canonical import BodyHasher, BodySpec, Canon, header_field
+from elemta_milter.mailauth.fields import HeaderFields, without_b
+from elemta_milter.mailauth.limits import Limits
+from elemta_milter.mailauth.signing import SigningError, signed_field
 from harness.signatures import (
     BODY,
     HEADERS,
@@ -23,14 +31,6 @@ from harness.signatures import (
     wire,
     zone,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from elemta_milter.mailauth import arc, keys, sealing, signature
-from elemta_milter.mailauth.canonical import BodyHasher, BodySpec, Canon, header_field
-from elemta_milter.mailauth.fields import HeaderFields, without_b
-from elemta_milter.mailauth.limits import Limits
-from elemta_milter.mailauth.signing import SigningError, signed_field
 
 AAR, AMS, SEAL = b"ARC-Authentication-Results", b"ARC-Message-Signature", b"ARC-Seal"
 

@@ -10,15 +10,15 @@ from hashlib import sha256
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from elemta.dns import DnsError
-from elemta.findings import Result
-from harness.signatures import Zone, ed25519_key, ed25519_private, rsa_key, rsa_private
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elemta.dns import DnsError
+from elemta.findings import Result
 from elemta_milter.mailauth import keys, signing
 from elemta_milter.mailauth.keys import KeyRecordError
 from elemta_milter.mailauth.limits import Limits
+from harness.signatures import Zone, ed25519_key, ed25519_private, rsa_key, rsa_private
 
 DIGEST = sha256(b"x").digest()
 

@@ -8,7 +8,16 @@ import dkim as dkimpy
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from elemta.findings import Result
+from elemta_milter.mailauth import signing
+from elemta_milter.mailauth.canonical import Canon
+from elemta_milter.mailauth.fields import HeaderFields
+from elemta_milter.mailauth.limits import Limits
+from elemta_milter.mailauth.signature import tags_of
+from elemta_milter.mailauth.signing import SigningError, SigningKey
 from harness.signatures import (
     BODY,
     HEADERS,
@@ -25,15 +34,6 @@ from harness.signatures import (
     wire,
     zone,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from elemta_milter.mailauth import signing
-from elemta_milter.mailauth.canonical import Canon
-from elemta_milter.mailauth.fields import HeaderFields
-from elemta_milter.mailauth.limits import Limits
-from elemta_milter.mailauth.signing import SigningError, SigningKey
-from elemta_milter.mailauth.signature import tags_of
 
 
 def tags(headers):

@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from elemta.findings import Result
+from elemta_milter.mailauth import dkim, fields, keys
+from elemta_milter.mailauth.canonical import BodyHasher, BodySpec, Canon, header_field
+from elemta_milter.mailauth.fields import HeaderFields
+from elemta_milter.mailauth.limits import Limits
 from harness.signatures import (
     BODY,
     HEADERS,
@@ -21,13 +28,6 @@ from harness.signatures import (
     verify,
     zone,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from elemta_milter.mailauth import dkim, fields, keys
-from elemta_milter.mailauth.canonical import BodyHasher, BodySpec, Canon, header_field
-from elemta_milter.mailauth.fields import HeaderFields
-from elemta_milter.mailauth.limits import Limits
 
 
 def changed(headers, name, value):
