@@ -70,10 +70,8 @@ def state_url(text: str) -> str:
     """Where state is kept: sqlite:///absolute/path."""
     scheme, separator, _ = text.partition("://")
     if not separator or scheme not in STATE_SCHEMES:
-        raise ValueError(
-            f"{quoted(scheme) if separator else 'this'} is not a kind of state store; "
-            f"write sqlite:///var/lib/elemta/state.db{suggest(scheme, STATE_SCHEMES) if separator else ''}"
-        )
+        hint = suggest(scheme, STATE_SCHEMES) or "; write sqlite:///var/lib/elemta/state.db"
+        raise ValueError(f"{quoted(scheme)} is no kind of state store{hint}")
     if not STATE_SCHEMES[scheme]:
         raise ValueError(f"{scheme}:// is not built yet; write sqlite:///var/lib/elemta/state.db")
     if scheme == "sqlite" and (not text.startswith("sqlite:///") or text.endswith("/")):

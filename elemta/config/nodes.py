@@ -21,9 +21,10 @@ from elemta.config.problems import Origin, Path, Problem, quoted
 
 MAX_DEPTH = 50
 """Mappings and lists inside each other, aliases followed."""
-MAX_NODES = 500_000
+MAX_NODES = 250_000
 """Values in one file, each alias counted as often as what it stands for."""
 
+_TOO_DEEP = f"more than {MAX_DEPTH} mappings and lists inside each other; write it flatter"
 Scalar = str | int | float | bool | None
 _UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # YAML 1.2, 5.1
 _KNOWN_TAGS = {None, "!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
@@ -78,8 +79,11 @@ def parse(text: str, file: str, read_scalar: ReadScalar) -> Tree:
     if bad:
         tree.readable = False
         tree.problems.append(
-            Problem((), f"the character U+{ord(bad[0]):04X} cannot stand in YAML; remove it",
-                    origin=_origin_at(text, bad.start(), file))
+            Problem(
+                (),
+                f"the character U+{ord(bad[0]):04X} cannot stand in YAML; remove it",
+                origin=_origin_at(text, bad.start(), file),
+            )
         )
         return tree
     loader = yaml.CSafeLoader(text)
@@ -136,10 +140,11 @@ class _Builder:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event.anchor, path, depth, origin)
         if depth > MAX_DEPTH:
-            raise _Stop(path, f"more than {MAX_DEPTH} mappings and lists inside each other; write it flatter", origin)
+            raise _Stop(path[:1], _TOO_DEEP, origin)
         self._count(1, path, origin)
         if event.tag not in _KNOWN_TAGS:
-            text = f"the tag {quoted(event.tag)} has no meaning here; remove it"
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            text = f"the tag {quoted(tag)} has no meaning here; remove it"
             self._problems.append(Problem(path, text, origin=origin))
         if event.anchor:
             self._anchors[event.anchor] = None  # open: an alias inside would hold itself
@@ -185,8 +190,8 @@ class _Builder:
                 entries[key] = Entry(place, node)
         self._next()
         for mapping in merged:
-            if isinstance(mapping.value, dict):
-                entries = {**entries, **{key: entry for key, entry in mapping.value.items() if key not in entries}}
+            for name, entry in mapping.value.items() if isinstance(mapping.value, dict) else ():
+                entries.setdefault(name, entry)
         return _sized(Node(origin, entries), [entry.node for entry in entries.values()])
 
     def _key(self, path: Path, depth: int) -> str:
@@ -220,7 +225,7 @@ class _Builder:
         if node is None:
             raise _Stop(path, f"the alias *{name} stands inside what it means; write it out", origin)
         if depth + node.depth - 1 > MAX_DEPTH:
-            raise _Stop(path, f"more than {MAX_DEPTH} mappings and lists inside each other; write it flatter", origin)
+            raise _Stop(path[:1], _TOO_DEEP, origin)
         self._count(node.nodes, path, origin)
         return node
 

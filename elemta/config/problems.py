@@ -22,6 +22,8 @@ Path = tuple[str | int, ...]
 SHOWN = 100
 """Problems printed at once; the number of those left out is told."""
 _QUOTED = 60
+PATH_MAX = 4096
+"""Characters of a file's path that are shown: all of them."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -105,11 +107,11 @@ def either(words: Iterable[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
-def quoted(value: object) -> str:
-    """`value` in double quotes on one line, cut where it is long."""
-    return f'"{printable(str(value))}"'
+def quoted(value: object, longest: int = _QUOTED) -> str:
+    """`value`, as the YAML has it, in double quotes on one line, cut after `longest` characters."""
+    return f'"{printable(str(value).lower() if isinstance(value, bool) else str(value), longest)}"'
 
 
-def printable(text: str) -> str:
-    """`text` without anything that would disturb a terminal or a log line, cut where it is long."""
-    return clean(text if len(text) <= _QUOTED else text[: _QUOTED - 1] + "…")
+def printable(text: str, longest: int = _QUOTED) -> str:
+    """`text` without anything that would disturb a terminal or a log line, cut after `longest` characters."""
+    return clean(text if len(text) <= longest else text[: longest - 1] + "…")

@@ -19,7 +19,7 @@ from pathlib import Path as File
 from typing import Any
 
 from elemta.config.nodes import Entry, Node, parse
-from elemta.config.problems import ConfigErrors, Origin, Path, Problem, path_text, quoted
+from elemta.config.problems import PATH_MAX, ConfigErrors, Origin, Path, Problem, path_text, quoted
 from elemta.config.words import beside
 from elemta.config.words import read as read_word
 
@@ -118,7 +118,8 @@ class _Reader:
         self.readable = self.readable and tree.readable
         if tree.root is None:
             if tree.readable and named is None:
-                self._fail("this file says nothing; the shortest useful one is `host: mx1.example.org`", Origin(path))
+                text = "this file says nothing; the shortest useful one is `host: mx1.example.org`"
+                self._fail(text, Origin(path, 1, 1))
             return Node(Origin(path), {}) if tree.readable else None
         if not isinstance(tree.root.value, dict):
             self._fail("the top must be a mapping; write `key: value` lines", tree.root.origin)
@@ -159,7 +160,7 @@ class _Reader:
         if known is None:
             return True
         first = f"first at {known[1]}" if known[1] else "and it is the file that all begins with"
-        self._fail(f"{quoted(found)} is included again, {first}; include a file once", place.origin)
+        self._fail(f"{quoted(found, PATH_MAX)} is included again, {first}; include a file once", place.origin)
         return False
 
     def _merged(self, ours: Node, theirs: Node, path: Path) -> Node:
@@ -192,7 +193,7 @@ class _Reader:
                 self.status = os.EX_NOINPUT
                 self._fail(f"this file cannot be read: {reason}", Origin(path))
             else:
-                self._fail(f"{quoted(path)} cannot be read: {reason}; correct the name", named)
+                self._fail(f"{quoted(path, PATH_MAX)} cannot be read: {reason}; correct the name", named)
             return None
         if len(octets) > MAX_OCTETS:
             text = f"this file is longer than {MAX_OCTETS >> 20} MiB; keep long lists in files of their own"

@@ -106,7 +106,7 @@ def _best(mistakes: Sequence[_Mistake]) -> Iterator[_Mistake]:
     for union, group in groupby(mistakes, key=lambda each: each.union):
         said = list(group)
         if union is None:
-            yield from said
+            yield from _without_misspelt(said)
             continue
         arms = [list(arm) for _, arm in groupby(said, key=lambda each: each.arm)]
         fitting = [_without_misspelt(arm) for arm in arms if not any(each.shape for each in arm)]
@@ -118,8 +118,13 @@ def _best(mistakes: Sequence[_Mistake]) -> Iterator[_Mistake]:
 
 def _without_misspelt(arm: list[_Mistake]) -> list[_Mistake]:
     """A key that is missing since it was misspelt is one mistake, not two."""
-    strange = [str(each.path[-1]) for each in arm if each.kind == "extra_forbidden"]
-    return [each for each in arm if not (each.missing and any(suggest(word, [each.missing]) for word in strange))]
+    strange = [each.path for each in arm if each.kind == "extra_forbidden"]
+    return [
+        each
+        for each in arm
+        if not each.missing
+        or not any(path[:-1] == each.path and suggest(str(path[-1]), [each.missing]) for path in strange)
+    ]
 
 
 def _problem(mistake: _Mistake, schema: Schema, at: Path) -> Problem:
@@ -136,30 +141,38 @@ def _message(mistake: _Mistake, schema: Schema) -> str:  # noqa: PLR0911 - one r
     if kind in {"value_error", "assertion_error"}:
         return str(context["error"])
     if kind in _BOUNDS:
-        return f"{value if isinstance(value, (int, float, str)) else found(value)} {_BOUNDS[kind].format(**context)}"
+        return f"{quoted(value) if isinstance(value, str) else _counted(value)} {_BOUNDS[kind].format(**context)}"
     candidates = list(schemas(schema, mistake.path))
-    if kind in {"literal_error", "enum"} and isinstance(value, str):
+    if kind in _CHOICES and isinstance(value, str):
         words = [str(word) for each in candidates for word in each.get("enum", ())]
         near = suggest(value, words)
         return f"unknown word {quoted(value)}" + (near or f"; write {describe(candidates)}")
     if kind == "string_type" and isinstance(value, (bool, int, float)):
         return f'{found(value)}; write text, in quotes: "{json.dumps(value)}"'
-    if kind.endswith(("_type", "_error")) or kind == "int_from_float" or mistake.union is not None:
+    if value is None:
+        return f"{found(value)}; write {describe(candidates)}, or remove the key"
+    if kind.endswith("_type") or kind in _CHOICES or kind == "int_from_float" or mistake.union is not None:
         return f"{found(value)}; write {describe(candidates)}"
     return f"{found(value)}; {mistake.message[:1].lower()}{mistake.message[1:]}"
 
 
+_CHOICES = {"literal_error", "enum"}
 _BOUNDS = {
     "greater_than": "is too small; write more than {gt:g}",
     "greater_than_equal": "is too small; write {ge:g} or more",
     "less_than": "is too big; write less than {lt:g}",
     "less_than_equal": "is too big; write {le:g} or less",
-    "too_short": "is too short; write {min_length} or more",
-    "too_long": "is too long; write {max_length} or less",
+    "too_short": "are too few; write {min_length} or more",
+    "too_long": "are too many; write {max_length} or less",
     "string_too_short": "is too short; write {min_length} characters or more",
     "string_too_long": "is too long; write {max_length} characters or less",
     "string_pattern_mismatch": "does not look right; write what matches {pattern}",
 }
+
+
+def _counted(value: object) -> str:
+    """A number, or how many entries a list or mapping has."""
+    return f"{len(value)} entries" if isinstance(value, (list, dict)) else str(value)
 
 
 def _unknown_key(key: str, candidates: Sequence[Schema]) -> str:

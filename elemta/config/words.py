@@ -17,7 +17,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from elemta.config.nodes import Node, Scalar
-from elemta.config.problems import Origin, quoted
+from elemta.config.problems import PATH_MAX, Origin, quoted
 
 MAX_FILE_VALUE = 1 << 20
 """Octets of a file named by `file:`."""
@@ -95,13 +95,13 @@ def from_file(path: str) -> str:
     with Path(path).open("rb") as file:
         content = file.read(MAX_FILE_VALUE + 1)
     if len(content) > MAX_FILE_VALUE:
-        raise ValueError(f"{quoted(path)} is longer than {MAX_FILE_VALUE} octets; name a shorter file")
+        raise ValueError(f"{quoted(path, PATH_MAX)} is longer than {MAX_FILE_VALUE} octets; name a shorter file")
     try:
         text = content.decode()
     except UnicodeDecodeError:
-        raise ValueError(f"{quoted(path)} is not UTF-8 text; write it in UTF-8") from None
+        raise ValueError(f"{quoted(path, PATH_MAX)} is not UTF-8 text; write it in UTF-8") from None
     if "\0" in text:
-        raise ValueError(f"{quoted(path)} holds a NUL character; remove it")
+        raise ValueError(f"{quoted(path, PATH_MAX)} holds a NUL character; remove it")
     return text.removesuffix("\n").removesuffix("\r")
 
 
@@ -109,9 +109,9 @@ def unreadable(path: str) -> str:
     """Why the file `path` cannot be read, and what to do about it; "" when it can."""
     try:
         if not S_ISREG(Path(path).stat().st_mode):  # opening a pipe would wait for ever
-            return f"{quoted(path)} is not a file; name a file"
+            return f"{quoted(path, PATH_MAX)} is not a file; name a file"
         with Path(path).open("rb"):
             return ""
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        return f"{quoted(path)} cannot be read: {reason}; correct the path, or make the file readable"
+        return f"{quoted(path, PATH_MAX)} cannot be read: {reason}; correct the path, or make the file readable"

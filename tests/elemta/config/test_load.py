@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from elemta.config.load import load
+from elemta.config.problems import ConfigErrors, Origin, Problem
+from elemta.config.types import Listen
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="elemta.yaml"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def complaints(path, environment=None):
+    with pytest.raises(ConfigErrors) as errors:
+        load(path, environment or {})
+    return str(errors.value)
+
+
+def test_a_host_is_enough(write):
+    settings = load(write("host: mx.test")).settings
+    assert settings.host == "mx.test"
+    assert settings.milter.listen == Listen(path="/var/spool/postfix/elemta/milter.sock")
+    assert (settings.milter.budget, settings.policyd.idle, settings.journal.keep) == (25.0, 1000.0, 30 * 86400.0)
+    assert settings.classes == {"submission": {"login": {"exists": True}}, "inbound": {}}
+    assert settings.rules.message == ()
+
+
+def test_the_configuration_file_is_missing(tmp_path):
+    with pytest.raises(ConfigErrors, match="cannot be read: no such file or directory") as errors:
+        load(tmp_path / "none.yaml")
+    assert errors.value.status == os.EX_NOINPUT
+
+
+def test_the_configuration_file_is_a_directory(tmp_path):
+    with pytest.raises(ConfigErrors, match="is a directory") as errors:
+        load(tmp_path)
+    assert errors.value.status == os.EX_NOINPUT
+
+
+def test_byte_order_mark(write):
+    assert load(write("\ufeffhost: mx.test")).settings.host == "mx.test"
+
+
+def test_only_true_and_false_are_booleans(write):
+    text = """
+        host: mx.test
+        tests:
+        - name: t
+          expect: {}
+          given: {a: true, b: false, c: yes, d: off, e: True, f: null, g: ~, h: , i: Null, j: "true"}
+    """
+    given = load(write(text)).settings.tests[0].given
+    assert given == {
+        "a": True, "b": False, "c": "yes", "d": "off", "e": "True", "f": None, "g": None, "h": None, "i": "Null",
+        "j": "true",
+    }  # fmt: skip
+
+
+def test_only_plain_decimals_are_numbers(write):
+    text = """
+        host: mx.test
+        tests:
+        - name: t
+          expect: {}
+          given: {a: 8, b: -8, c: 0.5, d: 08, e: 0x8, f: 1_0, g: 1:30, h: 2026-01-31,
+                  i: 1e3, j: .inf, k: "8", l: 1.2.3.4}
+    """
+    given = load(write(text)).settings.tests[0].given
+    assert given == {
+        "a": 8, "b": -8, "c": 0.5, "d": "08", "e": "0x8", "f": "1_0", "g": "1:30", "h": "2026-01-31", "i": "1e3",
+        "j": ".inf", "k": "8", "l": "1.2.3.4",
+    }  # fmt: skip
+
+
+def test_keys_are_text(write):
+    classes = load(write("host: mx.test\nclasses:\n  on: {}\n  null: {}\n  true: {5: 6}\n")).settings.classes
+    assert classes == {"on": {}, "null": {}, "true": {"5": 6}}
+
+
+def test_anchors_and_merge_keys(write):
+    text = """
+        host: mx.test
+        milter: &daemon {workers: 3, group: mail}
+        policyd:
+          <<: *daemon
+          workers: 4
+    """
+    loaded = load(write(text))
+    assert (loaded.settings.policyd.workers, loaded.settings.policyd.group) == (4, "mail")
+    assert loaded.source.locate(("policyd", "workers")).line == 6
+    assert loaded.source.locate(("policyd", "group")).line == 3  # where it is written
+
+
+def test_of_several_merged_mappings_the_first_wins(write):
+    text = "host: mx.test\nmilter: &a {workers: 3}\npolicyd:\n  <<: [*a, {workers: 4, group: mail}]\n"
+    policyd = load(write(text)).settings.policyd
+    assert (policyd.workers, policyd.group) == (3, "mail")
+
+
+def test_host_without_domain_and_slow_budgets_are_doubted(write):
+    text = "host: mx\nmilter: {budget: 5m}\npolicyd: {budget: 100s}\ndns: {budget: 6m}\n"
+    warnings = load(write(text)).warnings
+    assert [(each.path, each.origin.line) for each in warnings] == [
+        (("host",), 1), (("milter", "budget"), 2), (("policyd", "budget"), 3), (("dns", "budget"), 4),
+    ]  # fmt: skip
+    assert not load(write("host: mx.test\nmilter: {budget: 299s}\n")).warnings
+
+
+# ── places ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_later_stages_report_by_path(write):
+    path = write("host: mx.test\nrules:\n  message:\n  - id: a\n    when: {dmark: fail}\n")
+    source = load(path).source
+    problem = Problem(("rules", "message", 0, "when", "dmark"), 'unknown fact "dmark"', "key")
+    assert str(source.errors([problem])) == f'{path}:5:12: rules.message[0].when: unknown fact "dmark"'
+    assert source.locate(("rules", "message", 0, "when", "dmark")) == Origin(path, 5, 19)
+    assert source.locate(("rules", "message", 0, "when", "spf")) == Origin(path, 5, 11)  # the longest part there is
+    assert source.locate(("rules", "message", 7)) == Origin(path, 4, 3)
+    assert source.locate(()) == Origin(path, 1, 1)
+    assert source.find(("milter", "workers")) is None
+
+
+def test_problems_come_in_the_order_of_lines_and_once(write):
+    source = load(write("host: mx.test\nuser: me\n")).source
+    late, early = Problem(("user",), "late"), Problem(("host",), "early")
+    assert [each.message for each in source.errors([late, early, late]).problems] == ["early", "late"]
+
+
+def test_many_problems_are_counted(write):
+    entries = ", ".join(str(number) for number in range(150))
+    assert complaints(write(f"host: mx.test\nsets: {{a: [{entries}]}}\n")).endswith("\nand 50 more")
+
+
+# ── environment and files ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_environment(write):
+    text = 'host: ${NAME}.test\nmilter:\n  workers: ${COUNT}\nuser: "${COUNT}"\nspool: /${NAME}/$${NAME}/$NAME\n'
+    settings = load(write(text), {"NAME": "mx", "COUNT": "3"}).settings
+    assert settings.host == "mx.test"
+    assert settings.milter.workers == 3
+    assert settings.user == "3"
+    assert settings.spool == "/mx/${NAME}/$NAME"
+
+
+def test_an_empty_variable_is_empty_text(write):
+    assert load(write("host: mx.test\nuser: ${NAME}\n"), {"NAME": ""}).settings.user == ""
+
+
+def test_a_variable_cannot_write_yaml(write):
+    text = "host: mx.test\nuser: ${NAME}\n"
+    assert load(write(text), {"NAME": "a\nlog: {level: debug}"}).settings.user == "a\nlog: {level: debug}"
+
+
+def test_a_variable_that_is_not_utf8(write):
+    assert "is not UTF-8 text" in complaints(write("host: ${NAME}\n"), {"NAME": "caf\udce9"})
+
+
+def test_our_own_environment_is_the_default(write, monkeypatch):
+    monkeypatch.setenv("ELEMTA_TEST_HOST", "mx.test")
+    assert load(write("host: ${ELEMTA_TEST_HOST}\n")).settings.host == "mx.test"
+
+
+def test_a_value_from_a_file(write, tmp_path):
+    write("elemta\n\n", "user.txt")
+    loaded = load(write("host: mx.test\nuser: file:user.txt\n"))
+    assert loaded.settings.user == "elemta\n"
+    assert loaded.source.find(("user",)).secret
+    text = "host: mx.test\nuser: file:${DIR}/user.txt\n"
+    assert load(write(text), {"DIR": str(tmp_path)}).settings.user == "elemta\n"
+
+
+def test_a_number_in_a_file_stays_text(write):
+    write("1000\n", "user.txt")
+    assert load(write("host: mx.test\nuser: file:user.txt\n")).settings.user == "1000"
+
+
+def test_a_file_that_cannot_be_a_value(write, tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # would wait for a writer for ever
+    assert "is not a file" in complaints(write("host: mx.test\nuser: file:pipe\n"))
+    (tmp_path / "big").write_bytes(b"x" * (1 << 20) + b"x")
+    assert "longer than" in complaints(write("host: mx.test\nuser: file:big\n"))
+    (tmp_path / "latin").write_bytes(b"caf\xe9")
+    assert "not UTF-8" in complaints(write("host: mx.test\nuser: file:latin\n"))
+    (tmp_path / "nul").write_bytes(b"a\0")
+    assert "NUL" in complaints(write("host: mx.test\nuser: file:nul\n"))
+
+
+# ── includes and paths ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_includes_are_merged_in_order(write):
+    write("rules: {message: [{id: c}]}\ntests: [{name: c, expect: {}}]\nsets: {two: [x]}\n", "conf.d/20.yaml")
+    write("rules:\n  message:\n  - id: b\n  recipient: [{id: r}]\nlog: {level: debug}\n", "conf.d/10.yaml")
+    path = write(
+        "include: conf.d/*.yaml\nhost: mx.test\nlog: {format: json}\nrules: {message: [{id: a}]}\nsets: {one: [y]}\n"
+    )
+    loaded = load(path)
+    assert [rule.id for rule in loaded.settings.rules.message] == ["a", "b", "c"]
+    assert [rule.id for rule in loaded.settings.rules.recipient] == ["r"]
+    assert (loaded.settings.log.level, loaded.settings.log.format) == ("debug", "json")
+    assert sorted(loaded.settings.sets) == ["one", "two"]
+    place = loaded.source.locate(("rules", "message", 1, "id"))
+    assert (Path(place.file).name, place.line, place.column) == ("10.yaml", 3, 9)
+    assert [Path(file).name for file in loaded.source.files] == ["elemta.yaml", "10.yaml", "20.yaml"]
+
+
+def test_a_pattern_may_match_nothing(write):
+    assert load(write("host: mx.test\ninclude: conf.d/*.yaml\n")).settings.host == "mx.test"
+
+
+def test_an_included_file_may_be_empty(write):
+    write("# nothing yet\n", "conf.d/a.yaml")
+    assert load(write("host: mx.test\ninclude: conf.d/a.yaml\n")).settings.host == "mx.test"
+
+
+def test_a_folder_with_pattern_characters_is_a_folder(write):
+    write("log: {level: debug}\n", "a[b]/x.yaml")
+    path = write("host: mx.test\ninclude: x*.yaml\n", "a[b]/elemta.yaml")
+    assert load(path).settings.log.level == "debug"
+
+
+def test_a_merge_does_not_change_what_an_alias_stands_for(write):
+    write("milter: {group: mail}\n", "more.yaml")
+    settings = load(write("host: mx.test\nmilter: &a {workers: 3}\npolicyd: *a\ninclude: more.yaml\n")).settings
+    assert (settings.milter.group, settings.policyd.group) == ("mail", "postfix")
+
+
+def test_errors_in_several_files_come_together(write):
+    write("log: [\n", "conf.d/a.yaml")
+    write("log: {\n", "conf.d/b.yaml")
+    text = complaints(write("host: mx.test\ninclude: conf.d/*.yaml\nhost: again\n"))
+    assert [line.partition(":")[0].rpartition("/")[2] for line in text.splitlines()] == [
+        "a.yaml",
+        "b.yaml",
+        "elemta.yaml",
+    ]
+
+
+def test_paths_are_taken_from_the_file_that_names_them(write, tmp_path):
+    write("x\n", "conf.d/set.txt")
+    write("x\n", "set.txt")
+    write("sets: {theirs: {file: set.txt}}\nspool: spool\n", "conf.d/a.yaml")
+    text = """
+        host: mx.test
+        include: conf.d/a.yaml
+        sets: {ours: &a {file: set.txt}, again: *a}
+        journal: {path: journal.db}
+        tests: [{name: t, expect: {}, given: {file: set.txt}}]
+    """
+    settings = load(write(text)).settings
+    assert settings.sets["ours"].file == settings.sets["again"].file == str(tmp_path / "set.txt")
+    assert settings.sets["theirs"].file == str(tmp_path / "conf.d" / "set.txt")
+    assert settings.journal.path == str(tmp_path / "journal.db")
+    assert settings.spool == str(tmp_path / "conf.d" / "spool")
+    assert settings.tests[0].given == {"file": "set.txt"}
+
+
+def test_a_set_that_may_not_be_read(write, tmp_path):
+    if os.geteuid() == 0:
+        os.mkfifo(tmp_path / "set.txt")
+    else:
+        (tmp_path / "set.txt").touch(mode=0o000)
+    text = complaints(write("host: mx.test\nsets: {a: {file: set.txt}}\n"))
+    assert "sets.a.file: " in text
+
+
+# ── bounds ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_file_of_16_mib_is_the_longest(write):
+    head = "host: mx.test\n#"
+    assert load(write(head + "x" * ((16 << 20) - len(head)))).settings.host == "mx.test"
+    assert "longer than 16 MiB" in complaints(write(head + "x" * ((16 << 20) - len(head) + 1)))
+
+
+@pytest.mark.timeout(10)
+def test_a_hundred_thousand_brackets_end_soon(write):
+    assert "inside each other" in complaints(write("host: " + "[" * 100_000))
+
+
+@pytest.mark.timeout(10)
+def test_a_bomb_of_merges_ends_soon(write):
+    text = "host: mx.test\na0: &a0 {" + ", ".join(f"k{n}: v" for n in range(100)) + "}\n"
+    text += "".join(f"a{n}: &a{n}\n  <<: [" + ", ".join([f"*a{n - 1}"] * 50) + "]\n" for n in range(1, 200))
+    assert "more than 250000 values" in complaints(write(text))
+
+
+@pytest.mark.timeout(20)
+def test_a_thousand_rules_load(write):
+    rules = "".join(
+        f'  - id: rule{n}\n    when: {{spf: fail, client.name: {{glob: "*.x{n}.test"}}}}\n    then: reject\n'
+        f'    reply: "550 5.7.1 no"\n    label: [a, b]\n'
+        for n in range(1000)
+    )
+    assert len(load(write("host: mx.test\nrules:\n  message:\n" + rules)).settings.rules.message) == 1000

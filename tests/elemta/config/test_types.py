@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elemta.config.names import STATE_SCHEMES, dns_server, host_name, masked, state_url
+from elemta.config.types import Listen, duration, duration_text, size, size_text
+from elemta.store.urls import split_url
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("250ms", 0.25),
+        ("2s", 2),
+        ("5m", 300),
+        ("1h", 3600),
+        ("35d", 35 * 86400),
+        ("2w", 14 * 86400),
+        ("1h30m", 5400),
+        ("1h 30m", 5400),
+        ("0", 0),
+        (0, 0),
+        ("1.5s", 1.5),
+        ("0.5ms", 0.0005),
+        ("0s", 0),
+    ],
+)
+def test_durations(text, seconds):
+    assert duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", 5, "s", "5 sec", "-5s", "5S", "1h30", "5s ago", "1e3s", "\uff15s", None, True, 2.5, [], "1h,5m"]
+)
+def test_not_durations(text):
+    with pytest.raises(ValueError, match="is not a duration; write a number and ms, s, m, h, d or w"):
+        duration(text)
+
+
+@given(st.integers(0, 10**12))
+def test_a_duration_reads_back_to_the_millisecond(milliseconds):
+    assert math.isclose(duration(duration_text(milliseconds / 1000)), milliseconds / 1000, rel_tol=1e-12)
+
+
+@given(st.integers(0, 10**9))
+def test_a_duration_reads_back_to_the_microsecond(microseconds):
+    assert math.isclose(duration(duration_text(microseconds / 1e6)), microseconds / 1e6, abs_tol=1e-9)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0"), (0.25, "250ms"), (5400, "1h30m"), (90061.001, "1d1h1m1s1ms")])
+def test_durations_are_written_as_people_do(seconds, text):
+    assert duration_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "octets"),
+    [("512K", 524288), ("25M", 25 << 20), ("1g", 1 << 30), ("1GiB", 1 << 30), ("10", 10), (10, 10), ("5 MB", 5 << 20)],
+)
+def test_sizes(text, octets):
+    assert size(text) == octets
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", -1, "1.5M", "5X", None, True, 2.5])
+def test_not_sizes(text):
+    with pytest.raises(ValueError, match="is not a size; write octets or a number and K, M or G"):
+        size(text)
+
+
+@given(st.integers(0, 10**14))
+def test_a_size_reads_back(octets):
+    assert size(size_text(octets)) == octets
+
+
+@given(st.one_of(
+    st.builds(Listen, path=st.from_regex(r"/[a-z0-9/._-]{1,100}", fullmatch=True)),
+    st.builds(Listen, host=st.ip_addresses().map(str), port=st.integers(0, 65535)),
+))  # fmt: skip
+def test_a_listening_address_reads_back(listen):
+    assert Listen.parse(str(listen)) == listen
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "8890",
+        ":8890",
+        "unix:",
+        "unix:x",
+        "unix:/" + "x" * 107,
+        "inet:1.2.3.4",
+        "1.2.3.4:65536",
+        "inet:[::1:5",
+        "inet:::1:5",
+        "1.2.3:5",
+    ],
+)
+def test_not_listening_addresses(text):
+    with pytest.raises(ValueError, match=r"listening address|unix socket"):
+        Listen.parse(text)
+
+
+def test_localhost_is_loopback():
+    assert Listen.parse("inet:localhost:25") == Listen(host="127.0.0.1", port=25)
+
+
+def test_a_dns_server_has_a_port():
+    assert [dns_server(text) for text in ("127.0.0.1", "127.0.0.1:5353", "[::1]", "[2001:db8::1]:5353")] == [
+        "127.0.0.1:53", "127.0.0.1:5353", "[::1]:53", "[2001:db8::1]:5353",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text", ["", "::1", "ns.test", "[1.2.3.4]:53", "1.2.3.4:0", "1.2.3.4:65536", "1.2.3:53", "[::1"]
+)
+def test_not_dns_servers(text):
+    with pytest.raises(ValueError, match="is not a DNS server"):
+        dns_server(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["mx", "mx.test", "mx1.example.org", "xn--bcher-kva.example", "3com.example", "a" * 63 + ".test"]
+)
+def test_host_names(text):
+    assert host_name(text) == text
+    assert host_name(text + ".") == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ".", "-a.test", "a-.test", "a..test", "a_b.test", "a b.test", "1.2.3.4", "büch.test", "a" * 64, "a." * 128],
+)
+def test_not_host_names(text):
+    with pytest.raises(ValueError, match=r"host name"):
+        host_name(text)
+
+
+def test_state_urls():
+    assert state_url("sqlite:///var/lib/x.db") == "sqlite:///var/lib/x.db"
+    for text in ("", "x", "/var/lib/x.db", "mysql://x", "sqlite:x", "sqlite://x.db", "sqlite:///x/"):
+        with pytest.raises(ValueError, match=r"write|did you mean"):
+            state_url(text)
+    for scheme, built in STATE_SCHEMES.items():
+        if not built:
+            with pytest.raises(ValueError, match="not built yet"):
+                state_url(f"{scheme}://127.0.0.1/0")
+
+
+def test_the_store_opens_what_the_configuration_takes():
+    for scheme, built in STATE_SCHEMES.items():
+        url = f"{scheme}:///var/lib/elemta/state.db"
+        if built:
+            assert split_url(url)
+        else:
+            with pytest.raises(ValueError, match="is not a state store"):
+                split_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:secret@h:1/0", "redis://:***@h:1/0"),
+        ("redis://u:s@h", "redis://u:***@h"),
+        ("redis://u@h", "redis://u@h"),
+        ("sqlite:///x", "sqlite:///x"),
+        ("redis+sentinel://:p@h1,h2/s/0", "redis+sentinel://:***@h1,h2/s/0"),
+        ("http://[", "http://["),
+        ("redis://:a@b@h", "redis://:***@h"),
+    ],
+)
+def test_passwords_are_masked(url, shown):
+    assert masked(url) == shown
