@@ -10,7 +10,9 @@ RFC 8617 sections 4.1.2 and 4.1.3.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from elemta.domains import a_label
 from elemta_milter.mailauth import taglist
@@ -18,6 +20,8 @@ from elemta_milter.mailauth.canonical import BodySpec, Canon
 from elemta_milter.mailauth.keys import ALGORITHMS
 from elemta_milter.mailauth.limits import Limits
 from elemta_milter.mailauth.taglist import TagListError
+
+T = TypeVar("T")
 
 FOREVER = 10**12
 """A time that never comes: RFC 6376 section 3.5 lets a value of more than 12 digits be infinite."""
@@ -152,14 +156,15 @@ def dkim(tags: dict[str, str], limits: Limits) -> Signature:
     if "q" in tags and "dns/txt" not in taglist.words(tags["q"]):
         raise TagListError("q= has no known query method")
     source = _source(tags)
-    identity, at, domain = _quoted_printable(tags, "i", default="@" + source.domain).rpartition("@")
+    identity = _decoded(tags, "i", taglist.quoted_printable) if "i" in tags else "@" + source.domain
+    local, at, domain = identity.rpartition("@")
     within = a_label(domain) or ""
     if not at or (within != source.domain and not within.endswith("." + source.domain)):
         raise TagListError("domain of i= is not within d=")  # RFC 6376 section 3.5
     names = _names(tags, limits)
     if b"from" not in names:
         raise TagListError("From is not signed")  # RFC 6376 sections 5.4 and 6.1.1
-    return _message_signature(tags, source, names, f"{identity}@{within}", subdomain=within != source.domain)
+    return _message_signature(tags, source, names, f"{local}@{within}", subdomain=within != source.domain)
 
 
 def arc_message(tags: dict[str, str], limits: Limits) -> Signature:
@@ -203,7 +208,7 @@ def _message_signature(
     tags: dict[str, str], source: Source, names: tuple[bytes, ...], identity: str = "", *, subdomain: bool = False
 ) -> Signature:
     header, slash, body = tags.get("c", "simple/simple").partition("/")  # RFC 6376 section 3.5, c=
-    body_hash = _base64(tags, "bh")
+    body_hash = _decoded(tags, "bh", taglist.base64string)
     if len(body_hash) != 32 and not source.historic:
         raise TagListError("bh= is no SHA-256 hash")
     signed, expires = source.signed_at, _time(tags, "x")
@@ -234,7 +239,7 @@ def _source(tags: dict[str, str]) -> Source:
         raise TagListError("s= is no selector")
     if len(selector) + len(host) > 253 - len("._domainkey."):  # RFC 1035 section 2.3.4
         raise TagListError("s= and d= make no name in the DNS")
-    return Source(algorithm, host, selector, _base64(tags, "b"), _time(tags, "t"))
+    return Source(algorithm, host, selector, _decoded(tags, "b", taglist.base64string), _time(tags, "t"))
 
 
 def _arc_source(tags: dict[str, str]) -> Source:
@@ -268,18 +273,10 @@ def _canon(word: str) -> Canon:
         raise TagListError("c= is not a known canonicalization") from None
 
 
-def _base64(tags: dict[str, str], name: str) -> bytes:
+def _decoded(tags: dict[str, str], name: str, decode: Callable[[str], T]) -> T:
+    value = _required(tags, name)
     try:
-        return taglist.base64string(_required(tags, name))
-    except TagListError as error:
-        raise TagListError(f"{name}= is {error}" if name in tags else str(error)) from None
-
-
-def _quoted_printable(tags: dict[str, str], name: str, default: str) -> str:
-    if name not in tags:
-        return default
-    try:
-        return taglist.quoted_printable(tags[name])
+        return decode(value)
     except TagListError as error:
         raise TagListError(f"{name}= is {error}") from None
 
