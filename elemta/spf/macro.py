@@ -129,29 +129,14 @@ def target_name(spec: MacroString, facts: Facts, domain: str, validated: str = "
     """
     if spec.name is not None:
         return spec.name
-    pieces: list[str] = []
-    size = 0
-    for part in reversed(spec.parts):  # from the right: what is cut away is on the left
-        piece = part if isinstance(part, str) else _value(part, facts, domain, validated)
-        if isinstance(part, Expand) and part.letter in "sl" and not facts.local.isascii():
-            return ""  # RFC 8616 section 4: such terms match nothing
-        pieces.append(piece)
-        size += len(piece)
-        if size > MAX_NAME + 1:  # + 1: a trailing dot
-            break
-    return _as_name("".join(reversed(pieces)))
+    if not facts.local.isascii() and any(isinstance(part, Expand) and part.letter in "sl" for part in spec.parts):
+        return ""  # RFC 8616 section 4: such terms match nothing
+    return _as_name(_expanded(spec, facts, domain, validated))
 
 
 def explanation(spec: MacroString, facts: Facts, domain: str, validated: str, limit: int) -> str:
     """Expand an explain-string to at most `limit` printable characters (RFC 7208 section 6.2)."""
-    pieces: list[str] = []
-    size = 0
-    for part in spec.parts:
-        pieces.append(part if isinstance(part, str) else _value(part, facts, domain, validated))
-        size += len(pieces[-1])
-        if size > limit:
-            break
-    return shown("".join(pieces), limit)
+    return shown(_expanded(spec, facts, domain, validated), limit)
 
 
 def shown(text: str, limit: int = 60) -> str:
@@ -172,8 +157,7 @@ def _macro_expand(text: str, position: int) -> tuple[str | Expand, int]:
     if digits and not significant:
         raise MacroError(f'"{shown(match[0])}" keeps no part')  # RFC 7208 section 7.3: nonzero
     keep = int(significant or 0) if len(significant) < 5 else 9999  # RFC 7208 section 7.3: 128 at least
-    once = "".join(dict.fromkeys(delimiters))
-    return Expand(letter.lower(), letter.isupper(), keep, bool(reverse), once), match.end()
+    return Expand(letter.lower(), letter.isupper(), keep, bool(reverse), delimiters), match.end()
 
 
 def _end_of_last_macro(text: str) -> int:
@@ -182,6 +166,10 @@ def _end_of_last_macro(text: str) -> int:
     while (found := text.find("%", position)) >= 0:
         position = _macro_expand(text, found)[1]
     return position
+
+
+def _expanded(spec: MacroString, facts: Facts, domain: str, validated: str) -> str:
+    return "".join(part if isinstance(part, str) else _value(part, facts, domain, validated) for part in spec.parts)
 
 
 def _value(part: Expand, facts: Facts, domain: str, validated: str) -> str:

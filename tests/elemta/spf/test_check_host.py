@@ -356,10 +356,17 @@ def test_no_explanation_is_looked_up_unless_wanted(new_zone):
         ("v=spf1 a:x.test a mx -all v4:1.2.3.4", 'example.org: term 5: unknown mechanism "v4"'),
         ("v=spf1 include:broken.test", 'include:broken.test: broken.test: term 1: unknown mechanism "nonsense"'),
         ("v=spf1 redirect=nowhere.test", "redirect: nowhere.test does not exist"),
+        ("v=spf1 include:a..test", "include:a..test: the target is no domain name"),
     ],
 )  # fmt: skip
 def test_the_reason_is_for_people(record, text, reason):
     assert record(text).reason == reason
+
+
+def test_the_zone_of_a_link_local_client_is_ours_and_not_the_senders(new_zone, run):
+    zone = new_zone({"example.org": {"TXT": ["v=spf1 ptr exists:%{ir}.x.test"]}})
+    assert run(zone, "fe80::1%eth0").reason == "fe80::1 matches no term of example.org"
+    assert zone.asked[1][0] == "1." + "0." * 28 + "8.e.f.ip6.arpa"
 
 
 def test_type_spf_is_never_asked_for(new_zone, run):

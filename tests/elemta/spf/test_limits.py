@@ -49,8 +49,9 @@ def test_a_limit_reached_inside_the_explanation_changes_nothing(record):
     extra = HOSTS | {"why.test": {"TXT": ["%{p}"]}}
     got = record(f"v=spf1 {names('a:h%d.test', 10)} -all exp=why.test", V4, extra)
     assert (got.result, got.explanation) == ("fail", "unknown")
+    extra = HOSTS | {"unknown.why.test": {"TXT": ["why"]}}
     got = record(f"v=spf1 {names('a:h%d.test', 10)} -all exp=%{{p}}.why.test", V4, extra)
-    assert got.result == "fail"
+    assert (got.result, got.explanation, got.terms) == ("fail", "why", 10)
 
 
 @pytest.mark.parametrize("term", ["a:%s", "mx:%s", "exists:%s"])
@@ -150,6 +151,12 @@ def test_one_label_is_a_question_of_the_limits(run):
     zone = {"com": {"TXT": ["v=spf1 -all"]}}
     assert run(zone, sender="a@com").result == "none"  # section 4.3
     assert run(zone, sender="a@com", limits=Limits(labels=1)).result == "fail"
+
+
+def test_macros_see_the_right_end_of_a_long_identity(record):
+    extra = {"why.test": {"TXT": ["%{l} %{h}"]}}
+    who = {"sender": "abcdefgh@example.org", "helo": "mx.test", "domain": "example.org", "limits": Limits(identity=5)}
+    assert record("v=spf1 -all exp=why.test", V4, extra, **who).explanation == "defgh .test"
 
 
 def test_a_monstrous_sender_is_cut(new_zone, run):

@@ -105,6 +105,12 @@ def test_a_long_name_loses_labels_on_the_left():
     assert len(name(f"{long}.test")) <= 253
 
 
+def test_the_cut_keeps_as_much_as_fits():
+    fits = "a." * 123 + "bb.test"
+    assert len(fits) == 253
+    assert name(f"x.{fits}") == name("x.%{d}", domain=fits) == fits
+
+
 @pytest.mark.parametrize("size", [252, 253, 254, 255])
 def test_the_cut_begins_beyond_253_characters(size):
     whole = "a." * 100 + "b" * (size - 207) + ".c.test"
