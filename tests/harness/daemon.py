@@ -86,6 +86,7 @@ class Daemon:
 
     def start(self, *, wait: bool = True) -> None:
         """Start it; with `wait`, return when it answers."""
+        before = self.log().count(" started ")
         program = Path(sys.executable).parent / f"elemta-{self.name}"
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
@@ -95,7 +96,7 @@ class Daemon:
                 env={**os.environ, **self.environment},
             )
         if wait:
-            self.wait_for(" started ")
+            self.wait_for(" started ", before + 1)
 
     def wait_for(self, text: str, times: int = 1, seconds: float = 20) -> str:
         """Wait until the log holds `text` so many times; the log.
