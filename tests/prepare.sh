@@ -35,7 +35,7 @@ missing_packages() {
     "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     header=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
     [ -e "$header" ] || echo python3-dev
-  elif ! command -v python3 >/dev/null; then
+  else
     printf '%s\n' python3 python3-venv python3-dev
   fi
 }
@@ -53,20 +53,25 @@ install_packages() {
   if [[ " $* " == *" postfix "* ]] && command -v debconf-set-selections >/dev/null; then
     echo "postfix postfix/main_mailer_type select No configuration" | "${sudo[@]}" debconf-set-selections
   fi
-  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
-    { say "trying again with fresh package lists"
-      "${sudo[@]}" apt-get update -qq
-      "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null; }
+  local install=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends)
+  "${install[@]}" "$@" >/dev/null 2>&1 && return
+  say "trying again with fresh package lists"
+  "${sudo[@]}" apt-get update -qq
+  "${install[@]}" "$@" >/dev/null
+}
+
+refuse_python() {
+  fail "Elemta needs Python 3.11, 3.12 or 3.13, and here is $(python3 --version 2>&1); Debian 12 and 13 and Ubuntu 24.04 have one"
 }
 
 python=$(find_python)
+if [ -z "$python" ] && command -v python3 >/dev/null; then refuse_python; fi
 mapfile -t missing < <(missing_packages)
 if [ "${#missing[@]}" -gt 0 ]; then
   install_packages "${missing[@]}"
   python=$(find_python)
 fi
-[ -n "$python" ] ||
-  fail "Elemta needs Python 3.11, 3.12 or 3.13, and here is $(python3 --version 2>&1). Debian 12 and 13 and Ubuntu 24.04 have one."
+[ -n "$python" ] || refuse_python
 
 if [ -e "$venv" ] && ! { [ -x "$venv/bin/python" ] && supported "$venv/bin/python"; }; then
   say "$venv has an unsupported Python: making it anew"
@@ -80,7 +85,7 @@ for extra in ${extras//,/ } ""; do
   note="$venv/elemta-installed${extra:+-$extra}"
   if [ ! -e "$note" ] || [ "$(cat "$note")" != "$wish" ]; then
     say "installing Elemta${extras:+ with $extras} into $venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}"
+    "$venv/bin/python" -m pip install -qq --disable-pip-version-check --editable ".${extras:+[$extras]}"
     for each in ${extras//,/ } ""; do
       echo "$wish" >"$venv/elemta-installed${each:+-$each}"
     done

@@ -70,30 +70,27 @@ def send(stack, sender):
         return session.send(sender, "bob@example.org", MESSAGE)
 
 
-def told(stack, reference):
-    """What the journal says, as soon as it says it."""
+def wait_for(stack, service, *command):
+    """What the command prints, as soon as it succeeds."""
     deadline = time.monotonic() + 10
     while True:
         try:
-            return json.loads(stack.exec_in_container(["elemta", "explain", "--json", reference], "elemta-milter")[0])
-        except subprocess.CalledProcessError as error:  # not written yet
-            assert time.monotonic() < deadline, f"{error.stdout}{error.stderr}"
+            return stack.exec_in_container(list(command), service)[0]
+        except subprocess.CalledProcessError as error:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{error}: {error.stdout}{error.stderr}") from error
         time.sleep(0.2)
+
+
+def explained(stack, reference):
+    return json.loads(wait_for(stack, "elemta-milter", "elemta", "explain", "--json", reference))
 
 
 def test_a_mail_is_judged_delivered_and_explained(stack):
     outcome = send(stack, "alice@example.com")
     assert outcome.accepted, outcome
-    assert told(stack, outcome.queue_id)
-    deadline = time.monotonic() + 10
-    command = ["bash", "-c", "cat /var/mail/vhosts/mail/new/*"]
-    while True:
-        try:
-            mail = stack.exec_in_container(command, "postfix")[0]
-            break
-        except subprocess.CalledProcessError as error:  # not delivered yet
-            assert time.monotonic() < deadline, error.stderr
-        time.sleep(0.2)
+    assert explained(stack, outcome.queue_id)
+    mail = wait_for(stack, "postfix", "bash", "-c", "cat /var/mail/vhosts/mail/new/*")
     results = re.findall(r"(?m)^Authentication-Results: (.*(?:\n[ \t].*)*)", mail)
     assert len(results) == 1, mail
     assert mail.endswith("\nHello.\n")
@@ -105,7 +102,7 @@ def test_a_refusal_names_a_reference_that_can_be_explained(stack):
     outcome = send(stack, "blocked@example.com")
     assert outcome.final.code == 550
     reference = re.search(r"Reference (\w+)", outcome.final.text)[1]
-    assert "blocked" in json.dumps(told(stack, reference))
+    assert "blocked" in json.dumps(explained(stack, reference))
 
 
 def test_nobody_in_the_elemta_containers_is_root(stack):
