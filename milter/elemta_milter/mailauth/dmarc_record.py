@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from elemta.addresses import a_label, split
 
 MAX_OCTETS = 65_535  # of a TXT record
+MAX_CACHED = 512  # octets of a record whose reading is kept
 MAX_URIS = 50  # reporting addresses kept
 
 _VERSION = re.compile(rb"[vV][ \t]*=[ \t]*DMARC1[ \t]*(?:;|$)")  # RFC 9989 section 4.7, v: case-sensitive, first
@@ -95,6 +97,10 @@ def parse_record(txt: bytes) -> tuple[Record | None, str]:
     """
     if len(txt) > MAX_OCTETS or not _VERSION.match(txt):
         return None, "not a DMARC record: it must begin with v=DMARC1;"
+    return _parse_small(txt) if len(txt) <= MAX_CACHED else _parse(txt)
+
+
+def _parse(txt: bytes) -> tuple[Record, str]:
     text = txt.decode("utf-8", "replace")
     tags = _tags(text)
     policies = {name: _policy(tags[name]) for name in ("p", "sp", "np") if name in tags}
@@ -119,6 +125,9 @@ def parse_record(txt: bytes) -> tuple[Record | None, str]:
         ri=_interval(tags.get("ri", "")),
     )
     return record, reason
+
+
+_parse_small = lru_cache(maxsize=4096)(_parse)  # the same few domains send most of the mail
 
 
 def _tags(text: str) -> dict[str, str]:
