@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from elemta import privileges, sockets
-from elemta.config.load import load
+from elemta.config.load import loaded_and
 from elemta.config.problems import ConfigErrors
 from elemta.observing import Observing, metrics_directory, section
 from elemta.policy import Policy
@@ -31,7 +31,7 @@ def run(service: Service) -> int:
     refuse_python()
     path = _arguments(service).config
     try:
-        policy = Policy.compile(load(path))
+        policy = loaded_and(Policy.compile, path)
         settings = policy.settings
         own = section(settings, service.name)
         watch = Observing(settings, service.name)
@@ -46,7 +46,7 @@ def run(service: Service) -> int:
     except OSError as error:
         return _fail(error.strerror if isinstance(error, sockets.SocketError) else str(error), os.EX_OSERR)
     try:
-        return Supervisor(service, lambda: Policy.compile(load(path)), watch).run(policy, listener)
+        return Supervisor(service, lambda: loaded_and(Policy.compile, path), watch).run(policy, listener)
     finally:
         sockets.remove(listener, own.listen)
         watch.gone()

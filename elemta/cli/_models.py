@@ -1,4 +1,4 @@
-"""Models: which models does a pydantic model hold, and what are their defaults as people write them?"""
+"""Models: which models does a pydantic model hold, what do their fields mean, and what are the defaults?"""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 
 def models(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
@@ -19,6 +20,11 @@ def models(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
             seen.add(found)
             yield found
             waiting += [field.annotation for field in found.model_fields.values()]
+
+
+def meaning(field: FieldInfo) -> str:
+    """What a field is for: its description, or the text among its annotations."""
+    return field.description or next((each for each in field.metadata if isinstance(each, str)), "")
 
 
 def defaults(kind: type[BaseModel]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from elemta import conditions
 from elemta.catalogue import Fact, catalogue
 from elemta.check import Check, Options, Stage
-from elemta.cli._models import defaults, models
+from elemta.cli._models import defaults, meaning, models
 from elemta.config import model, source, words
 from elemta.config.model import RuleModel, Section, Settings, TestModel
 from elemta.config.validate import describe, schemas
@@ -138,7 +138,7 @@ def _keys(kind: type[BaseModel]) -> Iterator[dict[str, str]]:
         if isinstance(field.get_default(call_default_factory=True), Section):
             default = "see below"
         kinds = describe(list(schemas(top, (key,))))
-        yield {"key": f"`{key}`", "type": kinds, "default": default, "meaning": field.description or ""}
+        yield {"key": f"`{key}`", "type": kinds, "default": default, "meaning": meaning(field)}
 
 
 def _default(value: object) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from elemta.catalogue import Fact, catalogue
 from elemta.check import Check
-from elemta.cli._models import defaults, models
+from elemta.cli._models import defaults, meaning, models
 from elemta.conditions import OPERATORS
 from elemta.config.model import Settings
 
@@ -36,17 +36,18 @@ def schema(checks: Mapping[str, type[Check[Any]]]) -> Schema:
     top = Settings.model_json_schema(by_alias=True)
     definitions: Schema = top.pop("$defs")
     facts = sorted(catalogue(checks), key=lambda fact: fact.name)
-    _write_defaults(Settings, definitions, top)
+    _write_fields(Settings, definitions, top)
     definitions |= _conditions(facts)
     definitions["RuleModel"]["properties"] |= {
         key: {**definitions["RuleModel"]["properties"][key], **_ref("Conditions")} for key in ("when", "unless")
     }
     definitions["TestModel"]["properties"]["given"] |= _ref("Given")
     properties = top["properties"]
+    for section in ("sets", "classes", "checks"):
+        ((pattern, inner),) = properties[section].pop("patternProperties").items()
+        properties[section] |= {"propertyNames": {"pattern": pattern}, "additionalProperties": inner}
     properties["classes"]["additionalProperties"] = _ref("Conditions")
     properties["checks"] |= {"properties": _checks(checks, definitions), "additionalProperties": False}
-    properties["checks"].pop("propertyNames", None)
-    properties["checks"].pop("patternProperties", None)
     properties["include"] = {
         "description": "more files, relative to this one, such as conf.d/*.yaml",
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
@@ -62,7 +63,7 @@ def _checks(checks: Mapping[str, type[Check[Any]]], definitions: Schema) -> Sche
     for name, check in sorted(checks.items()):
         options = check.Options.model_json_schema(by_alias=True, ref_template=f"#/$defs/{name}.{{model}}")
         inner = options.pop("$defs", {})
-        _write_defaults(check.Options, inner, options)
+        _write_fields(check.Options, inner, options)
         definitions |= {f"{name}.{model}": value for model, value in inner.items()}
         definitions[name] = options
         question = (check.__doc__ or "").strip().partition("\n")[0]
@@ -70,15 +71,16 @@ def _checks(checks: Mapping[str, type[Check[Any]]], definitions: Schema) -> Sche
     return found
 
 
-def _write_defaults(kind: type[BaseModel], definitions: Schema, top: Schema) -> None:
-    """Defaults as the file has them: "2s", where pydantic writes 2.0."""
+def _write_fields(kind: type[BaseModel], definitions: Schema, top: Schema) -> None:
+    """What each field means, and its default as the file has it: "2s", where pydantic writes 2.0."""
     for each in models(kind):
-        of_model = top if each is kind else definitions[each.__name__]
-        for key, value in defaults(each).items():
-            part = of_model["properties"][key]
-            part.pop("default", None)
-            if value is not None:
-                part["default"] = value
+        properties = (top if each is kind else definitions[each.__name__])["properties"]
+        written = defaults(each)
+        for name, field in each.model_fields.items():
+            key = field.alias or name
+            properties[key].pop("default", None)
+            properties[key] |= {"description": meaning(field)} if meaning(field) else {}
+            properties[key] |= {"default": written[key]} if written.get(key) is not None else {}
 
 
 def _conditions(facts: list[Fact]) -> Schema:

@@ -176,11 +176,12 @@ class _Builder:
         entries: dict[str, Entry] = {}
         merged: list[Node] = []
         while not isinstance(self._peek(), yaml.MappingEndEvent):
-            place = self._origin(self._peek())
+            event = self._peek()
+            place, merges = self._origin(event), isinstance(event, yaml.ScalarEvent) and event.implicit[0]
             key = self._key(path, depth)
             inner = (*path, key)
             node = self._node(inner, depth + 1)
-            if key == "<<":
+            if merges and key == "<<":
                 merged += self._mergeable(node, inner)
             elif key in entries:
                 first = entries[key].key.line

@@ -12,6 +12,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from yaml import ScalarNode
+from yaml.resolver import Resolver
+
 from elemta.config.names import masked
 from elemta.config.problems import Path, path_text
 from elemta.config.source import Source
@@ -20,7 +23,7 @@ from elemta.config.words import word
 MASK = "***"
 _SECRET_KEY = re.compile(r"(?:^|_)(?:password|secret|token)$", re.IGNORECASE)
 _BARE = re.compile(r"[A-Za-z0-9/._][A-Za-z0-9/._@+-]*(?: [A-Za-z0-9/._@+-]+|:[A-Za-z0-9/._@+-]+)*")
-_ESCAPED = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff]")
+_ESCAPED = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def hidden(value: Any, source: Source, path: Path = ()) -> Any:  # noqa: ANN401 - plain YAML values
@@ -79,10 +82,10 @@ def _lines(value: Any, path: Path, indent: str) -> Iterator[tuple[str, Path | No
         for key, item in value.items():
             inner = (*path, key)
             if _is_block(item):
-                yield f"{indent}{_scalar(str(key))}:", None
+                yield f"{indent}{_key(str(key))}:", None
                 yield from _lines(item, inner, indent + "  ")
             else:
-                yield f"{indent}{_scalar(str(key))}: {_flow(item)}", inner
+                yield f"{indent}{_key(str(key))}: {_flow(item)}", inner
     elif isinstance(value, list) and _is_block(value):
         for index, item in enumerate(value):
             first, *rest = _lines(item, (*path, index), indent + "  ")
@@ -110,7 +113,25 @@ def _flow(value: Any) -> str:  # noqa: ANN401
 
 def _scalar(text: str) -> str:
     """A text so that it is read as this text: bare where nothing can be mistaken."""
-    if _BARE.fullmatch(text) and word(text) == text and not text.startswith("file:"):
+    if _BARE.fullmatch(text) and word(text) == text and not text.startswith("file:") and _is_text(text):
         return text
-    quoted = json.dumps(text, ensure_ascii=False).replace("${", "$${")
-    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", quoted)
+    return _quoted(text).replace("${", "$${")
+
+
+def _key(text: str) -> str:
+    """A key, in which nothing is filled in."""
+    return text if _BARE.fullmatch(text) and _is_text(text) else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))
+
+
+def _is_text(text: str) -> bool:
+    """Whether other programs take the bare word for text, too: not `yes` (YAML 1.1), not `08` or `1e3` (YAML 1.2)."""
+    try:
+        float(text)
+    except ValueError:
+        resolver: Any = Resolver()  # untyped in types-PyYAML
+        return bool(resolver.resolve(ScalarNode, text, (True, False)) == Resolver.DEFAULT_SCALAR_TAG)
+    return False

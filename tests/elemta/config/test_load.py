@@ -117,6 +117,11 @@ def test_host_without_domain_and_slow_budgets_are_doubted(write):
     assert not load(write("host: mx.test\nmilter: {budget: 299s}\n")).warnings
 
 
+def test_a_merge_key_in_quotes_is_a_key(write):
+    text = 'host: mx.test\ntests: [{name: t, expect: {}, given: {"<<": {a: b}, c: d}}]\n'
+    assert load(write(text)).settings.tests[0].given == {"<<": {"a": "b"}, "c": "d"}
+
+
 # ── places ───────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import elemta.cli
+from elemta.cli import main
+from elemta.version import VERSION
+
+COMMANDS = [each.name for each in pkgutil.iter_modules(elemta.cli.__path__) if not each.name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_file_is_the_command_of_its_name(name):
+    command = importlib.import_module(f"elemta.cli.{name}")
+    assert name.replace("_", "-") == command.NAME
+    assert command.HELP
+    assert callable(command.arguments)
+    assert callable(command.run)
+
+
+def test_help_lists_every_command(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(f"    {name.replace('_', '-')} " in shown for name in COMMANDS)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"elemta {VERSION}\n"
+
+
+@pytest.mark.parametrize("words", [[], ["chek"], ["config"], ["config", "chek"], ["config", "check", "--strict"]])
+def test_a_wrong_command_line(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == os.EX_USAGE
+    assert "usage: elemta" in capsys.readouterr().err
+
+
+def test_only_the_command_that_runs_is_imported():
+    code = (
+        "import sys; from elemta.cli import main; main(['postfix', 'variables']); sys.exit('pydantic' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def test_a_reader_that_goes_away_is_no_mistake(tmp_path):
+    code = "import sys; from elemta.cli import main; sys.exit(main(['config', 'schema']))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        running.stdout.read(10)
+        running.stdout.close()
+        assert running.stderr.read() == b""
+        assert running.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "/x"), os.EX_NOINPUT),
+        (PermissionError(13, "Permission denied", "/x"), os.EX_NOPERM),
+        (OSError(28, "No space left on device", "/x"), os.EX_OSERR),
+        (OSError("odd"), os.EX_OSERR),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_errors_of_the_system_are_one_line(error, status, monkeypatch, capsys):
+    def run(args):
+        raise error
+
+    monkeypatch.setattr("elemta.cli.postfix.run", run)
+    assert main(["postfix", "variables"]) == status
+    said = capsys.readouterr().err
+    assert said == "" if isinstance(error, KeyboardInterrupt) else said.startswith("elemta postfix: ")
+    assert said.count("\n") <= 1
