@@ -15,6 +15,5 @@ lint:
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-bench: # figures of speed, against the same Postfix without Elemta and against postgrey
-	@tests/prepare.sh test
-	@.venv/bin/python -m pytest tests/bench -m bench -s
+bench: # figures of speed, against the same Postfix without Elemta, postgrey and others
+	@tests/bench/run.sh

@@ -2,10 +2,14 @@
 # Makes this machine ready for `make run`, `make test`, `make lint` and `make bench`: installs the Debian packages that
 # are missing, and .venv with a supported Python and this checkout in it. Does nothing where all is there already.
 #
-#   tests/prepare.sh [EXTRA,…]      EXTRA: an optional dependency group of pyproject.toml, such as test or lint
+#   tests/prepare.sh [EXTRA,…] [PROGRAM…]
+#
+# EXTRA: an optional dependency group of pyproject.toml, such as test or lint. PROGRAM: one that is wanted besides, from
+# the Debian package of the same name.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extras=${1:-}
+programs=("${@:2}")
 venv=.venv
 export PATH="$PATH:/usr/sbin:/sbin"
 
@@ -25,12 +29,15 @@ find_python() {
 }
 
 missing_packages() {
-  local header
+  local header program
   [ -x /usr/sbin/postfix ] || echo postfix
   [ -e /usr/include/libmilter/mfapi.h ] || echo libmilter-dev
   command -v gcc >/dev/null || echo gcc
   [ -e /usr/include/stdio.h ] || echo libc6-dev
   command -v openssl >/dev/null || echo openssl
+  for program in "${programs[@]}"; do
+    command -v "$program" >/dev/null || echo "$program"
+  done
   if [ -n "$python" ]; then
     "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     header=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
