@@ -151,6 +151,11 @@ def row(noted: Note) -> Row:
     )  # fmt: skip
 
 
+def of_decision(decision: Decision, document: Mapping[str, Any]) -> Entry:
+    """The entry that `decision` will be in the journal; `document` is `Policy.describe()`."""
+    return entry(row(note(decision)), json.dumps(document))
+
+
 def entry(columns: Sequence[Any], document: str | None = None) -> Entry:
     """The entry that a row tells; `document` is its policy's."""
     *plain, detail = columns

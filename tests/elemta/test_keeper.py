@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 import uvloop
-from harness.decisions import decision
 
 from elemta import keeper, pages
 from elemta.config.model import Journal, Metrics, Settings
@@ -20,6 +19,7 @@ from elemta.config.types import Listen
 from elemta.journal import Reader, Writer
 from elemta.keeper import keep
 from elemta.status import FRESH, WorkerStatus, missing, write_status
+from harness.decisions import decision
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from harness.decisions import POLICY, decision
 
 from elemta.decision import MATCHED
 from elemta.facts import Client, Envelope
@@ -21,6 +20,7 @@ from elemta.findings import Finding, Result
 from elemta.journal import JournalError, Reader, Writer, expire
 from elemta.journal.schema import MIGRATIONS, connect, migrate
 from elemta.verdict import Action, ActionKind, Disposition
+from harness.decisions import POLICY, decision
 
 TESTS = Path(__file__).parents[2]
 

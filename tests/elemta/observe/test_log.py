@@ -8,7 +8,6 @@ import os
 import re
 
 import pytest
-from harness.decisions import decision
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from elemta.findings import Finding, Result
 from elemta.observe import Log, MailLog
 from elemta.printable import clean, quoted, storable
 from elemta.verdict import Action, ActionKind, Disposition
+from harness.decisions import decision
 
 STRANGE = st.text(st.characters(codec=None), max_size=400) | st.text(alphabet='\r\n\t\x1b\x7f\x9b\u202e\udcff" =\\a')
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import prometheus_client
 import pytest
-from harness.decisions import decision
 from prometheus_client.parser import text_string_to_metric_families
 
 from elemta.findings import Finding, Result
 from elemta.observe import Metrics, exposition
 from elemta.observe.metrics import CHILDREN, LABELS, prepare
 from elemta.verdict import Action, ActionKind, Disposition
+from harness.decisions import decision
 
 TESTS = Path(__file__).parents[2]
 

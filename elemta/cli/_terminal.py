@@ -1,0 +1,34 @@
+"""The terminal: how wide is it, may it be coloured, and how are times written for people?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from datetime import datetime
+
+WIDEST = 160
+_PLAIN = 100  # columns where there is no terminal
+
+
+def out(text: str) -> None:
+    """Print `text`; signs that the terminal's encoding lacks are escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def colour() -> bool:
+    """Standard output is a terminal, and nobody asked for no colours (NO_COLOR, TERM=dumb)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def width() -> int:
+    """Columns of standard output."""
+    if "COLUMNS" not in os.environ and not sys.stdout.isatty():
+        return _PLAIN
+    return min(WIDEST, shutil.get_terminal_size((_PLAIN, 24)).columns)
+
+
+def when(at: float) -> str:
+    """Seconds since 1970 as local time."""
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")

@@ -1,0 +1,114 @@
+"""`elemta explain`: why did this mail get this verdict, or what would happen to that one?
+
+elemta explain 7K2M9QX1RD            the decision with this reference id
+elemta explain 4F3A1B2C3D            all decisions about the message with this queue id
+elemta explain --mail FILE --client 192.0.2.1 --helo mx.example.net --from a@example.net --rcpt b@example.org
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+from elemta import explain
+from elemta.cli import _terminal, config_argument, fail
+from elemta.config.load import load
+from elemta.decision import Decision
+from elemta.facts import Client, Message, parse_ip
+from elemta.journal import Entry, JournalError, Reader
+from elemta.journal.entry import of_decision
+from elemta.policy import Policy
+from elemta.rehearsal import read_mail, rehearse
+from elemta.store import StoreError
+
+NAME = "explain"
+HELP = "say why a mail got its verdict, or judge a mail file without sending it"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what `elemta explain` takes."""
+    parser.add_argument("reference", nargs="?", metavar="ID", help="a reference id, or Postfix's queue id")
+    config_argument(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    mail = parser.add_argument_group("to judge a mail without sending it")
+    mail.add_argument("--mail", type=Path, metavar="FILE", help="the message; `-` is standard input")
+    mail.add_argument("--client", metavar="IP", help="the client's address; default: a local submission")
+    mail.add_argument("--name", metavar="NAME", help="the client's verified name; default: looked up as Postfix does")
+    mail.add_argument("--helo", metavar="NAME", default="", help="its HELO name")
+    mail.add_argument("--from", dest="sender", metavar="ADDRESS", help="MAIL FROM; default: Return-Path, or From")
+    mail.add_argument("--rcpt", action="append", default=[], metavar="ADDRESS", help="RCPT TO; may be repeated")
+    mail.add_argument("--login", metavar="NAME", default="", help="the SASL login")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out `elemta explain`; 0, or 1 when nothing was found."""
+    if (args.reference is None) == (args.mail is None):
+        return fail("elemta explain: give a reference id or queue id, or --mail FILE", os.EX_USAGE)
+    return _stored(args) if args.mail is None else _rehearsed(args)
+
+
+def _stored(args: argparse.Namespace) -> int:
+    path = load(args.config).settings.journal.path
+    try:
+        reader = Reader(path)
+        try:
+            entries = reader.find(args.reference)
+            oldest = reader.oldest()
+        finally:
+            reader.close()
+    except JournalError as error:
+        return fail(f"elemta explain: {error}", os.EX_NOINPUT)
+    if not entries:
+        since = f"; it goes back to {_terminal.when(oldest)}" if oldest else ", which is empty"
+        return fail(f'elemta explain: no decision with reference or queue id "{args.reference}" in {path}{since}', 1)
+    _tell(entries, args.json)
+    return os.EX_OK
+
+
+def _rehearsed(args: argparse.Namespace) -> int:
+    address = parse_ip(args.client) if args.client else None
+    if args.client and address is None:
+        return fail(f'elemta explain: --client "{args.client}" is no IP address', os.EX_USAGE)
+    mail = sys.stdin.buffer.read() if str(args.mail) == "-" else args.mail.read_bytes()
+    policy = Policy.compile(load(args.config))
+    sender = _sender(mail) if args.sender is None else args.sender.strip("<>")
+    client = Client(address, args.name or "", args.name or "", helo=args.helo, login=args.login)
+    try:
+        outcome = asyncio.run(rehearse(policy, client, sender, args.rcpt, mail))
+    except StoreError as error:
+        return fail(f"elemta explain: {error}", os.EX_NOINPUT)
+    if not args.json:
+        _terminal.out("A rehearsal: nothing was sent, kept or changed.\n")
+        if outcome.nobody:
+            _terminal.out("Every recipient would be refused; the message is judged as if all were accepted.\n")
+        _terminal.out("\n")
+    _tell([_entry(each, policy) for each in (*outcome.recipients, outcome.message)], args.json)
+    return os.EX_OK
+
+
+def _entry(decision: Decision, policy: Policy) -> Entry:
+    return of_decision(decision, policy.describe())
+
+
+def _sender(mail: bytes) -> str:
+    """The address in Return-Path, else the one author in From, else the null sender."""
+    message = Message(headers=read_mail(mail)[0])
+    for value in message.header("return-path"):
+        return value.decode("utf-8", "surrogateescape").strip().strip("<>")
+    mailboxes = message.authors.mailboxes
+    return f"{mailboxes[0].local}@{mailboxes[0].domain}" if len(mailboxes) == 1 else ""
+
+
+def _tell(entries: list[Entry], as_json: bool) -> None:
+    if as_json:
+        _terminal.out(json.dumps({"decisions": [explain.data(entry) for entry in entries]}, indent=2) + "\n")
+        return
+    width, colour = _terminal.width(), _terminal.colour()
+    if len(entries) > 1:
+        _terminal.out(explain.table(entries, width=width, colour=colour) + "\n")
+    rule = "-" * min(width, explain.WIDTH) + "\n"
+    _terminal.out(rule.join(explain.story(entry, width=width, colour=colour) for entry in entries))

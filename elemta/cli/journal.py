@@ -1,0 +1,84 @@
+"""`elemta journal`: which mails were decided lately, from whom, to whom, by which rule?
+
+elemta journal --since 1h --disposition reject
+elemta journal --sender '*@example.net' --since 2026-11-23 --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from datetime import datetime
+
+from elemta import explain
+from elemta.cli import _terminal, config_argument, fail
+from elemta.config.load import load
+from elemta.config.types import duration
+from elemta.journal import JournalError, Reader
+from elemta.verdict import Disposition
+
+NAME = "journal"
+HELP = "list decisions, newest first"
+CRITERIA = ("sender", "recipient", "client", "rule", "disposition", "klass", "login", "queue_id", "stage")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what `elemta journal` takes."""
+    config_argument(parser)
+    at = "an age such as 1h or 7d, or a local time such as 2026-11-23 or 2026-11-23T18:20"
+    parser.add_argument("--since", type=_moment, metavar="WHEN", help=at)
+    parser.add_argument("--until", type=_moment, metavar="WHEN", help="the same")
+    parser.add_argument("--sender", metavar="ADDRESS", help="MAIL FROM; * stands for anything, here and below")
+    parser.add_argument("--recipient", metavar="ADDRESS", help="RCPT TO")
+    parser.add_argument("--client", metavar="IP", help="the client's address")
+    parser.add_argument("--rule", metavar="ID", help="the deciding rule")
+    parser.add_argument("--disposition", choices=[each.value for each in Disposition], help="what happened")
+    parser.add_argument("--class", dest="klass", metavar="CLASS", help="the class of the mail")
+    parser.add_argument("--login", metavar="NAME", help="the SASL login")
+    parser.add_argument("--queue-id", metavar="ID", help="Postfix's queue id")
+    parser.add_argument("--stage", choices=("recipient", "message"), help="at RCPT TO, or complete messages")
+    parser.add_argument("--limit", type=int, default=50, metavar="N", help="at most so many, the newest (default: 50)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line, with everything that explains it")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out `elemta journal`; 0, also when nothing was found."""
+    path = load(args.config).settings.journal.path
+    criteria = {name: getattr(args, name) for name in CRITERIA if getattr(args, name) is not None}
+    try:
+        reader = Reader(path)
+        try:
+            entries = reader.search(since=args.since, until=args.until, limit=max(1, args.limit), **criteria)
+        finally:
+            reader.close()
+    except JournalError as error:
+        return fail(f"elemta journal: {error}", os.EX_NOINPUT)
+    if args.json:
+        for entry in entries:
+            _terminal.out(json.dumps(explain.data(entry)) + "\n")
+    elif entries:
+        _terminal.out(explain.table(entries, width=_terminal.width(), colour=_terminal.colour()))
+        if len(entries) == args.limit:
+            fail(f"(the newest {args.limit}; --limit shows more)", os.EX_OK)
+    else:
+        fail("no decision meets these criteria", os.EX_OK)
+    return os.EX_OK
+
+
+def _moment(text: str) -> float:
+    """Seconds since 1970.
+
+    Raises:
+        argparse.ArgumentTypeError: it is neither an age nor a time.
+    """
+    try:
+        return time.time() - duration(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        words = f'"{text}" is neither an age such as 1h nor a time such as 2026-11-23T18:20'
+        raise argparse.ArgumentTypeError(words) from None

@@ -1,0 +1,174 @@
+"""Rehearsal: what would happen to this mail, if it came now?
+
+Judges a mail file with the same engine, the same checks and the same DNS as live traffic, and changes nothing: checks
+see a copy of the state store, nothing is sent, and no observer hears of it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from urllib.parse import quote
+
+from elemta.check import Tools
+from elemta.decision import Decision
+from elemta.dns import DnsError
+from elemta.engine import Engine
+from elemta.facts import BytesBody, Client, Envelope, Message
+from elemta.policy import Policy
+from elemta.sets import members
+from elemta.store import Store, StoreError
+from elemta.store.urls import open_store, split_url
+from elemta.tools import open_tools
+from elemta.verdict import Disposition
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What would happen.
+
+    Attributes:
+        recipients: the decision about each recipient, in order.
+        message: the decision about the message, with the recipients that would have been accepted; with all of them
+            when none would.
+        nobody: there are recipients, and none would be accepted.
+    """
+
+    recipients: tuple[Decision, ...]
+    message: Decision
+    nobody: bool = False
+
+
+async def rehearse(policy: Policy, client: Client, sender: str, recipients: Sequence[str], mail: bytes) -> Outcome:
+    """Judge `mail` as `policy` would.
+
+    Args:
+        policy: the policy.
+        client: who sends it; where it has an address and no name, the name is looked up as Postfix does.
+        sender: MAIL FROM, "" for the null sender.
+        recipients: RCPT TO.
+        mail: the octets of the file, with any line ends.
+
+    Raises:
+        StoreError: the state store cannot be read.
+        OSError: no resolver is configured.
+    """
+    settings = policy.settings
+    async with copied(settings.state) as store, open_tools(settings, store) as tools:
+        for named in policy.sets.values():
+            if named.dynamic:
+                named.members = members(await store.set_entries(named.name, tools.clock()))
+        client = await _named(client, tools)
+        headers, body = read_mail(mail)
+        before = Envelope(client, sender, size=len(mail))
+        engine = Engine(policy, tools)
+        await engine.open()
+        try:
+            at_rcpt = engine.case(settings.policyd.budget)
+            asked = [await at_rcpt.recipient(_to(before, recipient)) for recipient in recipients]
+            refused = {each.envelope.recipients[0] for each in asked if each.verdict.disposition in _REFUSED}
+            accepted = tuple(each for each in recipients if each not in refused)
+            left = accepted or tuple(recipients)
+            envelope = Envelope(client, sender, left, len(left), len(mail))
+            decision = await engine.case(settings.milter.budget).message(Message(envelope, headers, body))
+        finally:
+            await engine.close()
+    return Outcome(tuple(asked), decision, nobody=bool(asked) and not accepted)
+
+
+_REFUSED = (Disposition.DEFER, Disposition.REJECT)
+
+
+def read_mail(mail: bytes) -> tuple[tuple[tuple[bytes, bytes], ...], BytesBody]:
+    """Header fields and body of a mail file, as a milter gets them: values with leading space and folding, CRLF.
+
+    A first line "From ..." of a mailbox file is left out.  The first line that is no header field ends the header, as
+    Postfix sees it (RFC 5322 section 2.2).
+    """
+    lines = mail.replace(b"\r\n", b"\n").split(b"\n")
+    if lines[0].startswith((b"From ", b">From ")):
+        del lines[0]
+    fields: list[tuple[bytes, bytes]] = []
+    place = 0
+    for place, line in enumerate(lines):  # noqa: B007 - it is where the body begins
+        name, colon, value = line.partition(b":")
+        if line[:1] in (b" ", b"\t") and fields:
+            fields[-1] = (fields[-1][0], fields[-1][1] + b"\r\n" + line)
+        elif colon and name.strip() and not name.strip(b" \t").translate(None, _NAME):
+            fields.append((name.strip(), value))
+        else:
+            break
+    else:
+        place = len(lines)
+    rest = lines[place + 1 :] if place < len(lines) and not lines[place] else lines[place:]
+    return tuple(fields), BytesBody(b"\r\n".join(rest))
+
+
+_NAME = bytes(octet for octet in range(33, 127) if octet != ord(":"))  # RFC 5322 section 3.6.8: ftext
+
+
+@asynccontextmanager
+async def copied(url: str) -> AsyncIterator[Store]:
+    """A store with what is in the one that `url` names, which is not changed; an empty one where there is none yet.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    scheme, place = split_url(url)
+    with tempfile.TemporaryDirectory(prefix="elemta-") as directory:
+        copy = f"{directory}/state.db"
+        if scheme == "sqlite":
+            _copy(Path(place), copy)
+        store = open_store(f"sqlite://{copy}")
+        try:
+            yield store
+        finally:
+            await store.close()
+
+
+def _copy(place: Path, copy: str) -> None:
+    if not place.exists():
+        return
+    try:
+        source = sqlite3.connect(f"file:{quote(str(place))}?mode=ro", uri=True)
+        target = sqlite3.connect(copy)
+        try:
+            source.backup(target)
+        finally:
+            source.close()
+            target.close()
+    except sqlite3.Error as error:
+        raise StoreError(f"{place}: cannot be read ({error}); read permission is needed") from error
+
+
+async def _named(client: Client, tools: Tools) -> Client:
+    """The client with its name as Postfix finds it: PTR, and the name must lead back to the address."""
+    address = client.address
+    if address is None or client.name:
+        return client
+    try:
+        answer = await tools.resolver.query(address.reverse_pointer, "PTR")
+        names = [name for name in answer.records if isinstance(name, str)]
+    except DnsError:
+        names = []
+    if not names:
+        return client
+    verified = names[0] if await _leads_back(names[0], address, tools) else ""
+    return Client(address, verified, names[0], client.port, client.helo, client.login, client.login_method)
+
+
+async def _leads_back(name: str, address: IPv4Address | IPv6Address, tools: Tools) -> bool:
+    try:
+        answer = await tools.resolver.query(name, "A" if address.version == 4 else "AAAA")
+    except DnsError:
+        return False
+    return address in answer.records
+
+
+def _to(envelope: Envelope, recipient: str) -> Envelope:
+    return Envelope(envelope.client, envelope.sender, (recipient,), 0, envelope.size)

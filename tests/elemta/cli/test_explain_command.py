@@ -1,0 +1,247 @@
+"""`elemta explain` and `elemta journal`: what an administrator types, and what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+import time
+
+import pytest
+
+from elemta.cli import main
+from elemta.config.load import load
+from elemta.journal import Writer
+from elemta.policy import Policy
+from elemta.store.urls import open_store
+from elemta.verdict import Disposition
+from harness.decisions import decision
+from harness.dns import DnsServer, reverse
+
+MAIL = b"""Return-Path: <eve@sender.test>
+From: Alice <alice@here.test>
+To: bob@here.test
+Subject: =?utf-8?q?hello?=
+ world
+Message-ID: <1@sender.test>
+
+Hello
+"""
+POLICY = """
+host: mx.here.test
+dns: {{servers: ["{dns}"], timeout: 1s}}
+state: sqlite://{directory}/state.db
+journal: {{path: {directory}/journal.db}}
+sets: {{frozen: {{dynamic: true}}, ours: [here.test]}}
+checks:
+  spf:
+  greylist: {{delay: 5m}}
+rules:
+  recipient:
+    - {{id: frozen, when: {{login: {{in: frozen}}}}, then: reject}}
+    - {{id: known, when: {{client.name: {{glob: "*.known.test"}}}}, then: accept}}
+    - {{id: greylist, class: inbound, when: {{greylist: fail}}, then: defer}}
+  message:
+    - {{id: world, mode: shadow, when: {{subject: {{glob: "*world*"}}}}, then: reject}}
+    - {{id: spoofed, class: inbound, when: {{header_from.domain: {{in: ours}}, spf: {{not: pass}}}}, then: reject}}
+"""
+
+
+@pytest.fixture(scope="module")
+def dns():
+    zone = {
+        "sender.test": [("TXT", "v=spf1 -all")],
+        reverse("192.0.2.1"): [("PTR", "mx.known.test")],
+        "mx.known.test": [("A", "192.0.2.1")],
+        reverse("192.0.2.2"): [("PTR", "liar.known.test")],
+        "liar.known.test": [("A", "192.0.2.99")],
+    }
+    with DnsServer(zone) as server:
+        yield server
+
+
+@pytest.fixture
+def config(tmp_path, dns):
+    path = tmp_path / "elemta.yaml"
+    path.write_text(POLICY.format(directory=tmp_path, dns=dns.endpoint))
+    (tmp_path / "mail.eml").write_bytes(MAIL)
+    return path
+
+
+@pytest.fixture
+def elemta(config, capsys):
+    """Run the command; (status, standard output, standard error)."""
+
+    def run(command, *args):
+        try:
+            status = main([command, "--config", str(config), *map(str, args)])
+        except SystemExit as ended:
+            status = ended.code
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
+
+
+def kept(config, *decisions):
+    settings = load(config).settings
+    writer = Writer(settings.journal.path, print)
+    policy = Policy.compile(load(config))
+    writer.policy("cafe00", policy.describe())
+    writer.open()
+    for each in decisions:
+        writer.decided(each)
+    assert writer.close() == 0
+
+
+def rehearsal(elemta, config, *args):
+    status, out, err = elemta("explain", "--json", "--mail", config.parent / "mail.eml", *args)
+    assert (status, err) == (0, "")
+    return json.loads(out)["decisions"]
+
+
+def test_a_kept_decision_is_explained_by_its_reference(elemta, config):
+    given = decision(id="7K2M9QX1RD", trace=[0, -1])
+    kept(config, given, decision(queue_id="other"))
+    status, out, _ = elemta("explain", "7k2m9qxird")  # I for 1, small letters
+    assert status == 0
+    assert out.startswith("7K2M9QX1RD  rejected by rule spoofed\n  550 5.7.1 Not allowed\n")
+    assert "world    no   shadow; wants subject looks like *world*; subject was hi" in out
+    assert "spoofed  yes  rejected: this rule decided" in out
+    assert out.count("\nMail\n") == 1
+    assert "\x1b" not in out
+
+
+def test_a_queue_id_tells_the_whole_history_as_a_table_first(elemta, config):
+    first = decision(stage="recipient", queue_id="", instance="1.2", rule="greylist", disposition=Disposition.DEFER)
+    second = decision(stage="recipient", queue_id="4bXyZ", instance="1.2", rule="", disposition=Disposition.ACCEPT)
+    kept(config, first, second, decision(queue_id="4bXyZ"))
+    status, out, _ = elemta("explain", "4bXyZ")
+    assert status == 0
+    assert out.startswith("TIME ")
+    assert out.count("\nMail\n") == 3
+    assert [each["stage"] for each in json.loads(elemta("explain", "4bXyZ", "--json")[1])["decisions"]] == [
+        "recipient",
+        "recipient",
+        "message",
+    ]
+
+
+def test_what_is_not_there_is_said_with_the_reach_of_the_journal(elemta, config):
+    status, out, err = elemta("explain", "NOSUCH")
+    assert (status, out) == (os.EX_NOINPUT, "")
+    assert "no journal here" in err
+    kept(config, decision(at=1_700_000_000.0))
+    status, out, err = elemta("explain", "NOSUCH")
+    assert (status, out) == (1, "")
+    assert 'no decision with reference or queue id "NOSUCH"' in err
+    assert "2023-11-1" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((), "give a reference id or queue id, or --mail FILE"),
+        (("X", "--mail", "y"), "give a reference id or queue id, or --mail FILE"),
+        (("--mail", "/dev/null", "--client", "localhost"), '"localhost" is no IP address'),
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_a_usage_error(elemta, args, words):
+    status, out, err = elemta("explain", *args)
+    assert (status, out) == (os.EX_USAGE, "")
+    assert words in err
+
+
+def test_a_mail_is_judged_at_rcpt_and_as_a_whole_without_sending_it(elemta, config):
+    args = ("--client", "192.0.2.3", "--helo", "mx.sender.test", "--from", "eve@sender.test")
+    first, second, whole = rehearsal(elemta, config, *args, "--rcpt", "bob@here.test", "--rcpt", "carol@here.test")
+    assert (first["stage"], first["rule"], first["recipients"]) == ("recipient", "greylist", ["bob@here.test"])
+    assert (second["disposition"], second["recipients"]) == ("defer", ["carol@here.test"])
+    assert (whole["stage"], whole["rule"], whole["disposition"]) == ("message", "spoofed", "reject")
+    assert whole["shadow"] == ["world"]
+    assert whole["recipients"] == ["bob@here.test", "carol@here.test"]
+    assert whole["size"] == len(MAIL)
+    assert {each["check"]: each["result"] for each in whole["findings"]}["spf"] == "fail"
+    assert not (config.parent / "journal.db").exists()
+    assert not (config.parent / "state.db").exists()
+    status, out, _ = elemta("explain", "--mail", config.parent / "mail.eml", *args, "--rcpt", "bob@here.test")
+    assert status == 0
+    assert out.startswith("A rehearsal: nothing was sent, kept or changed.\nEvery recipient would be refused;")
+
+
+def test_the_client_is_named_as_postfix_names_it(elemta, config):
+    accepted = rehearsal(elemta, config, "--client", "192.0.2.1", "--rcpt", "bob@here.test")[0]
+    assert (accepted["client"]["name"], accepted["rule"]) == ("mx.known.test", "known")
+    liar = rehearsal(elemta, config, "--client", "192.0.2.2", "--rcpt", "bob@here.test")[0]
+    assert (liar["client"]["name"], liar["rule"]) == ("", "greylist")
+    told = rehearsal(elemta, config, "--client", "192.0.2.2", "--name", "a.known.test", "--rcpt", "bob@here.test")[0]
+    assert told["rule"] == "known"
+
+
+def test_the_sender_is_taken_from_the_mail_where_it_is_not_given(elemta, config):
+    assert rehearsal(elemta, config)[0]["sender"] == "eve@sender.test"
+    assert rehearsal(elemta, config, "--from", "<>")[0]["sender"] == ""
+    (config.parent / "mail.eml").write_bytes(MAIL.partition(b"\n")[2])
+    assert rehearsal(elemta, config)[0]["sender"] == "alice@here.test"
+
+
+def test_a_rehearsal_sees_the_state_and_does_not_change_it(elemta, config):
+    args = ("--login", "carol", "--client", "192.0.2.3", "--rcpt", "bob@here.test")
+    assert rehearsal(elemta, config, *args)[0]["rule"] == ""
+    state = config.parent / "state.db"
+
+    async def freeze():
+        store = open_store(f"sqlite://{state}")
+        await store.add_to_set("frozen", "carol", 0.0)
+        await store.close()
+
+    asyncio.run(freeze())
+    before = dump(state)
+    assert rehearsal(elemta, config, *args)[0]["rule"] == "frozen"
+    for _ in range(2):
+        [first, _] = rehearsal(elemta, config, "--client", "192.0.2.3", "--rcpt", "bob@here.test")
+        greylist = next(each for each in first["findings"] if each["check"] == "greylist")
+        assert greylist["fields"]["attempts"] == 1
+    assert dump(state) == before
+
+
+def dump(path):
+    database = sqlite3.connect(path)
+    try:
+        return list(database.iterdump())
+    finally:
+        database.close()
+
+
+def test_the_journal_lists_what_meets_the_criteria(elemta, config):
+    now = time.time()
+    given = [
+        decision(id="AAAAAAAAAA", at=now - 7200),
+        decision(id="BBBBBBBBBB", at=now - 60, sender="mallory@evil.test", rule="", disposition=Disposition.ACCEPT),
+        decision(id="CCCCCCCCCC", at=now - 30, klass="submission"),
+    ]
+    kept(config, *given)
+    references = lambda *args: [line.split()[2] for line in elemta("journal", *args)[1].splitlines()[1:]]  # noqa: E731
+    assert references() == ["CCCCCCCCCC", "BBBBBBBBBB", "AAAAAAAAAA"]
+    assert references("--since", "1h") == ["CCCCCCCCCC", "BBBBBBBBBB"]
+    assert references("--until", "1h") == ["AAAAAAAAAA"]
+    assert references("--since", "2001-01-01T10:00", "--limit", "1") == ["CCCCCCCCCC"]
+    assert references("--sender", "*@evil.test") == ["BBBBBBBBBB"]
+    assert references("--class", "submission") == ["CCCCCCCCCC"]
+    assert references("--disposition", "accept") == ["BBBBBBBBBB"]
+    assert references(
+        "--rule", "spoofed", "--recipient", "BOB@here.test", "--client", "192.0.2.7", "--since", "1h"
+    ) == ["CCCCCCCCCC"]
+    status, out, err = elemta("journal", "--sender", "nobody@nowhere.test")
+    assert (status, out, err) == (0, "", "no decision meets these criteria\n")
+    lines = elemta("journal", "--json")[1].splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["CCCCCCCCCC", "BBBBBBBBBB", "AAAAAAAAAA"]
+    assert "--limit shows more" in elemta("journal", "--limit", "2")[2]
+
+
+@pytest.mark.parametrize("args", [("--since", "yesterday"), ("--disposition", "eaten"), ("--limit", "many")])
+def test_a_criterion_that_makes_no_sense_is_a_usage_error(elemta, args):
+    status, _, err = elemta("journal", *args)
+    assert status == os.EX_USAGE
+    assert args[1] in err

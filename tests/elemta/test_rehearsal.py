@@ -1,0 +1,54 @@
+"""Rehearsals read a mail file as a milter gets it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elemta.rehearsal import copied, read_mail
+from elemta.store import StoreError
+
+
+@pytest.mark.parametrize(
+    ("mail", "fields", "body"),
+    [
+        (b"A: b\n\nbody\n", [(b"A", b" b")], b"body\r\n"),
+        (b"A: b\r\n\r\nbody\r\n", [(b"A", b" b")], b"body\r\n"),
+        (b"A: b\n\tc\n d\nE:f\n\n", [(b"A", b" b\r\n\tc\r\n d"), (b"E", b"f")], b""),
+        (b"From alice@x.test Mon Nov 23\nA: b\n\nbody", [(b"A", b" b")], b"body"),
+        (b"A: b\nno field\nbody\n", [(b"A", b" b")], b"no field\r\nbody\r\n"),
+        (b"A: b", [(b"A", b" b")], b""),
+        (b"A: b\n", [(b"A", b" b")], b""),
+        (b"\nbody", [], b"body"),
+        (b" folded\nA: b\n\n", [], b" folded\r\nA: b\r\n\r\n"),
+        (b"", [], b""),
+        (b"Spaced : x\n\n", [(b"Spaced", b" x")], b""),
+        (b"8bit\xff: x\n\n", [], b"8bit\xff: x\r\n\r\n"),
+        (b"A: \xff\x00\n\n\x00\n", [(b"A", b" \xff\x00")], b"\x00\r\n"),
+        (b"A: b\n \n\nbody", [(b"A", b" b\r\n ")], b"body"),
+    ],
+)
+def test_header_and_body_are_parted_where_postfix_parts_them(mail, fields, body):
+    found, rest = read_mail(mail)
+    assert (list(found), rest.data) == (fields, body)
+
+
+@given(st.binary(max_size=400) | st.text(alphabet="A: \n\r\tx", max_size=60).map(str.encode))
+def test_no_octets_break_it(mail):
+    fields, body = read_mail(mail)
+    assert all(name and b"\n" not in name for name, _ in fields)
+    assert b"\n" not in body.data.replace(b"\r\n", b"")
+
+
+def test_a_store_that_cannot_be_read_says_so(tmp_path):
+    (tmp_path / "state.db").write_bytes(b"no database at all, and longer than a header" * 50)
+
+    async def use():
+        async with copied(f"sqlite://{tmp_path}/state.db"):
+            pass
+
+    with pytest.raises(StoreError, match="cannot be read"):
+        asyncio.run(use())
