@@ -48,7 +48,10 @@ Written by `elemta config reference` from the code; change the code, not this fi
 Elemta reads one YAML file: `/etc/elemta/elemta.yaml`, or what `--config` or `ELEMTA_CONFIG` names. The shortest useful
 one is `host: mx1.example.org`. `elemta config check` says whether a file can be used and runs the tests inside it;
 every mistake is one line, `file:line:column: path: what, and what to write instead`. Exit statuses are those of
-sysexits.h: 0 it can be used, 78 it cannot, 66 it cannot be read, 64 the command line is wrong."""
+sysexits.h: 0 it can be used, 78 it cannot, 66 it cannot be read, 64 the command line is wrong.
+
+Editors complete and check by the JSON Schema: write it with `elemta config schema --output elemta.schema.json`, and
+begin the configuration with `# yaml-language-server: $schema=elemta.schema.json`."""
 
 _UNITS = """\
 A duration is a number and `ms`, `s`, `m`, `h`, `d` or `w`, or several of them: `1h30m`. A size is a number of octets,

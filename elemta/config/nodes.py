@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from elemta.config.problems import Origin, Path, Problem, quoted
+from elemta.config.syntax import syntax_problem
 
 MAX_DEPTH = 50
 """Mappings and lists inside each other, aliases followed."""
@@ -94,7 +95,7 @@ def parse(text: str, file: str, read_scalar: ReadScalar) -> Tree:
         tree.problems.append(stop.problem)
     except yaml.MarkedYAMLError as error:
         tree.readable = False
-        tree.problems.append(_syntax(error, text, file))
+        tree.problems.append(syntax_problem(error, text, file))
     finally:
         loader.dispose()
     return tree
@@ -254,45 +255,3 @@ def _is_empty(event: object) -> bool:
 def _origin_at(text: str, offset: int, file: str) -> Origin:
     before = text[:offset]
     return Origin(file, before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1)
-
-
-def _syntax(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
-    """What libyaml complains of, in the words of somebody who can mend it."""
-    mark = error.problem_mark or error.context_mark
-    origin = Origin(file, mark.line + 1, mark.column + 1) if mark else Origin(file)
-    lines = text.split("\n")
-    line = lines[mark.line] if mark and mark.line < len(lines) else ""
-    rest = line[mark.column :] if mark else ""
-    if rest.startswith("\t") or "\t" in line[: len(line) - len(line.lstrip())]:
-        return Problem((), "a tab cannot indent YAML; write spaces", origin=origin)
-    if "${" in line and (error.context or "").startswith("while parsing a flow"):
-        text = "inside { } and [ ], `${NAME}` needs quotes (it is text then; for a number, write lines of `key: value`)"
-        return Problem((), text, origin=origin)
-    for start, advice in _ADVICE.items():
-        if start in (error.problem or ""):
-            if start == "cannot start any token" and rest[:1]:
-                return Problem((), f"a value cannot begin with {quoted(rest[0])}; put it in quotes", origin=origin)
-            return Problem((), advice, origin=_opened(error, origin) if "end of stream" in start else origin)
-    return Problem((), f"this is not YAML: {error.problem or error.context}", origin=origin)
-
-
-def _opened(error: yaml.MarkedYAMLError, origin: Origin) -> Origin:
-    """Where the thing began that never ends."""
-    mark = error.context_mark
-    return Origin(origin.file, mark.line + 1, mark.column + 1) if mark else origin
-
-
-_ADVICE = {
-    "mapping values are not allowed": "a colon cannot stand here; put the text in quotes, or write `key: value` on a "
-    "line of its own, indented like its neighbours",
-    "did not find expected key": "this line fits none of the mappings above; indent it like its neighbours",
-    "did not find expected '-' indicator": "this line does not belong to the list above; begin it with `- `, "
-    "or indent it like its neighbours",
-    "did not find expected ',' or ']'": "the list is not closed; write `,` between its items and `]` at its end",
-    "did not find expected ',' or '}'": "the mapping is not closed; write `,` between its entries and `}` at its end",
-    "did not find expected node content": "a value is missing; close `[` with `]` and `{` with `}`",
-    "could not find expected ':'": "a key without a colon; write `key: value`",
-    "unexpected end of stream": "the quotes that open here are never closed; close them",
-    "cannot start any token": "this character cannot begin a value; put the value in quotes",
-    "unknown escape character": "unknown escape after `\\`; write `\\\\`, or use single quotes, where `\\` is itself",
-}

@@ -311,3 +311,11 @@ def test_a_thousand_rules_load(write):
         for n in range(1000)
     )
     assert len(load(write("host: mx.test\nrules:\n  message:\n" + rules)).settings.rules.message) == 1000
+
+
+def test_more_files_than_anybody_needs(write, monkeypatch):
+    monkeypatch.setattr("elemta.config.source.MAX_FILES", 2)
+    write("log: {level: debug}\n", "conf.d/a.yaml")
+    assert load(write("host: mx.test\ninclude: conf.d/*.yaml\n")).settings.log.level == "debug"
+    write("user: me\n", "conf.d/b.yaml")
+    assert "more than 2 files; join some" in complaints(write("host: mx.test\ninclude: conf.d/*.yaml\n"))
