@@ -15,8 +15,8 @@ class Bounds:
 
     Attributes:
         connections: milter connections of one worker; one more is told "try again later" at every step.
-        packet: octets of one packet from the MTA, such as one header field. Postfix's header_size_limit is 102,400,
-            libmilter's own limit 65,535: over it libmilter hangs up, and the mail would be deferred for ever.
+        packet: octets of one packet from the MTA, such as one header field. Over it libmilter hangs up; its own limit,
+            65,535, is enough for Postfix (which cuts a field at 60,000) but not for every MTA.
         header_fields: header fields kept of one message.
         header_octets: octets of header fields kept of one message, names and values.
         recipients: recipients kept of one message; Postfix's own smtpd_recipient_limit is 1,000.

@@ -27,6 +27,10 @@ class Case(Protocol):
         """Decide."""
         ...
 
+    def message_now(self, message: Message) -> Decision | None:
+        """Decide at once, on this thread; None if there is something to wait for."""
+        ...
+
     def cancel(self) -> None:
         """Forget the mail."""
         ...
@@ -69,6 +73,8 @@ class LoopPort:
         Raises:
             TimeoutError: none came within the budget and its margin.
         """
+        if case is not None and (at_once := case.message_now(message)) is not None:
+            return at_once  # no loop, no waiting: the early checks are done and no others are enabled
         future = asyncio.run_coroutine_threadsafe((case or self._case()).message(message), self._loop)
         deadline = time.monotonic() + self._limit
         while (left := deadline - time.monotonic()) > 0:

@@ -37,8 +37,8 @@ Context = Any
 _log = logging.getLogger("elemta.milter")
 
 _FINAL = {
-    Disposition.ACCEPT: Milter.ACCEPT,
-    Disposition.QUARANTINE: Milter.ACCEPT,  # into the hold queue: that is an edit
+    Disposition.ACCEPT: Milter.CONTINUE,  # after ACCEPT libmilter would no longer know QUIT_NC
+    Disposition.QUARANTINE: Milter.CONTINUE,  # into the hold queue: that is an edit
     Disposition.DISCARD: Milter.DISCARD,
     Disposition.DEFER: Milter.TEMPFAIL,
     Disposition.REJECT: Milter.REJECT,
@@ -130,7 +130,7 @@ class Wire:
 
     @property
     def connections(self) -> int:
-        """How many connections are open."""
+        """How many connections are served; those that were told to come again do not count."""
         return len(self._links)
 
     def listen(self, descriptor: int) -> None:
@@ -250,7 +250,8 @@ class Wire:
             )
         link = Link(session, agreed)
         ctx.setpriv(link)
-        self._links.add(link)
+        if room:
+            self._links.add(link)
         return link
 
     def _follow(self, ctx: Context) -> Link:

@@ -4,11 +4,11 @@ import gc
 import os
 
 import pytest
-from elemta_milter.body import PIECE, Spool, SpooledBody, SpooledFile
 from hypothesis import given
 from hypothesis import strategies as st
 
 from elemta.facts import BytesBody
+from elemta_milter.body import PIECE, Spool, SpooledBody, SpooledFile
 
 
 def open_in(directory):

@@ -3,6 +3,13 @@
 import quopri
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elemta.decision import Decision
+from elemta.facts import Envelope, Message
+from elemta.findings import AuthResult, Finding, Result
+from elemta.verdict import Action, ActionKind, Disposition, Verdict
 from elemta_milter.bounds import BOUNDS
 from elemta_milter.edits import (
     AddHeader,
@@ -17,13 +24,6 @@ from elemta_milter.edits import (
     Unlawful,
     plan,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
-from elemta.decision import Decision
-from elemta.facts import Envelope, Message
-from elemta.findings import AuthResult, Finding, Result
-from elemta.verdict import Action, ActionKind, Disposition, Verdict
 
 HOST = "mx1.example.org"
 AR = b"Authentication-Results"

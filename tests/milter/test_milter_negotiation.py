@@ -1,9 +1,10 @@
 """Which steps does the MTA tell us of, and for which does it wait?"""
 
 import pytest
-from elemta_milter.negotiation import Act, Step, terms
 from hypothesis import given
 from hypothesis import strategies as st
+
+from elemta_milter.negotiation import Act, Step, terms
 
 ALL_ACTS, ALL_STEPS, FAKED = 0x1FF, 0x1FFFFF, 0xFF080
 QUIET = Step.QUIET_CONNECT | Step.QUIET_MAIL | Step.QUIET_RCPT | Step.QUIET_HEADER

@@ -1,9 +1,10 @@
 """How does an SMTP reply of the policy reach the client?"""
 
 import pytest
-from elemta_milter.reply import split
 from hypothesis import given
 from hypothesis import strategies as st
+
+from elemta_milter.reply import split
 
 
 @pytest.mark.parametrize(

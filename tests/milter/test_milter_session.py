@@ -3,14 +3,14 @@
 from ipaddress import ip_address
 
 import pytest
-from elemta_milter.body import SpooledBody
-from elemta_milter.bounds import Bounds
-from elemta_milter.session import Session
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from elemta.facts import Client, Envelope
+from elemta_milter.body import SpooledBody
+from elemta_milter.bounds import Bounds
+from elemta_milter.session import Session
 
 
 class Engine:

@@ -1,0 +1,462 @@
+"""Does the milter speak the protocol? Sessions by an independent client against a real process."""
+
+import hashlib
+import json
+import signal
+import socket
+import struct
+import time
+
+import miltertest
+import pytest
+from miltertest import codec
+
+from harness.echo import HOST, EchoMilter
+
+CONTINUE, TEMPFAIL, REJECT, DISCARD, REPLY = "c", "t", "r", "d", "y"
+ACCEPT = CONTINUE  # at the end of a message
+
+
+class Mta(miltertest.MilterConnection):
+    """The MTA's side; sends octets as they are, and waits only for answers that were agreed."""
+
+    QUIET = {"C": 0x1000, "M": 0x4000, "R": 0x8000, "L": 0x80}  # noqa: RUF012
+    NEVER = {"B": 0x10, "N": 0x40, "U": 0x100, "T": 0x200}  # noqa: RUF012
+
+    def __init__(self, address, *, actions=0x1FF, protocol=0x1FFFFF, version=6):
+        if address.startswith("unix:"):
+            link = socket.socket(socket.AF_UNIX)
+            link.settimeout(10)
+            link.connect(address.removeprefix("unix:"))
+        else:
+            host, _, port = address.removeprefix("inet:").rpartition(":")
+            link = socket.create_connection((host.strip("[]"), int(port)), 10)
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().__init__(link)
+        self.packet("O", struct.pack("!III", version, actions, protocol))
+        header = self.exactly(5)
+        answer = self.exactly(struct.unpack("!I", header[:4])[0] - 1)
+        assert header[4:] == b"O"
+        self.version, self.actions, self.protocol = struct.unpack("!III", answer[:12])
+        self.symbols = answer[12:]
+        assert not self.actions & ~actions
+        assert not self.protocol & ~protocol
+
+    def exactly(self, octets):
+        data = b""
+        while len(data) < octets:
+            got = self.sock.recv(octets - len(data))
+            assert got, "the milter hung up"
+            data += got
+        return data
+
+    def packet(self, command, data=b""):
+        self.sock.sendall(struct.pack("!Ic", len(data) + 1, command.encode()) + data)
+
+    def step(self, command, data=b""):
+        if self.protocol & self.NEVER.get(command, 0):
+            return CONTINUE
+        self.packet(command, data)
+        return CONTINUE if self.protocol & self.QUIET.get(command, 0) else self.recv()[0]
+
+    def macros(self, command, **values):
+        self.packet("D", command.encode() + b"".join(f"{k}\0{v}\0".encode() for k, v in values.items()))
+
+    def hello(self, name=b"mail.example.com", address=b"192.0.2.7", helo=b"helo.example.com"):
+        assert self.step("C", name + b"\0004" + struct.pack("!H", 40000) + address + b"\0") == CONTINUE
+        assert self.step("H", helo + b"\0") == CONTINUE
+
+    def envelope(self, sender=b"<a@b.test>", *recipients, options=()):
+        assert self.step("M", b"\0".join((sender, *options)) + b"\0") == CONTINUE
+        for recipient in recipients or (b"<r@example.org>",):
+            assert self.step("R", recipient + b"\0") == CONTINUE
+
+    def fields(self, *fields):
+        for name, value in fields:
+            assert self.step("L", name + b"\0" + value + b"\0") == CONTINUE
+
+    def end(self):
+        """Edits and the verdict, [(command, fields), ..., (verdict, fields)]."""
+        self.packet("E")
+        answers = []
+        while not answers or answers[-1][0] not in "actrdy":
+            answers.append(self.recv())
+        return answers
+
+    def carry(self, *fields, do=None, body=b"", sender=b"<a@b.test>"):
+        """One whole mail on an open session."""
+        self.envelope(sender)
+        self.fields((b"From", b" a@b.test"), *fields, *([(b"X-Do", b" " + json.dumps(do).encode())] if do else []))
+        for at in range(0, len(body), 65535):
+            assert self.step("B", body[at : at + 65535]) == CONTINUE
+        return self.end()
+
+
+@pytest.fixture(scope="module")
+def echo():
+    with EchoMilter() as milter:
+        yield milter
+
+
+@pytest.fixture
+def connect():
+    """Make connections that are closed at the end."""
+    made = []
+
+    def connection(milter, **offer):
+        made.append(Mta(milter.address, **offer))
+        return made[-1]
+
+    yield connection
+    for each in made:
+        each.sock.close()
+
+
+@pytest.fixture
+def mta(echo, connect):
+    connection = connect(echo)
+    connection.hello()
+    return connection
+
+
+def last(echo, sender):
+    """What was seen of the mail from `sender`, which must be new."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        found = [seen for seen in echo.seen(0) if seen.get("sender") == sender]
+        if found:
+            [seen] = found
+            return seen
+        time.sleep(0.01)
+    raise AssertionError(f"nothing from {sender}\n{echo.log()}")
+
+
+def test_everything_of_a_mail_is_seen(echo, connect):
+    mta = connect(echo)
+    for macro in (b"{client_addr}", b"{auth_authen}", b"{tls_version}", b"{cert_subject}"):
+        assert macro in mta.symbols
+    mta.hello()
+    macros = {"auth_authen": "alice", "auth_type": "PLAIN", "client_ptr": "ptr.test", "cipher_bits": "256"}
+    macros |= {"tls_version": "TLSv1.3", "daemon_name": "submission"}
+    mta.macros("M", **{f"{{{name}}}": value for name, value in macros.items()})
+    mta.envelope(b"<all@b.test>", b"<one@example.org>", b"<two@example.org>", options=(b"SIZE=99", b"SMTPUTF8"))
+    headers = [
+        (b"From", b" all@b.test"),
+        (b"Subject", b" a\n\tb"),
+        (b"X-8bit", b" \xff\xfe"),
+        (b"X-Bare", b"no space"),
+        (b"X-Empty", b""),
+    ]
+    mta.fields(*headers)
+    mta.step("B", b"line\r")
+    mta.step("B", b"\nnul\0\xff\r\n")
+    mta.macros("E", i="4QUEUEID")
+    assert [answer for answer, _ in mta.end()] == [ACCEPT]
+    seen = last(echo, "all@b.test")
+    assert seen["started"] == ["all@b.test"]
+    assert seen["recipients"] == ["one@example.org", "two@example.org"]
+    assert seen["recipient_count"] == 2
+    assert seen["smtputf8"]
+    assert seen["queue_id"] == "4QUEUEID"
+    assert seen["client"] == {
+        "address": "192.0.2.7", "name": "mail.example.com", "reverse_name": "ptr.test", "port": 40000,
+        "helo": "helo.example.com", "login": "alice", "login_method": "PLAIN", "tls": "TLSv1.3", "cipher": "",
+        "cipher_bits": 256, "certificate": "", "daemon": "submission",
+    }  # fmt: skip
+    assert [(n.encode("latin-1"), v.encode("latin-1")) for n, v in seen["headers"]] == [
+        (name, value.replace(b"\n", b"\r\n")) for name, value in headers
+    ]
+    assert seen["body"] == hashlib.sha256(b"line\r\nnul\0\xff\r\n").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("order", "answers"),
+    [
+        ({"then": "accept"}, [(ACCEPT, {})]),
+        ({"then": "discard"}, [(DISCARD, {})]),
+        ({"then": "reject", "reply": "550 5.7.1 No: 100% spam"},
+         [(REPLY, {"smtpcode": "550", "space": " ", "text": "5.7.1 No: 100%% spam"})]),
+        ({"then": "defer", "reply": "450 4.7.1 Later"},
+         [(REPLY, {"smtpcode": "450", "space": " ", "text": "4.7.1 Later"})]),
+        ({"then": "reject"}, [(REJECT, {})]),
+        ({"then": "defer"}, [(TEMPFAIL, {})]),
+        ({"then": "defer", "reply": "550 5.7.1 contradicts"}, [(TEMPFAIL, {})]),
+        ({"then": "reject", "reply": "550 5.7.1 " + "x" * 5000},
+         [(REPLY, {"smtpcode": "550", "space": " ", "text": "5.7.1 " + "x" * 900})]),
+        ({"then": "reject", "reply": "550 5.7.1 a\r\n250 2.0.0 b"},
+         [(REPLY, {"smtpcode": "550", "space": " ", "text": "5.7.1 a??250 2.0.0 b"})]),
+        ({"actions": [["add_header", "X-New", "1"]]}, [("h", {"name": "X-New", "value": " 1"}), (ACCEPT, {})]),
+        ({"actions": [["set_header", "From", "x@y.test"]]},
+         [("m", {"index": 1, "name": "From", "value": " x@y.test"}), (ACCEPT, {})]),
+        ({"actions": [["remove_header", "", "From"]]},
+         [("m", {"index": 1, "name": "From", "value": ""}), (ACCEPT, {})]),
+        ({"actions": [["add_recipient", "", "new@x.test"]]}, [("+", {"rcpt": "<new@x.test>"}), (ACCEPT, {})]),
+        ({"actions": [["remove_recipient", "", "R@example.org"]]}, [("-", {"rcpt": "<r@example.org>"}), (ACCEPT, {})]),
+        ({"actions": [["change_sender", "", "new@x.test"]]},
+         [("e", {"from": "<new@x.test>", "args": []}), (ACCEPT, {})]),
+        ({"then": "quarantine"}, "quarantine"),
+        ({"actions": [["replace_body", "", "Gone"]]}, "body"),
+        ({"authres": "pass"}, "authres"),
+        ({"then": "reject", "authres": "fail", "actions": [["add_header", "X", "1"]]}, [(REJECT, {})]),
+    ],
+)  # fmt: skip
+def test_verdicts_and_edits(mta, order, answers, monkeypatch):
+    # miltertest cannot read CHGFROM without arguments, nor quarantine
+    monkeypatch.setitem(codec.codec, "e", (("from", "str"), ("args", "rest")))
+    monkeypatch.setitem(codec.codec, "q", (("reason", "str"),))
+    monkeypatch.setitem(
+        codec.codectypes, "rest", (None, lambda data: ([part.decode() for part in data.split(b"\0")[:-1]], b""))
+    )
+    got = mta.carry(do=order)
+    match answers:
+        case "quarantine":
+            assert [answer for answer, _ in got] == ["q", ACCEPT]
+            assert got[0][1]["reason"].startswith("echo ")
+        case "body":
+            assert [answer for answer, _ in got] == ["h", "h", "h", "b", ACCEPT]
+            assert got[3][1] == {"buf": "Gone\r\n"}
+        case "authres":
+            [(command, field), (verdict, _)] = got
+            assert (command, verdict) == ("i", ACCEPT)
+            assert (field["index"], field["name"]) == (0, "Authentication-Results")
+            assert field["value"] == f" {HOST};\n\tspf=pass smtp.mailfrom=a@b.test"
+        case _:
+            assert got == answers
+
+
+def test_forged_results_go(mta):
+    name = b"Authentication-Results"
+    got = mta.carry(
+        (name, b" mx1.example.org; spf=pass"),
+        (name, b" other.example; spf=pass"),
+        (name, b"\tMX1.Example.ORG;dkim=pass"),
+    )
+    assert got == [("m", {"index": nth, "name": name.decode(), "value": ""}) for nth in (3, 1)] + [(ACCEPT, {})]
+
+
+def test_a_trusted_network_keeps_them(connect):
+    with EchoMilter(trusted=("192.0.2.0/24",)) as milter:
+        for address, kept in ((b"192.0.2.7", True), (b"198.51.100.7", False)):
+            mta = connect(milter)
+            mta.hello(address=address)
+            got = mta.carry((b"Authentication-Results", b" mx1.example.org; spf=pass"))
+            assert (len(got) == 1) == kept
+
+
+@pytest.mark.parametrize(
+    ("version", "actions", "protocol"),
+    [(2, 0x3F, 0x7F), (3, 0x3F, 0x17F), (4, 0x3F, 0x3FF), (6, 0x1FF, 0x1FFFFF), (6, 0, 0)],
+)
+def test_every_version_of_the_protocol(echo, version, actions, protocol, connect):
+    mta = connect(echo, version=version, actions=actions or 0x0F, protocol=protocol)
+    mta.hello()
+    sender = f"v{version}-{protocol}@b.test"
+    order = {"actions": [["add_header", "X-New", "1"]]} if actions else {}
+    value = " 1" if mta.protocol & 0x100000 else "1"
+    got = mta.carry((b"X", b"v"), do=order, sender=f"<{sender}>".encode(), body=b"hello\r\n")
+    assert got == ([("h", {"name": "X-New", "value": value})] if actions else []) + [(ACCEPT, {})]
+    seen = last(echo, sender)
+    assert ["X", "v" if mta.protocol & 0x100000 else " v"] in seen["headers"]
+    assert seen["body"] == hashlib.sha256(b"hello\r\n").hexdigest()
+
+
+def test_an_edit_that_the_mta_does_not_allow_defers_the_mail(echo, connect):
+    mta = connect(echo, actions=0x11)
+    mta.hello()
+    for action in (["change_sender", "", "x@y.test"], ["add_recipient", "", "x@y.test"], ["replace_body", "", "x"]):
+        assert mta.carry(do={"actions": [action]})[-1][0] == TEMPFAIL
+    assert mta.carry(do={"then": "quarantine"})[-1][0] == TEMPFAIL
+    assert mta.carry() == [(ACCEPT, {})]
+
+
+@pytest.mark.parametrize("trouble", [{"raise": "RuntimeError"}, {"raise": "OSError"}, {"exit": True}])
+def test_trouble_in_the_engine_defers_the_mail_and_nothing_else(mta, trouble):
+    assert mta.carry(do=trouble)[-1][0] == TEMPFAIL
+    assert mta.carry() == [(ACCEPT, {})]
+
+
+def test_an_unlawful_edit_defers_the_mail_before_any_edit(mta):
+    order = {"actions": [["add_header", "X-First", "1"], ["add_header", "no name", "1"]]}
+    assert mta.carry(do=order) == [(TEMPFAIL, {})]
+
+
+def test_many_mails_with_aborts_between(mta, echo):
+    before = len(echo.seen(0))
+    for number in range(50):
+        mta.envelope(b"<gone@b.test>")
+        mta.fields((b"From", b" x"))
+        mta.packet("A")
+        assert mta.carry(sender=b"<kept%d@b.test>" % number) == [(ACCEPT, {})]
+    seen = echo.seen(before + 100)[before:]
+    assert sum("cancelled" in each for each in seen) == 50
+    assert [each["sender"] for each in seen if "sender" in each] == [f"kept{number}@b.test" for number in range(50)]
+
+
+def test_a_client_that_hangs_up_is_forgotten(echo, connect):
+    mta = connect(echo)
+    mta.hello()
+    mta.envelope(b"<hangs-up@b.test>")
+    before = len(echo.seen(0))
+    mta.sock.close()
+    assert echo.seen(before + 1)[-1] == {"started": ["hangs-up@b.test"], "cancelled": True}
+
+
+def test_a_body_in_the_last_packet(mta, echo):
+    mta.envelope(b"<last-packet@b.test>")
+    mta.fields((b"From", b" x"))
+    mta.step("B", b"one\r\n")
+    mta.packet("E", b"two\r\n")
+    assert mta.recv()[0] == ACCEPT
+    assert last(echo, "last-packet@b.test")["body"] == hashlib.sha256(b"one\r\ntwo\r\n").hexdigest()
+
+
+def test_a_header_longer_than_libmilters_own_limit(mta, echo):
+    assert mta.carry((b"To", b" " + b"x" * 150_000), sender=b"<long@b.test>") == [(ACCEPT, {})]
+    assert len(dict(last(echo, "long@b.test")["headers"])["To"]) == 150_001
+
+
+def test_thousands_of_fields(mta, echo):
+    got = mta.carry(
+        *((b"X-%d" % number, b" v") for number in range(5000)),
+        (b"Authentication-Results", b" anything"),
+        sender=b"<5000@b.test>",
+    )
+    assert got == [("m", {"index": 1, "name": "Authentication-Results", "value": ""}), (ACCEPT, {})]
+    seen = last(echo, "5000@b.test")
+    assert seen["truncated"] == "4,000 header fields"
+    assert len(seen["headers"]) == 4000
+
+
+def test_a_new_session_on_the_same_connection(mta, echo):
+    assert mta.carry() == [(ACCEPT, {})]
+    mta.packet("K")  # QUIT_NC
+    mta.hello(name=b"second.test", address=b"198.51.100.9")
+    assert mta.carry(sender=b"<second@b.test>", do={"actions": [["add_header", "X-New", "1"]]}) == [
+        ("h", {"name": "X-New", "value": " 1"}),
+        (ACCEPT, {}),
+    ]
+    assert last(echo, "second@b.test")["client"]["address"] == "198.51.100.9"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\0\0\0\0",
+        b"\0\0\0\x0dO\0\0\0\x01\0\0\0\x0f\0\0\0\0",
+        b"\xff" * 64,
+        b"\0\0\0\x05ZZZZZ",
+        b"\0\0\0\x02C\0",
+        b"\0\0\0\x64Babc",
+        b"GET / HTTP/1.0\r\n\r\n",
+    ],
+)
+def test_garbage_harms_nobody(echo, raw, connect):
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(echo.address.removeprefix("unix:"))
+        link.sendall(raw)
+        time.sleep(0.05)
+    mta = connect(echo)
+    mta.hello()
+    mta.packet("H", b"\xff\xfe.test\0")  # converted to text in C: as if it had not come
+    assert mta.recv()[0] == CONTINUE
+    mta.macros("M", i="4ABC")
+    mta.packet("D", b"M{auth_authen}\0\xff\xfe\0{client_ptr}\0ptr.test\0")
+    sender = f"after-{raw.hex()[:20]}@b.test"
+    assert mta.carry(sender=f"<{sender}>".encode()) == [(ACCEPT, {})]
+    assert last(echo, sender)["client"]["reverse_name"] == "ptr.test"
+
+
+def test_over_the_bound_of_connections_comes_a_tempfail(connect):
+    with EchoMilter(connections=2) as milter:
+        first, second = connect(milter), connect(milter)
+        for mta in (first, second):
+            mta.hello()
+        third = connect(milter)
+        assert third.step("C", b"x\0004" + struct.pack("!H", 25) + b"192.0.2.1\0") == TEMPFAIL
+        first.packet("Q")
+        assert first.sock.recv(1) == b""
+        time.sleep(0.1)
+        fourth = connect(milter)
+        fourth.hello()
+        assert fourth.carry() == [(ACCEPT, {})]
+        assert second.carry() == [(ACCEPT, {})]
+
+
+def test_without_checks_of_the_body_none_comes(connect):
+    with EchoMilter(body=False, early=False) as milter:
+        mta = connect(milter)
+        assert mta.protocol & 0x10
+        mta.hello()
+        assert mta.carry() == [(ACCEPT, {})]
+        [seen] = milter.seen(1)
+        assert seen["started"] == []
+        plain = connect(milter, protocol=0x40)  # an MTA that cannot leave it out
+        plain.hello()
+        assert plain.carry(body=b"hello\r\n") == [(ACCEPT, {})]
+        assert milter.seen(2)[1]["body_size"] == 0
+
+
+def test_a_decision_that_takes_too_long_is_a_tempfail_and_progress_is_told(connect):
+    with EchoMilter(budget=1, margin=0.2, progress=0.3) as milter:
+        mta = connect(milter)
+        mta.hello()
+        mta.envelope()
+        mta.fields((b"X-Do", b' {"sleep": 30}'))
+        mta.packet("E")
+        answers = []
+        while not answers or answers[-1] != TEMPFAIL:
+            answers.append(mta._recv()[0])
+        assert set(answers[:-1]) == {"p"}
+        assert len(answers) in {4, 5}
+        assert mta.carry() == [(ACCEPT, {})]
+
+
+def test_a_spool_that_cannot_be_written_defers_the_mail(connect):
+    with EchoMilter(body_memory=1000) as milter:
+        mta = connect(milter)
+        mta.hello()
+        milter.spool.rmdir()
+        mta.envelope()
+        assert mta.step("B", b"x" * 2000) == TEMPFAIL
+        milter.spool.mkdir()
+        mta = connect(milter)
+        mta.hello()
+        assert mta.carry(body=b"x" * 2000) == [(ACCEPT, {})]
+
+
+@pytest.mark.slow
+def test_ten_bodies_of_50_mb_at_once_stay_out_of_memory(connect):
+    size, chunk = 50_000_000, b"0123456789abcde\n" * 4096
+    with EchoMilter() as milter:
+        idle = milter.memory()
+        mtas = [connect(milter) for _ in range(10)]
+        for number, mta in enumerate(mtas):
+            mta.hello()
+            mta.envelope(b"<big%d@b.test>" % number)
+            mta.fields((b"From", b" x"))
+        for at in range(0, size, 65535):
+            for mta in mtas:
+                assert mta.step("B", chunk[: min(65535, size - at)]) == CONTINUE
+        for mta in mtas:
+            mta.packet("E")
+        for mta in mtas:
+            assert mta.recv()[0] == ACCEPT
+        seen = milter.seen(10)
+        assert [each["body_size"] for each in seen] == [size] * 10
+        assert milter.memory() < 150_000_000
+        assert milter.memory() - idle < 60_000_000
+        assert list(milter.spool.iterdir()) == []
+
+
+def test_draining_lets_open_sessions_finish(connect):
+    with EchoMilter() as milter:
+        mta = connect(milter)
+        mta.hello()
+        mta.envelope()
+        milter.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert milter.process.poll() is None
+        mta.fields((b"From", b" x"))
+        assert mta.end() == [(ACCEPT, {})]
+        mta.packet("Q")
+        assert milter.process.wait(5) == 0
