@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from secrets import token_bytes
+from random import getrandbits
 from typing import Literal, Protocol
 
 from elemta.facts import Envelope, Message
@@ -68,6 +68,6 @@ class Observer(Protocol):
 
 
 def new_id() -> str:
-    """A reference id: ten characters, 50 random bits, easy to read out."""
-    number = int.from_bytes(token_bytes(7)) & ((1 << 50) - 1)
+    """A reference id: ten characters, 50 random bits, easy to read out. A name, not a secret."""
+    number = getrandbits(50)  # seeded anew in every worker: the standard library sees to it at the fork
     return "".join(_ALPHABET[number >> shift & 31] for shift in range(45, -1, -5))

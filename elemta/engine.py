@@ -4,7 +4,8 @@
     await engine.open()
     case = engine.case()                           # one mail; both daemons
     case.start(envelope)                           # milter, at MAIL: early checks run in the background
-    decision = await case.message(message)         # milter, at the end of the message
+    decision = await case.message(message)         # milter, at the end of the message; or, where nothing is left
+    decision = case.message_now(message)           #   to wait for, at once and on any thread (None: await the other)
     decision = await case.recipient(envelope)      # policy service, for each RCPT TO
     case.cancel()                                  # the client went away
     await engine.close()
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +34,7 @@ from elemta.judge import judge
 from elemta.policy import CheckPlan, Policy
 from elemta.refresh import refresh_sets
 from elemta.store import StoreError
-from elemta.verdict import ActionKind
+from elemta.verdict import Action, ActionKind
 
 _log = logging.getLogger("elemta.engine")
 
@@ -85,6 +87,9 @@ class Engine:
             "message": tuple(Finding(name, Result.NONE, "judged at RCPT TO") for name in self.at_rcpt),
         }
         self._warned: dict[str, float] = {}
+        self._telling = threading.Lock()
+        self._adding: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._refresher: asyncio.Task[None] | None = None
 
     def _asked_at_rcpt(self) -> tuple[CheckPlan, ...]:
@@ -101,6 +106,7 @@ class Engine:
         Raises:
             Exception: a check cannot prepare; the worker cannot start.
         """
+        self._loop = asyncio.get_running_loop()
         for check in self.checks.values():
             await check.open()
         if any(named.path or named.dynamic for named in self.policy.sets.values()):
@@ -111,6 +117,7 @@ class Engine:
         if self._refresher is not None:
             self._refresher.cancel()
             await asyncio.gather(self._refresher, return_exceptions=True)
+        await asyncio.gather(*self._adding)
         for check in self.checks.values():
             await check.close()
 
@@ -122,6 +129,27 @@ class Engine:
                 self._warned.clear()
             self._warned[text] = now
             _log.warning("%s: %s", check, text)
+
+    def decided(self, decision: Decision) -> None:
+        """Tell the observers, one at a time, and do what rules asked of the state store. Any thread may call it."""
+        with self._telling:
+            for observer in self.observers:
+                observer.decided(decision)
+        for action in decision.verdict.actions:
+            if action.kind is ActionKind.ADD_TO_SET and self._loop is not None:
+                self._loop.call_soon_threadsafe(self._add_to_set, action, decision.at)
+
+    def _add_to_set(self, action: Action, at: float) -> None:
+        task = asyncio.get_running_loop().create_task(self._added(action, at))
+        self._adding.add(task)
+        task.add_done_callback(self._adding.discard)
+
+    async def _added(self, action: Action, at: float) -> None:
+        until = at + action.seconds if action.seconds else 0.0
+        try:
+            await self.tools.store.add_to_set(action.name, action.value, until)
+        except StoreError as error:
+            _log.error("rule %s could not add %r to set %s: %s", action.rule, action.value, action.name, error)  # noqa: TRY400
 
     def case(self, budget: float = 25.0) -> Case:
         """A new mail.
@@ -135,18 +163,18 @@ class Engine:
 class Case:
     """One mail as it goes by."""
 
-    __slots__ = ("_expired", "_tasks", "_timer", "budget", "engine", "envelope", "findings", "klass", "timings")
+    __slots__ = ("_expired", "_started", "_tasks", "_timer", "budget", "engine", "findings", "klass", "timings")
 
     def __init__(self, engine: Engine, budget: float) -> None:
         self.engine = engine
         self.budget = budget
-        self.envelope: Envelope | None = None
         self.klass = ""
         self.findings: dict[str, Finding] = {}
         self.timings: dict[str, float] = {}
         self._tasks: dict[str, asyncio.Task[Finding]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._expired = False
+        self._started = False  # every early check was launched; set last, since `message_now` runs on other threads
 
     # ── what the daemons call ────────────────────────────────────────────────────────────────────────────
 
@@ -157,24 +185,31 @@ class Case:
             self._arm()
             for plan in self.engine.early:
                 self._launch(plan, envelope)
+        self._started = True
 
     async def message(self, message: Message) -> Decision:
         """The message is complete: judge it."""
         began = time.perf_counter()
-        engine, envelope = self.engine, message.envelope
-        if not self.klass:
-            self.start(envelope)
-        self.envelope = envelope
-        if engine.late:
+        if not self._started:
+            self.start(message.envelope)
+        if self.engine.late:
             self._arm()
-            for plan in engine.late:
+            for plan in self.engine.late:
                 self._launch(plan, message)
-        if self._tasks:
-            await self._settle()
-        view = View(envelope, message)
-        view.findings.update(self.findings)
-        view.findings.update((finding.check, finding) for finding in engine.unasked["message"])
-        return await self._decide("message", view, message, began)
+        await self._settle()
+        return self._judge_message(message, began)
+
+    def message_now(self, message: Message) -> Decision | None:
+        """The decision, if nothing is left to wait for; else None, and `message` must be awaited on the loop.
+
+        May be called from any thread: nothing but pure judging is done.
+        """
+        if not self._started or self.engine.late or not all(task.done() for task in self._tasks.values()):
+            return None
+        began = time.perf_counter()
+        for name, task in self._tasks.items():
+            self.findings[name] = task.result()
+        return self._judge_message(message, began)
 
     async def recipient(self, envelope: Envelope) -> Decision:
         """One recipient is asked about: judge it. May be called for every recipient of the mail."""
@@ -189,7 +224,13 @@ class Case:
                 await self._settle()
         view = View(envelope)
         view.findings.update(self.findings)
-        return await self._decide("recipient", view, envelope, began)
+        reference = new_id()
+        while True:
+            try:
+                return self._judge("recipient", view, reference, envelope, began)
+            except Wanted as wanted:
+                plan = engine.at_rcpt[wanted.check]
+                view.findings[wanted.check] = await self._look_now(plan, envelope)
 
     def cancel(self) -> None:
         """Nobody waits for the verdict any more."""
@@ -201,7 +242,6 @@ class Case:
     # ── running checks ───────────────────────────────────────────────────────────────────────────────────
 
     def _begin(self, envelope: Envelope) -> None:
-        self.envelope = envelope
         view = View(envelope)
         self.klass = self.engine.policy.klass(view)
         DEADLINE.set(time.monotonic() + self.engine.policy.settings.dns.budget)
@@ -213,6 +253,8 @@ class Case:
 
     async def _settle(self) -> None:
         """Wait until every check that was launched has left its finding."""
+        if not self._tasks:
+            return
         for name, task in self._tasks.items():
             self.findings[name] = await task
         self._tasks.clear()
@@ -276,22 +318,24 @@ class Case:
 
     # ── judging ──────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _decide(self, stage: StageName, view: View, facts: Envelope | Message, began: float) -> Decision:
+    def _judge_message(self, message: Message, began: float) -> Decision:
+        view = View(message.envelope, message)
+        view.findings.update(self.findings)
+        for finding in self.engine.unasked["message"]:
+            view.findings[finding.check] = finding
+        return self._judge("message", view, new_id(), message, began)
+
+    def _judge(
+        self, stage: StageName, view: View, reference: str, facts: Envelope | Message, began: float
+    ) -> Decision:
+        """Judge, and tell the observers.
+
+        Raises:
+            Wanted: a rule asks for a check that has not run; run it and judge again.
+        """
         engine = self.engine
         view.klass = self.klass
-        reference = new_id()
-        rules = engine.policy.rules[stage]
-        while True:
-            try:
-                verdict, judgement = judge(rules, engine.policy.checks, view, reference)
-                break
-            except Wanted as wanted:
-                plan = engine.at_rcpt.get(wanted.check)
-                view.findings[wanted.check] = (
-                    Finding(wanted.check, Result.NONE, "not made at this stage")
-                    if plan is None
-                    else await self._look_now(plan, view.envelope)
-                )
+        verdict, judgement = judge(engine.policy.rules[stage], engine.policy.checks, view, reference)
         findings = tuple(view.findings.values())
         if stage == "recipient":
             findings += engine.unasked["recipient"]
@@ -306,14 +350,11 @@ class Case:
             verdict=verdict,
             trace=judgement.trace,
             shadow=tuple(judgement.shadow),
-            timings=dict(self.timings),
+            timings=self.timings,
             seconds=time.perf_counter() - began,
             policy=engine.policy.fingerprint,
         )
-        if verdict.actions:
-            await self._keep(decision)
-        for observer in engine.observers:
-            observer.decided(decision)
+        engine.decided(decision)
         return decision
 
     async def _look_now(self, plan: CheckPlan, envelope: Envelope) -> Finding:
@@ -336,16 +377,6 @@ class Case:
         self._expired = True
         task.cancel()
         task.uncancel()  # it ends the check, not the caller
-
-    async def _keep(self, decision: Decision) -> None:
-        """Do what rules asked of the state store."""
-        for action in decision.verdict.actions:
-            if action.kind is ActionKind.ADD_TO_SET:
-                until = decision.at + action.seconds if action.seconds else 0.0
-                try:
-                    await self.engine.tools.store.add_to_set(action.name, action.value, until)
-                except StoreError as error:
-                    _log.error("rule %s could not add %r to set %s: %s", action.rule, action.value, action.name, error)
 
 
 def _trouble(check: str, reason: str) -> Finding:

@@ -15,6 +15,9 @@ from typing import Protocol
 from elemta.addresses import Authors, authors, split
 
 
+_BLANKS = bytes(range(0x21)) + b"\x7f"  # white space and controls that some mail programs pass over
+
+
 @dataclass(frozen=True)
 class Client:
     """Who is connected.
@@ -127,8 +130,15 @@ class Message:
 
     def header(self, name: str) -> tuple[bytes, ...]:
         """The raw values of all fields called `name` (ASCII, any case), in order."""
-        wanted = name.lower().encode()
-        return tuple(value for found, value in self.headers if found.lower() == wanted)
+        return self._by_name.get(name.lower().encode(), ())
+
+    @cached_property
+    def _by_name(self) -> dict[bytes, tuple[bytes, ...]]:
+        """Values by lower-case name; `From :` with its obsolete space is From (RFC 5322 section 4.5)."""
+        found: dict[bytes, list[bytes]] = {}
+        for name, value in self.headers:
+            found.setdefault(name.strip(_BLANKS).lower(), []).append(value)
+        return {name: tuple(values) for name, values in found.items()}
 
     @cached_property
     def authors(self) -> Authors:

@@ -57,6 +57,24 @@ class Authors:
 
 def authors(values: Sequence[bytes]) -> Authors:
     """Read the authors from the raw values of all From fields of a message."""
+    plain = _plain_author(values[0]) if len(values) == 1 else None
+    return plain or _weighed_authors(values)
+
+
+def _plain_author(value: bytes) -> Authors | None:
+    """The author of a From that nobody can read in two ways: an address of atoms, at most after a plain name.
+
+    That is most of all mail, in a tenth of the time; None for any other.
+    """
+    plain = _PLAIN.fullmatch(value)
+    if plain is None:
+        return None
+    display, quoted, local, domain = (part.decode() if part else "" for part in plain.groups())
+    name = a_label(domain)
+    return name and Authors((Mailbox((display or quoted).strip(), local, name),), 1, "", (name,)) or None
+
+
+def _weighed_authors(values: Sequence[bytes]) -> Authors:
     from_fields = [_FromField(value) for value in _within(values, MAX_OCTETS)]
     mailboxes = [mailbox for field in from_fields for mailbox in field.mailboxes]
     domains = dict.fromkeys(domain for field in from_fields for domain in field.domains)
@@ -77,6 +95,13 @@ def _within(values: Sequence[bytes], octets: int) -> Iterator[bytes]:
         yield value[:octets]
         octets -= len(value) + 1
 
+
+_PLAIN = re.compile(
+    rb"""[ ]?(?: (?: ([A-Za-z0-9]++(?:[ ][A-Za-z0-9]++)*+) | "([A-Za-z0-9 .,_-]*+)" )[ ] (?=<) )?+
+         (?:<(?=.*>\Z)|(?!.*>))
+         ([A-Za-z0-9_+-]++(?:\.[A-Za-z0-9_+-]++)*+) @ ([A-Za-z0-9-]{1,63}+(?:\.[A-Za-z0-9-]{1,63}+)++) >?""",
+    re.VERBOSE,
+)
 
 # Controls, bare CR or LF: mail programs cut or skip there.  Folding (RFC 5322 section 2.2.3) is the only exception.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|\n(?![ \t])")

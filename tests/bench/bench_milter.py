@@ -10,7 +10,6 @@ Prints mails a second of each round and the median ratio. Nothing is asserted: m
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -58,6 +57,24 @@ def feed(postfix: PrivatePostfix, mails: int) -> float:
     return mails / (time.perf_counter() - began)
 
 
+def children(pid: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+    return [int(each) for each in found.stdout.split()]
+
+
+def spent(pid: int) -> tuple[float, float, int, int]:
+    """User and system seconds, context switches of all threads, PSS in KiB."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    switches = sum(
+        int(line.split()[1])
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for line in (task / "status").read_text().splitlines()
+        if "ctxt_switches" in line
+    )
+    pss = next(int(line.split()[1]) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if line.startswith("Pss:"))
+    return int(fields[11]) / 100, int(fields[12]) / 100, switches, pss
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mails", type=int, default=2000)
@@ -98,9 +115,14 @@ def main() -> None:
                 ratios.append(with_it / without)
                 print(f"round {number + 1}: {without:6.0f} without, {with_it:6.0f} with: {ratios[-1]:.2f}")
             print(f"median ratio {statistics.median(ratios):.2f} ({'cold' if given.cold else 'warm'} DNS, {given.workers} workers)")
-            for pid in subprocess.run(["pgrep", "-P", str(daemon.pid)], capture_output=True, text=True, check=False).stdout.split():
-                times = os.popen(f"ps -o time=,rss= -p {pid}").read().split()
-                print(f"process {pid}: cpu {times[0] if times else '?'}, rss {times[1] if times else '?'} KiB")
+            mails = given.rounds * given.mails + 200
+            for pid in sorted(children(daemon.pid))[1:]:
+                user, system, switches, pss = spent(pid)
+                print(f"worker {pid}: PSS {pss / 1024:.0f} MB, all workers together had {mails} mails; its own:")
+                print(f"  user {user:.2f} s, system {system:.2f} s, {switches} context switches")
+        except subprocess.CalledProcessError:
+            print("\n".join(line for line in Path(f"{directory}/log").read_text().splitlines() if " decided " not in line)[-4000:])
+            raise
         finally:
             daemon.terminate()
             daemon.wait(40)

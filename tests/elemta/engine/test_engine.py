@@ -238,3 +238,22 @@ rules:
     first, second = asyncio.run(go())
     assert first.verdict.disposition is Disposition.ACCEPT
     assert second.verdict.rule == "frozen"
+
+
+def test_a_mail_is_judged_at_once_when_nothing_is_left_to_wait_for():
+    of = policy("host: mx.receiver.test\nchecks: {spf: }\nrules: {message: [{id: s, when: {spf: none}, then: reject}]}")
+
+    async def go():
+        engine = Engine(of, tools())
+        case = engine.case()
+        before = case.message_now(message())
+        case.start(envelope())
+        running = case.message_now(message())
+        await asyncio.sleep(0.01)
+        return before, running, await asyncio.to_thread(case.message_now, message())
+
+    before, running, done = asyncio.run(go())
+    assert before is None
+    assert running is None
+    assert done.verdict.rule == "s"
+    assert found(done, "spf").result is Result.NONE
