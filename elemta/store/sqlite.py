@@ -29,6 +29,10 @@ _READ_GREY = """
     SELECT t.first, t.until, t.attempts, t.passed, n.passes, n.counted, n.until
     FROM (SELECT 1) LEFT JOIN triplets t ON t.key = ? LEFT JOIN networks n ON n.key = ?
 """
+_NEW_TRIPLET = "INSERT OR IGNORE INTO triplets (first, until, attempts, passed, key) VALUES (?, ?, ?, ?, ?)"
+_SWAP_TRIPLET = """
+    UPDATE triplets SET first = ?, until = ?, attempts = ?, passed = ? WHERE key = ? AND attempts = ? AND until = ?
+"""
 _ADD_TO_SET = """
     INSERT INTO sets VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET until = excluded.until
     WHERE until <> 0 AND (excluded.until = 0 OR excluded.until > until)
@@ -57,7 +61,9 @@ class SqliteStore:
         except sqlite3.Error:
             before = await self._patiently(self._read_grey, keys)
         grey, *after = attempt(*before, now, terms)
-        if after[0] is before[0] and after[1] is before[1]:
+        if after[1] is before[1] and (
+            after[0] is before[0] or await self._patiently(self._swap, keys[0], before[0], after[0])
+        ):
             return grey
         return await self._patiently(self._count, keys, now, terms)
 
@@ -104,6 +110,14 @@ class SqliteStore:
             None if first is None else Triplet(first, until, attempts, passed == 1),
             None if passes is None else Network(passes, counted, kept),
         )
+
+    def _swap(self, key: bytes, before: Triplet | None, after: Triplet | None) -> bool:
+        """Write what was judged, in one statement; False when somebody was faster."""
+        assert after is not None  # noqa: S101 - a triplet that changes is there
+        row = (after.first, after.until, after.attempts, after.passed, key)
+        if before is None:
+            return self._change(_NEW_TRIPLET, row) == 1
+        return self._change(_SWAP_TRIPLET, (*row, before.attempts, before.until)) == 1
 
     def _count(self, keys: tuple[bytes, bytes], now: float, terms: GreyTerms) -> Grey:
         """Read again and write in one transaction: of attempts that come at once each sees the one before."""
