@@ -71,7 +71,7 @@ def table(directory: str) -> dict[str, pages.Page]:
         async with one_at_a_time:
             try:
                 body = await asyncio.to_thread(exposition, directory)
-            except (OSError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError) as error:
                 return Answer("503 Service Unavailable", f"{error}\n".encode())
         return Answer("200 OK", body, CONTENT_TYPE)
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, generate_latest
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -12,9 +17,28 @@ def exposition(directory: str) -> bytes:
     """The page that Prometheus reads: the sums over all processes that count below `directory`.
 
     Raises:
-        ValueError: there is no such directory.
+        ValueError: there is no such directory, or a file of it is damaged.
         OSError: a file of it cannot be read.
     """
+    if not Path(directory).is_dir():
+        raise ValueError(f"{directory}: no such directory")
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, path=directory)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+    registry.register(_Files(directory))
+    try:
+        return generate_latest(registry)
+    except (struct.error, RuntimeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{directory}: a file is damaged: {error}") from error
+
+
+class _Files(Collector):
+    """The files of our processes only: other databases may stand beside them."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def collect(self) -> Iterable[Metric]:
+        files = [str(path) for path in Path(self._directory).glob("*_*-*.db") if path.name.startswith(_TYPES)]
+        return MultiProcessCollector.merge(files)  # type: ignore[no-any-return, no-untyped-call]
+
+
+_TYPES = ("counter_", "gauge_", "histogram_")

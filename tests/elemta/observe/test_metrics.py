@@ -64,6 +64,18 @@ def test_a_decision_is_counted_by_everything_that_is_known_of_it(directory):
     metrics.close()
 
 
+def test_other_databases_in_the_directory_are_let_be_and_a_damaged_file_is_said(directory):
+    (Path(directory) / "journal.db").write_bytes(b"SQLite format 3\0" * 500)
+    metrics = Metrics(directory, "milter")
+    metrics.close()
+    assert samples(directory)["elemta_worker_restarts_total{daemon=milter}"] == 0
+    (Path(directory) / "counter_milter-9.db").write_bytes(b"\x7f" * 5000)
+    with pytest.raises(ValueError, match="damaged"):
+        exposition(directory)
+    with pytest.raises(ValueError, match="no such directory"):
+        exposition(directory + "/absent")
+
+
 def test_nothing_is_counted_twice_by_flushing_again(directory):
     metrics = Metrics(directory, "milter")
     metrics.decided(decision())
