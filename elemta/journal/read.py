@@ -17,6 +17,8 @@ CRITERIA: Mapping[str, str] = {
     "id": "id", "queue_id": "queue_id", "stage": "stage", "klass": "class", "disposition": "disposition",
     "rule": "rule", "client": "client", "login": "login", "sender": "sender", "recipient": "recipient",
 }  # fmt: skip
+SESSION = 3600.0  # seconds between RCPT TO and the end of the message, at most
+MOST_RECIPIENTS = 100  # whose decisions at RCPT TO are looked for
 _MISREAD = str.maketrans("OILU", "011V")  # Crockford's base 32: what people read for 0, 1 and V
 _SELECT = f"""SELECT {", ".join("d." + name for name in COLUMNS)}, p.document
               FROM decisions d LEFT JOIN policies p ON p.fingerprint = d.policy"""  # noqa: S608 - constants
@@ -26,6 +28,9 @@ _FIND = f"""{_SELECT} WHERE d.number IN (
     UNION SELECT number FROM decisions WHERE instance != '' AND instance IN (
         SELECT instance FROM decisions WHERE queue_id = ?2 AND queue_id != '')
 ) ORDER BY d.at, d.number LIMIT 1000"""  # noqa: S608 - constants
+_BEFORE = f"""{_SELECT} WHERE d.sender = ? AND d.at BETWEEN ? AND ? AND d.client = ? AND d.stage = 'recipient'
+    AND d.queue_id = '' AND d.number IN (SELECT number FROM recipients WHERE address = ?)
+    ORDER BY d.at DESC LIMIT 1"""  # noqa: S608 - constants
 _EXPIRE_RECIPIENTS = """DELETE FROM recipients WHERE (address, number) IN (
     SELECT j.value, d.number FROM decisions d, json_each(d.recipients) j WHERE d.number IN ({numbers}))"""
 
@@ -50,11 +55,24 @@ class Reader:
         """The decision with this reference id, or all about the message with this queue id; oldest first.
 
         A reference id may be given in any case and with the signs that are easily taken for others (O for 0).  To a
-        queue id belong also the decisions about its recipients that were made before Postfix had given it.
+        queue id belong also the decisions about its recipients that were made before Postfix had given it: those of
+        the same message instance, else the last one before it of the same client, sender and recipient.
         """
         words = reference.strip()
         with self._asked():
             found = self._database.execute(_FIND, (words.upper().translate(_MISREAD), words)).fetchall()
+            entries = [entry(columns, document) for *columns, document in found]
+            messages = [each for each in entries if each.stage == "message" and each.queue_id == words]
+            known = {recipient for each in entries if each.stage == "recipient" for recipient in each.recipients}
+            for message in messages[:1]:
+                unknown = [each for each in message.recipients[:MOST_RECIPIENTS] if each not in known]
+                entries += [before for each in unknown for before in self._before(message, each)]
+        return sorted(entries, key=lambda each: each.at)
+
+    def _before(self, message: Entry, recipient: str) -> list[Entry]:
+        """The last decision at RCPT TO about `recipient` that fits `message`."""
+        values = (message.sender, message.at - SESSION, message.at, message.client, recipient)
+        found = self._database.execute(_BEFORE, values).fetchall()
         return [entry(columns, document) for *columns, document in found]
 
     def search(

@@ -153,6 +153,21 @@ def test_find_takes_a_reference_as_people_read_it_out_and_a_queue_id_as_it_stand
     assert reader.find("") == []
 
 
+def test_a_queue_id_leads_to_what_was_decided_at_rcpt_to_before_there_was_one(keeping):
+    whole = decision(queue_id="4bXyZ12", recipients=("bob@here.test", "carol@here.test"))
+    at_rcpt = {"stage": "recipient", "queue_id": "", "recipients": ("bob@here.test",)}
+    tried, passed = decision(at=whole.at - 400, **at_rcpt), decision(at=whole.at - 2, **at_rcpt)
+    keeping.keep(
+        whole, tried, passed, decision(at=whole.at + 1, **at_rcpt), decision(at=whole.at - 4000, **at_rcpt),
+        decision(at=whole.at - 1, sender="other@sender.test", **at_rcpt),
+        decision(at=whole.at - 1, client=Client(ip_address("192.0.2.8")), **at_rcpt),
+        decision(at=whole.at - 1, **{**at_rcpt, "recipients": ("dan@here.test",)}),
+    )  # fmt: skip
+    reader = keeping.close()
+    assert [each.id for each in reader.find("4bXyZ12")] == [passed.id, whole.id]
+    assert [each.id for each in reader.find(whole.id)] == [whole.id]
+
+
 def test_search_by_every_criterion_newest_first(keeping):
     start = time.time() - 1000
     given = [
