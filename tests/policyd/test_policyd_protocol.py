@@ -6,6 +6,9 @@ import itertools
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from elemta_policyd.protocol import (
     MAX_ATTRIBUTES,
     MAX_LINE,
@@ -14,8 +17,6 @@ from elemta_policyd.protocol import (
     Requests,
     answer,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 PLAIN = b"request=smtpd_access_policy\nprotocol_state=RCPT\nsender=a@sender.test\nrecipient=b@receiver.test\n\n"
 ATTRIBUTES = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 import pytest
-from elemta_policyd.translate import MAX_TEXT, action, envelope
 
 from elemta.decision import Decision
 from elemta.facts import Client, Envelope
 from elemta.verdict import Action, ActionKind, Disposition, Verdict
+from elemta_policyd.translate import MAX_TEXT, action, envelope
 
 EVERYTHING = {
     "request": "smtpd_access_policy",

@@ -1,0 +1,480 @@
+"""The server over real unix and inet sockets, with an engine that does what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+import tempfile
+from types import SimpleNamespace
+
+import pytest
+import uvloop
+
+from elemta.decision import Decision
+from elemta.verdict import Action, ActionKind, Disposition, Verdict
+from elemta_policyd import connection as connection_module
+from elemta_policyd import server as server_module
+from elemta_policyd.protocol import MAX_REQUEST
+from elemta_policyd.server import Server
+from elemta_policyd.service import PolicydService
+
+
+def request(recipient="b@receiver.test", instance="i.1", state="RCPT", **more):
+    attributes = {
+        "request": "smtpd_access_policy", "protocol_state": state, "sender": "a@sender.test", "recipient": recipient,
+        "client_address": "192.0.2.10", "instance": instance, **more,
+    }  # fmt: skip
+    return "".join(f"{name}={value}\n" for name, value in attributes.items()).encode() + b"\n"
+
+
+class Engine:
+    """Answers each recipient as its local part says; keeps what it was asked."""
+
+    def __init__(self):
+        self.cases, self.cancelled, self.release = [], 0, asyncio.Event()
+
+    def case(self, budget=0.0):
+        case = SimpleNamespace(engine=self, asked=[], budget=budget)
+        case.recipient = lambda envelope: self.recipient(case, envelope)
+        case.cancel = lambda: None
+        self.cases.append(case)
+        return case
+
+    async def recipient(self, case, envelope):
+        [recipient] = envelope.recipients
+        case.asked.append(recipient)
+        verb, _, _ = recipient.partition("@")
+        if verb == "crash":
+            raise RuntimeError("a mistake in the engine")
+        try:
+            if verb == "wait":
+                await self.release.wait()
+            elif verb.startswith("slow"):
+                await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        actions = (Action(ActionKind.ADD_HEADER, "X-Seen", recipient),) if verb == "header" else ()
+        verdict = Verdict(Disposition.ACCEPT, actions=actions)
+        if verb not in {"ok", "header", "wait"}:
+            verdict = Verdict(Disposition.REJECT, "r", f"550 5.7.1 {verb}")
+        return Decision("ID", 0.0, "recipient", "inbound", envelope, {}, (), verdict)
+
+
+class Client:
+    """What Postfix is to us."""
+
+    def __init__(self, reader, writer):
+        self.reader, self.writer = reader, writer
+
+    def send(self, *requests):
+        self.writer.write(b"".join(requests))
+
+    async def answers(self, count):
+        return [(await self.reader.readuntil(b"\n\n")).decode()[7:-2] for _ in range(count)]
+
+    async def ask(self, *requests):
+        self.send(*requests)
+        return await self.answers(len(requests))
+
+    async def rest(self):
+        """What comes until the server closes."""
+        with contextlib.suppress(ConnectionError):
+            return await self.reader.read()
+        return b""
+
+
+class World:
+    """A server on a socket of its own."""
+
+    def __init__(self, listener, idle=100.0, most=100):
+        self.listener = listener
+        self.engine = Engine()
+        self.server = Server(self.engine.case, idle=idle, most=most)
+        self.clients = []
+
+    async def client(self):
+        sock = socket.socket(self.listener.family)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, self.listener.getsockname())
+        client = Client(*await asyncio.open_connection(sock=sock))
+        self.clients.append(client)
+        return client
+
+    async def open_connections(self, count):
+        """Wait until the server has that many."""
+        await eventually(lambda: len(self.server._connections) == count)
+
+
+async def eventually(condition):
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - what is waited for must not know of the test
+            await asyncio.sleep(0.005)
+
+
+def listen(family):
+    listener = socket.socket(family)
+    if family == socket.AF_UNIX:
+        listener.bind(f"{tempfile.mkdtemp()}/policyd.sock")
+    else:
+        listener.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
+    listener.listen(64)
+    listener.setblocking(False)
+    return listener
+
+
+def serve(test, family=socket.AF_UNIX, **options):
+    """Run the coroutine function `test(world)` on uvloop beside a listening server."""
+
+    async def run():
+        with listen(family) as listener:
+            world = World(listener, **options)
+            world.server.listen(listener)
+            async with asyncio.timeout(30):
+                await test(world)
+            for client in world.clients:
+                client.writer.close()
+            await world.server.drain(lambda _: False, 1.0)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+@pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET, socket.AF_INET6])
+def test_one_request_then_another(family):
+    async def test(world):
+        client = await world.client()
+        assert await client.ask(request("ok@a")) == ["DUNNO"]
+        assert await client.ask(request("no@a")) == ["550 5.7.1 no"]
+
+    serve(test, family)
+
+
+def test_many_in_one_packet_are_answered_in_order():
+    async def test(world):
+        client = await world.client()
+        names = [f"{'slow' if number % 7 == 0 else 'n'}{number}" for number in range(200)]
+        assert await client.ask(*(request(f"{name}@a") for name in names)) == [f"550 5.7.1 {name}" for name in names]
+
+    serve(test)
+
+
+def test_one_in_many_packets():
+    async def test(world):
+        client = await world.client()
+        for octet in request("no@a"):
+            client.send(bytes([octet]))
+            await asyncio.sleep(0)
+        assert await client.answers(1) == ["550 5.7.1 no"]
+
+    serve(test)
+
+
+def test_connections_do_not_wait_for_each_other():
+    async def test(world):
+        waiting, other = await world.client(), await world.client()
+        waiting.send(request("wait@a"))
+        assert await other.ask(request("no@a")) == ["550 5.7.1 no"]
+        world.engine.release.set()
+        assert await waiting.answers(1) == ["DUNNO"]
+
+    serve(test)
+
+
+STATES = ("CONNECT", "EHLO", "HELO", "MAIL", "DATA", "END-OF-MESSAGE", "VRFY", "ETRN", "NEW", "")
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_only_rcpt_is_judged(state):
+    async def test(world):
+        client = await world.client()
+        assert await client.ask(request("no@a", state=state)) == ["DUNNO"]
+        assert world.engine.cases == []
+
+    serve(test)
+
+
+def test_a_message_is_one_case():
+    async def test(world):
+        client = await world.client()
+        await client.ask(request("a@a"), request("b@a"), request("", state="DATA"), request("c@a"))
+        await client.ask(request("d@a", "i.2"), request("e@a", ""), request("f@a", ""))
+        await client.ask(request("g@a", "i.3"), request("h@a", "i.3", sender="other@sender.test"))
+        asked = [case.asked for case in world.engine.cases]
+        assert asked == [["a@a", "b@a", "c@a"], ["d@a"], ["e@a"], ["f@a"], ["g@a"], ["h@a"]]
+
+    serve(test)
+
+
+def test_a_header_is_prepended_once_a_message():
+    async def test(world):
+        client = await world.client()
+        requests = [request("ok@a"), request("header@a"), request("header@b"), request("header@a", "i.2")]
+        prepend = "PREPEND X-Seen: header@a"
+        assert await client.ask(*requests) == ["DUNNO", prepend, "DUNNO", prepend]
+
+    serve(test)
+
+
+@pytest.mark.parametrize("junk", [b"\n", b"junk\n\n", b"request=other\n\n", b"x" * MAX_REQUEST * 2, request("a\0b")])
+def test_junk_closes_the_connection_after_what_was_asked_before(junk, caplog):
+    async def test(world):
+        client, other = await world.client(), await world.client()
+        client.send(request("no@a"), junk, request("no@b"))
+        assert await client.rest() in {b"action=550 5.7.1 no\n\n", b""}  # b"": a reset may overtake the answer
+        assert await other.ask(request("ok@a")) == ["DUNNO"]
+
+    with caplog.at_level(logging.WARNING, "elemta.policyd"):
+        serve(test)
+    assert len([record for record in caplog.records if "closed a connection" in record.message]) == 1
+
+
+def test_without_a_decision_there_is_no_answer(caplog):
+    async def test(world):
+        client = await world.client()
+        client.send(request("no@a"), request("crash@a"), request("no@b"))
+        assert await client.rest() == b"action=550 5.7.1 no\n\n"
+
+    serve(test)
+    assert "a mistake in the engine" in caplog.text
+
+
+def test_a_client_that_breaks_off_is_not_judged_further():
+    async def test(world):
+        client = await world.client()
+        client.send(request("wait@a"))
+        await asked(world)
+        sock = client.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close with RST
+        client.writer.transport.abort()
+        await world.open_connections(0)
+        await asyncio.sleep(0)
+        assert world.engine.cancelled == 1
+
+    serve(test, socket.AF_INET)
+
+
+def test_a_client_that_closes_is_gone_when_its_answer_is_ready():
+    async def test(world):
+        client = await world.client()
+        client.send(request("wait@a"))
+        await asked(world)
+        client.writer.transport.abort()
+        await asyncio.sleep(0.05)
+        world.engine.release.set()
+        await world.open_connections(0)
+
+    serve(test)
+
+
+async def asked(world):
+    """Wait until the engine was asked."""
+    await eventually(lambda: world.engine.cases and world.engine.cases[0].asked)
+
+
+def test_a_half_closed_connection_gets_its_answers_then_the_end():
+    async def test(world):
+        client = await world.client()
+        client.send(request("slow@a"), request("no@b"))
+        client.writer.write_eof()
+        assert await client.rest() == b"action=550 5.7.1 slow\n\naction=550 5.7.1 no\n\n"
+        silent = await world.client()
+        silent.writer.write_eof()
+        assert await silent.rest() == b""
+
+    serve(test)
+
+
+def test_who_does_not_read_is_not_read(monkeypatch):
+    monkeypatch.setattr(connection_module, "SLOW", 0.5)
+    monkeypatch.setattr(server_module, "LOOK", 0.1)
+
+    async def test(world):
+        client = await world.client()
+        chunk, sent = request("no@a") * 1000, 0
+        client.writer.transport.set_write_buffer_limits(0)
+        try:
+            async with asyncio.timeout(5):
+                while sent < 200e6:
+                    client.writer.write(chunk)
+                    sent += len(chunk)
+                    await client.writer.drain()
+        except ConnectionError:
+            pass  # cut off
+        assert sent < 20e6  # what the sockets and our buffers hold
+        assert world.server._connections == set()
+
+    serve(test)
+
+
+def test_slow_readers_get_everything_in_the_end():
+    async def test(world):
+        client = await world.client()
+        count = 20_000
+        names = [f"n{number}" for number in range(count)]
+
+        async def send():
+            for name in names:
+                client.send(request(f"{name}@a"))
+                await client.writer.drain()
+
+        sending = asyncio.create_task(send())
+        await asyncio.sleep(0.3)
+        assert await client.answers(count) == [f"550 5.7.1 {name}" for name in names]
+        await sending
+
+    serve(test)
+
+
+@pytest.mark.parametrize(
+    ("idle", "slow", "sent", "cut"),
+    [
+        (0.3, 30.0, b"", True),
+        (30.0, 0.3, b"", False),
+        (30.0, 0.3, b"request=smtpd", True),
+        (0.3, 30.0, b"request=smtpd", False),
+        (0.3, 0.3, request("wait@a"), False),  # our own slowness is not the client's fault
+    ],
+)
+def test_silent_and_slow_clients_are_cut_off(monkeypatch, idle, slow, sent, cut):
+    monkeypatch.setattr(connection_module, "SLOW", slow)
+    monkeypatch.setattr(server_module, "LOOK", 0.1)
+
+    async def test(world):
+        client = await world.client()
+        assert await client.ask(request("no@a")) == ["550 5.7.1 no"]
+        client.send(sent)
+        await asyncio.sleep(0.8)
+        assert len(world.server._connections) == (0 if cut else 1)
+        world.engine.release.set()
+
+    serve(test, idle=idle)
+
+
+def test_dripping_octets_do_not_buy_time(monkeypatch):
+    monkeypatch.setattr(connection_module, "SLOW", 0.3)
+    monkeypatch.setattr(server_module, "LOOK", 0.1)
+
+    async def test(world):
+        client = await world.client()
+        with contextlib.suppress(ConnectionError):
+            for octet in request():
+                client.send(bytes([octet]))
+                await client.writer.drain()
+                await asyncio.sleep(0.05)
+                if client.reader.at_eof():
+                    break
+        assert world.server._connections == set()
+
+    serve(test)
+
+
+def test_connections_above_the_cap_are_closed_and_later_ones_are_not(caplog):
+    async def test(world):
+        clients = [await world.client() for _ in range(3)]
+        for client in clients:
+            assert await client.ask(request("ok@a")) == ["DUNNO"]
+        for _ in range(5):
+            assert await (await world.client()).rest() == b""
+        clients[0].writer.close()
+        await world.open_connections(2)
+        assert await (await world.client()).ask(request("ok@a")) == ["DUNNO"]
+
+    serve(test, most=3)
+    assert caplog.text.count("3 connections are open") == 1
+
+
+# ── ending ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_reload_drops_no_connection():
+    """Idle, busy and half-asked connections all get their answers, from the old worker or the new one."""
+
+    async def run():
+        with listen(socket.AF_UNIX) as listener:
+            old, new = World(listener), World(listener)
+            old.server.listen(listener)
+            idle, busy, half = [await old.client() for _ in range(3)]
+            assert await idle.ask(request("ok@a")) == ["DUNNO"]
+            busy.send(request("wait@a"))
+            half.send(request("old@a")[:40])
+            await old.open_connections(3)
+            await asyncio.sleep(0.05)
+
+            def hand_over(connection):
+                new.server.take(connection.dup())
+                return True
+
+            new.server.listen(listener)
+            draining = asyncio.create_task(old.server.drain(hand_over, 5.0))
+            await new.open_connections(1)
+            assert await idle.ask(request("one@a")) == ["550 5.7.1 one"]  # by the new one
+            half.send(request("old@a")[40:])
+            assert await half.answers(1) == ["550 5.7.1 old"]
+            old.engine.release.set()
+            assert await busy.answers(1) == ["DUNNO"]
+            await draining
+            for client in (idle, busy, half):
+                assert await client.ask(request("two@a"), request("three@a")) == ["550 5.7.1 two", "550 5.7.1 three"]
+            assert [len(world.server._connections) for world in (old, new)] == [0, 3]
+            await new.server.drain(lambda _: False, 1.0)
+            for client in (idle, busy, half):
+                assert await client.rest() == b""
+                client.writer.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+def test_a_drain_ends_in_time():
+    async def test(world):
+        client = await world.client()
+        client.send(request("wait@a"))
+        await world.open_connections(1)
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        await world.server.drain(lambda _: False, 0.3)
+        assert 0.2 < loop.time() - begin < 1.0
+        assert await client.rest() == b""
+
+    serve(test)
+
+
+def test_what_is_handed_to_a_worker_that_ends_is_passed_on():
+    async def test(world):
+        given = []
+        await world.server.drain(lambda connection: given.append(connection.fileno()) or True, 0.1)
+        ours, theirs = socket.socketpair()
+        world.server.take(theirs)
+        ours.close()
+        assert len(given) == 1
+
+    serve(test)
+
+
+def test_the_service_within_the_skeleton():
+    async def run():
+        with listen(socket.AF_UNIX) as listener:
+            world = World(listener)
+            settings = SimpleNamespace(policyd=SimpleNamespace(budget=7.0, idle=100.0, connections=10))
+            told, adopted = [], []
+            worker = SimpleNamespace(
+                settings=settings, engine=world.engine, listener=listener, stopping=asyncio.Event(), grace=1.0,
+                ready=lambda: told.append("ready"), adopt=adopted.append, hand_over=lambda _: False,
+            )  # fmt: skip
+            serving = asyncio.create_task(PolicydService().serve(worker))
+            client = await world.client()
+            assert await client.ask(request("no@a")) == ["550 5.7.1 no"]
+            assert told == ["ready"]
+            assert len(adopted) == 1
+            assert world.engine.cases[0].budget == 7.0
+            worker.stopping.set()
+            await serving
+            assert await client.rest() == b""
+            client.writer.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
