@@ -20,12 +20,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from elemta.config.words import fill
+from elemta.journal import Entry, JournalError, Reader
 from harness.dns import DnsServer, reverse
 from harness.postfix import PrivatePostfix, why_not
 from harness.smtp import Outcome
-
-from elemta.config.words import fill
-from elemta.journal import Entry, JournalError, Reader
 
 POLICY = Path(__file__).with_name("policy.yaml")
 COMMANDS = Path(sys.executable).parent

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import docker.errors
 import pytest
-from harness.smtp import Session
 from testcontainers.compose import DockerCompose
 
 import docker
+from harness.smtp import Session
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(900)]
 

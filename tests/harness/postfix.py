@@ -30,9 +30,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from harness.smtp import Outcome, Reply, Session
-
 from elemta.cli.postfix import render
+from harness.smtp import Outcome, Reply, Session
 
 __all__ = ["Outcome", "PrivatePostfix", "Reply", "Session", "why_not"]
 

@@ -10,6 +10,7 @@ import dns.message
 import dns.query
 import dns.rcode
 import pytest
+
 from harness.dns import (
     GARBAGE,
     NXDOMAIN,
