@@ -94,7 +94,8 @@ class Writer:
 
     def policy(self, fingerprint: str, document: Mapping[str, object]) -> None:
         """Keep the words of a policy (`Policy.describe()`) beside the decisions that it will make."""
-        self._policies[fingerprint] = msgspec.json.encode(document, enc_hook=str).decode()
+        text = msgspec.json.encode(document, enc_hook=str).decode()
+        self._policies = {**self._policies, fingerprint: text}  # a new one: the thread may be reading the old
 
     def decided(self, decision: Decision) -> None:
         """Take note; a few microseconds, never raises, never waits."""
@@ -150,6 +151,12 @@ class Writer:
         except (sqlite3.Error, OSError, JournalError) as error:
             self._failed(error)
             return False
+        except Exception as error:  # noqa: BLE001 - a thread that ends here would lose all that follow
+            self._lost += len(self._rows)
+            self._rows = []
+            self._disconnect()
+            self._report(f"journal: a batch of decisions is lost: {error!r}")
+            return True
         self.written += len(self._rows)
         self._rows = []
         if self.trouble:

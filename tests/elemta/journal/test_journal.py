@@ -18,6 +18,7 @@ from elemta.decision import MATCHED
 from elemta.facts import Client, Envelope
 from elemta.findings import Finding, Result
 from elemta.journal import JournalError, Reader, Writer, expire
+from elemta.journal.entry import row
 from elemta.journal.schema import MIGRATIONS, connect, migrate
 from elemta.verdict import Action, ActionKind, Disposition
 from harness.decisions import POLICY, decision
@@ -138,6 +139,16 @@ def test_a_finding_that_cannot_be_written_down_costs_only_its_own_decision(keepi
     assert reader.find(bad.id) == []
     assert keeping.writer.dropped == 1
     assert bad.id in keeping.reports[0]
+
+
+def test_a_batch_that_sqlite_cannot_take_does_not_end_the_writing(keeping, monkeypatch):
+    monkeypatch.setattr("elemta.journal.write.row", lambda noted: ("\udcff", *row(noted)[1:]))
+    keeping.keep(decision())
+    until(lambda: keeping.writer.dropped == 1)
+    monkeypatch.undo()
+    keeping.keep(decision(sender="good@x.test"))
+    assert [entry.sender for entry in keeping.close().search()] == ["good@x.test"]
+    assert "a batch of decisions is lost" in keeping.reports[0]
 
 
 def test_find_takes_a_reference_as_people_read_it_out_and_a_queue_id_as_it_stands(keeping):
