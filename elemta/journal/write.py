@@ -140,7 +140,9 @@ class Writer:
             if self.trouble:
                 if time.monotonic() > self._deadline:
                     break
-                self._stopping.wait(RETRY)
+                if not self._stopping.wait(RETRY):
+                    continue
+                time.sleep(RETRY / 10)  # the stop does not wait long; try more often
         self._disconnect()
 
     def _attempt(self) -> bool:
