@@ -62,6 +62,9 @@ class Finding:
         trouble: the check could not answer (time-out, crash, refused connection). What that means is
             the policy's word, by check and class.
         warning: what the administrator should mend, "" for nothing; the engine logs it now and then.
+        detail: all that was seen, in the check's own type, for other parts of the same package (sealing goes on from
+            what `arc` found); neither kept in the journal nor judged by.
+        header: (name, value) of fields that hold the same evidence in a form of their own, such as Received-SPF.
     """
 
     check: str
@@ -71,3 +74,5 @@ class Finding:
     authres: tuple[AuthResult, ...] = ()
     trouble: bool = False
     warning: str = ""
+    detail: object = None
+    header: tuple[tuple[str, str], ...] = ()

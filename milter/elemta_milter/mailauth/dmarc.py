@@ -155,8 +155,8 @@ async def _evaluate(walker: Walker, author_domain: str, spf: SpfInput, dkim: Seq
     if found.record is None or found.policy is None:
         return base
     alignment = _Alignment(walker, found)
-    spf_aligned = await alignment.of(_passed([(spf.result, spf.domain)]), found.record.aspf)
-    dkim_aligned = await alignment.of(_passed(dkim), found.record.adkim)
+    spf_aligned = await alignment.of(_domains([(spf.result, spf.domain)], Result.PASS), found.record.aspf)
+    dkim_aligned = await alignment.of(_domains(dkim, Result.PASS), found.record.adkim)
     aligned = tuple(dict.fromkeys(spf_aligned + dkim_aligned))
     judged = replace(
         base,
@@ -171,14 +171,19 @@ async def _evaluate(walker: Walker, author_domain: str, spf: SpfInput, dkim: Seq
     )
     if aligned:
         return replace(judged, result=Result.PASS, reason=f"aligned: {', '.join(aligned)[:200]}")
-    if alignment.trouble:
-        return replace(judged, result=Result.TEMPERROR, reason=alignment.trouble)
+    # RFC 9989 section 5.3.6: what could not be looked up might have passed; then the message does not fail either
+    open_spf = await alignment.of(_domains([(spf.result, spf.domain)], Result.TEMPERROR), found.record.aspf)
+    open_dkim = await alignment.of(_domains(dkim, Result.TEMPERROR), found.record.adkim)
+    if alignment.trouble or open_spf or open_dkim:
+        words = [f"SPF of {name}" for name in open_spf] + [f"DKIM of {name}" for name in open_dkim]
+        reason = alignment.trouble or f"could not be checked: {', '.join(words)[:200]}"
+        return replace(judged, result=Result.TEMPERROR, reason=reason)
     disposition = found.policy.below if found.testing else found.policy  # RFC 9989 section 4.7, t
     return replace(judged, result=Result.FAIL, reason="nothing that passed is aligned", disposition=disposition)
 
 
-def _passed(results: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    names = (a_label(domain) for result, domain in results if result == "pass")
+def _domains(results: Sequence[tuple[str, str]], wanted: Result) -> tuple[str, ...]:
+    names = (a_label(domain) for result, domain in results if result == wanted)
     return tuple(dict.fromkeys(name for name in names if name))
 
 

@@ -1,0 +1,132 @@
+"""The dkim check: one result and one resinfo for each signature, and the facts that rules ask for."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from elemta.facts import BytesBody, Message
+from elemta.findings import AuthResult, Result
+from elemta.testing import FakeResolver, envelope, run
+from elemta_milter.checks.dkim import Dkim, DkimOptions
+from elemta_milter.feeding import BIG
+from harness.signatures import BODY, HEADERS, NOW, TAGS, ed25519_key, resigned, rsa_key, signed
+
+
+def zone(*keys, **more):
+    return FakeResolver({key.record_name: [("TXT", key.record)] for key in keys} | more)
+
+
+def look(headers, body=BODY, resolver=None, truncated="", **options):
+    message = Message(envelope(), tuple(headers), BytesBody(body), truncated)
+    resolver = resolver or zone(rsa_key(), ed25519_key())
+    return run(Dkim, message, resolver=resolver, clock=lambda: NOW, **options)
+
+
+def test_a_signature_that_passes_is_a_fact_and_evidence():
+    found = look(signed())
+    assert found.result is Result.PASS
+    assert found.fields["domains"] == ("sender.example",)
+    assert found.fields["selectors"] == ("r",)
+    assert found.fields["algorithm"] == "rsa-sha256"
+    assert found.fields["key_bits"] == 2048
+    assert not found.trouble
+    (evidence,) = found.authres
+    assert (evidence.method, evidence.result, evidence.reason) == ("dkim", "pass", "")
+    assert [name for name, _ in evidence.properties] == ["header.d", "header.s", "header.a", "header.b"]
+    assert dict(evidence.properties)["header.d"] == "sender.example"
+    assert len(dict(evidence.properties)["header.b"]) == 8
+
+
+def test_the_identity_is_named_where_the_signature_names_one():
+    (evidence,) = look(signed(identity="anna@sub.sender.example")).authres
+    assert ("header.i", "anna@sub.sender.example") in evidence.properties
+
+
+def test_without_a_signature_there_is_nothing_to_say():
+    found = look(HEADERS)
+    assert (found.result, found.fields, found.authres) == (Result.NONE, {}, (AuthResult("dkim", "none"),))
+
+
+def test_one_good_signature_is_enough_and_every_signature_is_told():
+    good = signed(key=ed25519_key())
+    broken = ((b"DKIM-Signature", signed(key=rsa_key())[0][1][:-8] + b"AAAAAAA="), *good)
+    found = look(broken)
+    assert found.result is Result.PASS
+    assert found.fields["results"] == ("fail", "pass")
+    assert found.fields["algorithm"] == "ed25519-sha256"
+    assert found.fields["signers"] == ("sender.example",)
+    assert [each.result for each in found.authres] == ["fail", "pass"]
+    assert found.authres[0].reason == "signature did not verify"
+
+
+@pytest.mark.parametrize(
+    ("key_txt", "result", "trouble"),
+    [
+        ("SERVFAIL", "temperror", True),
+        ("v=DKIM1; p=", "permerror", False),
+        ("v=DKIM1; k=ed25519; p=" + "A" * 43 + "=", "permerror", False),
+    ],
+)
+def test_what_the_name_system_says_of_the_key(key_txt, result, trouble):
+    found = look(signed(), resolver=FakeResolver({"r._domainkey.sender.example": [("TXT", key_txt)]}))
+    assert (found.result, found.trouble) == (result, trouble)
+    assert found.fields["domains"] == ()
+
+
+def test_the_most_telling_of_the_bad_ones_gives_the_result():
+    bad = ((b"DKIM-Signature", b" v=1; nonsense"), *signed(body=b"another\r\n"))
+    assert look(bad).result is Result.FAIL  # not permerror
+    asked_in_vain = zone(rsa_key(), **{"e._domainkey.sender.example": [("TXT", "TIMEOUT")]})
+    both = (signed(key=ed25519_key())[0], *signed(body=b"another\r\n"))
+    found = look(both, resolver=asked_in_vain)
+    assert (found.result, found.trouble) == (Result.TEMPERROR, True)  # another try may bring a pass
+
+
+def test_a_broken_signature_of_a_domain_that_is_testing_counts_as_none():
+    record = rsa_key().record.replace("k=rsa", "k=rsa; t=y")
+    resolver = FakeResolver({rsa_key().record_name: [("TXT", record)]})
+    broken = look(signed(body=b"another\r\n"), resolver=resolver)
+    assert (broken.result, broken.fields["testing"]) == (Result.NONE, True)
+    assert broken.authres[0].result == "fail"
+    good = look(signed(), resolver=resolver)
+    assert (good.result, good.fields["testing"]) == (Result.PASS, True)
+
+
+def test_a_part_of_the_body_left_unsigned_is_no_proof_unless_asked_for():
+    from elemta_milter.mailauth.canonical import BodySpec, Canon  # noqa: PLC0415
+
+    headers = resigned(TAGS | {"l": "6"}, spec=BodySpec(Canon.RELAXED, 6))
+    found = look(headers)
+    assert found.result is Result.POLICY
+    assert found.fields["length_uncovered"] > 0
+    assert look(headers, trust_length=True).result is Result.PASS
+
+
+def test_short_keys_are_refused_as_configured():
+    assert look(signed(key=rsa_key()), min_rsa_bits=3072).result is Result.POLICY
+    with pytest.raises(ValidationError):
+        DkimOptions(min_rsa_bits=512)  # RFC 8301 section 3.2
+
+
+def test_signatures_over_the_bound_are_told_and_the_authors_comes_first():
+    others = [resigned(TAGS | {"d": f"list{number}.example", "h": "from"})[0] for number in range(3)]
+    resolver = zone(rsa_key())
+    found = look((*others, *signed()), resolver=resolver, signatures=1)
+    assert found.result is Result.PASS
+    assert found.fields["results"] == ("policy", "policy", "policy", "pass")
+    assert len(resolver.asked) == 1
+
+
+def test_a_mail_that_was_cut_proves_nothing():
+    found = look(signed(), truncated="4,000 header fields")
+    assert found.result is Result.NEUTRAL
+    assert "4,000 header fields" in found.reason
+    assert found.authres[0].result == "neutral"
+
+
+def test_a_long_body_is_hashed_beside_the_loop():
+    body = b"a line of a long body\r\n" * (BIG // 20)
+    assert len(body) > BIG
+    assert look(signed(body=body), body).result is Result.PASS
+    assert look(signed(body=body), body + b"more\r\n").result is Result.FAIL
