@@ -61,7 +61,7 @@ class Server:
                 _log.warning("%d connections are open: closing new ones", self._most)
             self._full = True
         else:
-            connection.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+            connection.setblocking(False)
             task = self._loop.create_task(self._attach(connection))
             self._taking.add(task)
             task.add_done_callback(self._taking.discard)

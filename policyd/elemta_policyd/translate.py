@@ -68,9 +68,9 @@ def action(decision: Decision, *, may_prepend: bool) -> str:
         case Disposition.ACCEPT:
             return (prepend(verdict.actions) if may_prepend else "") or DUNNO
         case Disposition.QUARANTINE:
-            return _bounded(f"HOLD {verdict.rule} {decision.id}")
+            return _bounded(f"HOLD held by rule {verdict.rule}, reference {decision.id}")
         case Disposition.DISCARD:
-            return _bounded(f"DISCARD {verdict.rule} {decision.id}")
+            return _bounded(f"DISCARD discarded by rule {verdict.rule}, reference {decision.id}")
         case refusal:
             form, fallback = _REPLY[refusal]
             return _bounded(verdict.reply if form.match(verdict.reply) else fallback)
