@@ -1,0 +1,115 @@
+"""`elemta sets`: who is in a dynamic set, and who shall be?
+
+elemta sets list                                    the dynamic sets of the policy, and how many entries each has
+elemta sets list frozen_logins
+elemta sets add frozen_logins bob --ttl 1h          seen by every worker within a second
+elemta sets remove frozen_logins bob
+
+Only dynamic sets can be changed: the others are in the configuration or in a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import time
+from datetime import datetime
+
+from elemta.cli import _terminal, config_argument, fail
+from elemta.config.load import load
+from elemta.config.model import DynamicSet, Settings
+from elemta.config.types import duration
+from elemta.sets import members
+from elemta.store import Store, StoreError
+from elemta.store.urls import open_store
+
+NAME = "sets"
+HELP = "list and change the dynamic sets"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what `elemta sets` takes."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="the dynamic sets, or the entries of one")
+    listing.add_argument("name", nargs="?", metavar="NAME", help="the set")
+    add = actions.add_parser("add", help="put an entry into a set")
+    remove = actions.add_parser("remove", help="take an entry out of a set")
+    for action in (add, remove):
+        action.add_argument("name", metavar="NAME", help="the set")
+        action.add_argument("entry", metavar="ENTRY", help="an address, a domain, a network, a login, a word")
+    stay = "how long it stays, such as 1h (default: for ever)"
+    add.add_argument("--ttl", type=_ttl, default=0.0, metavar="TIME", help=stay)
+    for action in (listing, add, remove):
+        config_argument(action)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out `elemta sets`; 1 when there was nothing to remove."""
+    settings = load(args.config).settings
+    if args.name is not None and not isinstance(settings.sets.get(args.name), DynamicSet):
+        return fail(f"elemta sets: {_not_dynamic(settings, args.name)}", os.EX_DATAERR)
+    try:
+        return asyncio.run(_act(args, settings))
+    except StoreError as error:
+        return fail(f"elemta sets: {error}", os.EX_UNAVAILABLE)
+
+
+async def _act(args: argparse.Namespace, settings: Settings) -> int:
+    store = open_store(settings.state)
+    try:
+        if args.action == "list":
+            return await _list(store, settings, args.name)
+        if args.action == "add":
+            return await _add(store, args)
+        return await _remove(store, args)
+    finally:
+        await store.close()
+
+
+async def _list(store: Store, settings: Settings, name: str | None) -> int:
+    now = time.time()
+    if name is not None:
+        for entry, until in (await store.set_entries(name, now)).items():
+            end = f"until {datetime.fromtimestamp(until).astimezone():%Y-%m-%d %H:%M:%S}" if until else ""
+            _terminal.out(f"{entry}\t{end}".rstrip() + "\n")
+        return os.EX_OK
+    for each in _dynamic(settings):
+        _terminal.out(f"{each}\t{len(await store.set_entries(each, now))}\n")
+    return os.EX_OK
+
+
+async def _add(store: Store, args: argparse.Namespace) -> int:
+    try:
+        members([args.entry])  # 10.0.0.1/8 is no network: better said here than in every worker's log
+    except ValueError as error:
+        return fail(f"elemta sets: {error}", os.EX_DATAERR)
+    await store.add_to_set(args.name, args.entry, time.time() + args.ttl if args.ttl else 0.0)
+    return os.EX_OK
+
+
+async def _remove(store: Store, args: argparse.Namespace) -> int:
+    """Sets do not tell upper from lower case; rules may have added either."""
+    entries = await store.set_entries(args.name, time.time())
+    found = [entry for entry in entries if entry.lower() == args.entry.lower()]
+    for entry in found:
+        await store.remove_from_set(args.name, entry)
+    return os.EX_OK if found else fail(f"elemta sets: {args.entry} is not in {args.name}", 1)
+
+
+def _dynamic(settings: Settings) -> list[str]:
+    return [name for name, model in settings.sets.items() if isinstance(model, DynamicSet)]
+
+
+def _not_dynamic(settings: Settings, name: str) -> str:
+    if name in settings.sets:
+        return f"{name} is not dynamic: change it where it is written, in the configuration or its file"
+    known = ", ".join(_dynamic(settings)) or "none"
+    return f"the configuration has no set {name}; its dynamic sets: {known}"
+
+
+def _ttl(text: str) -> float:
+    try:
+        return duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
