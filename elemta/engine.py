@@ -32,9 +32,9 @@ from elemta.facts import Client, Envelope, Message
 from elemta.findings import Finding, Result
 from elemta.judge import judge
 from elemta.policy import CheckPlan, Policy
-from elemta.refresh import refresh_sets
+from elemta.refresh import first_snapshot, refresh_sets
 from elemta.store import StoreError
-from elemta.verdict import Action, ActionKind
+from elemta.verdict import KEPT, Action, ActionKind
 
 _log = logging.getLogger("elemta.engine")
 
@@ -51,7 +51,7 @@ class Wants:
 
     Attributes:
         early: some check runs before the message is complete.
-        body: some check looks at the body.
+        body: some check, or a part that acts on kept mail, looks at the body.
     """
 
     early: bool
@@ -77,7 +77,8 @@ class Engine:
         self.late = tuple(plan for plan in plans if plan.stage is Stage.MESSAGE)
         self.at_rcpt = {plan.name: plan for plan in plans if plan.kind.per_recipient}
         self.asked_at_rcpt = self._asked_at_rcpt()
-        self.wants = Wants(early=bool(self.early), body=any(plan.kind.needs_body for plan in self.late))
+        readers = (*(plan.kind for plan in self.late), *policy.parts.values())
+        self.wants = Wants(early=bool(self.early), body=any(reader.needs_body for reader in readers))
         self.unasked: Mapping[StageName, tuple[Finding, ...]] = {
             "recipient": tuple(
                 Finding(plan.name, Result.NONE, "no rule at RCPT TO asks for it")
@@ -110,7 +111,8 @@ class Engine:
         for check in self.checks.values():
             await check.open()
         if any(named.path or named.dynamic for named in self.policy.sets.values()):
-            self._refresher = asyncio.create_task(refresh_sets(self.policy.sets, self.tools))
+            version = await first_snapshot(self.policy.sets, self.tools)
+            self._refresher = asyncio.create_task(refresh_sets(self.policy.sets, self.tools, version))
 
     async def close(self) -> None:
         """Give back what `open` took."""
@@ -325,9 +327,7 @@ class Case:
             view.findings[finding.check] = finding
         return self._judge("message", view, new_id(), message, began)
 
-    def _judge(
-        self, stage: StageName, view: View, reference: str, facts: Envelope | Message, began: float
-    ) -> Decision:
+    def _judge(self, stage: StageName, view: View, reference: str, facts: Envelope | Message, began: float) -> Decision:
         """Judge, and tell the observers.
 
         Raises:
@@ -337,8 +337,10 @@ class Case:
         view.klass = self.klass
         verdict, judgement = judge(engine.policy.rules[stage], engine.policy.checks, view, reference)
         findings = tuple(view.findings.values())
-        if stage == "recipient":
+        if isinstance(facts, Envelope):
             findings += engine.unasked["recipient"]
+        elif verdict.disposition in KEPT:
+            findings += tuple(part.see(self.klass, facts, view.findings) for part in engine.policy.parts.values())
         decision = Decision(
             id=reference,
             at=engine.tools.clock(),

@@ -18,18 +18,25 @@ _log = logging.getLogger("elemta.sets")
 INTERVAL = 1.0  # seconds
 
 
-async def refresh_sets(sets: Mapping[str, NamedSet], tools: Tools) -> None:
-    """Keep `sets` current until cancelled."""
+async def first_snapshot(sets: Mapping[str, NamedSet], tools: Tools) -> int:
+    """Take the dynamic sets from the store, before the first mail; the version that they are of.
+
+    A store that cannot answer is logged, and asked again each second by `refresh_sets`.
+    """
+    return await _snapshot([named for named in sets.values() if named.dynamic], tools, -1)
+
+
+async def refresh_sets(sets: Mapping[str, NamedSet], tools: Tools, version: int) -> None:
+    """Keep `sets` current until cancelled; the dynamic ones are of `version` now."""
     files = [named for named in sets.values() if named.path is not None]
     dynamic = [named for named in sets.values() if named.dynamic]
-    version = -1
     while True:
+        await asyncio.sleep(INTERVAL)
         for named in files:
             if await tools.in_thread(named.changed):
                 await _reread(named, tools)
         if dynamic:
             version = await _snapshot(dynamic, tools, version)
-        await asyncio.sleep(INTERVAL)
 
 
 async def _reread(named: NamedSet, tools: Tools) -> None:

@@ -98,6 +98,7 @@ class Supervisor:
         self.restarts = 0
         self._signals: list[int] = []
         self._again = False
+        self._stopping_since = 0.0
         self._selector = selectors.DefaultSelector()
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -121,6 +122,7 @@ class Supervisor:
             self._kill_late()
             if self.current is None and self.candidate is None and not self.stopping:
                 return os.EX_SOFTWARE  # the first generation never answered; its workers said why
+        self.watch.log.stopped(seconds=f"{time.monotonic() - self._stopping_since:.1f}")
         return os.EX_OK
 
     # ── events ───────────────────────────────────────────────────────────────────────────────────────────
@@ -156,6 +158,7 @@ class Supervisor:
         if self.stopping:
             return
         self.stopping = True
+        self._stopping_since = time.monotonic()
         sdnotify.notify("STOPPING=1")
         self.watch.log.note("stopping: finishing what is under way")
         for generation in self._generations():
