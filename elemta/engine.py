@@ -151,7 +151,7 @@ class Engine:
         try:
             await self.tools.store.add_to_set(action.name, action.value, until)
         except StoreError as error:
-            _log.error("rule %s could not add %r to set %s: %s", action.rule, action.value, action.name, error)  # noqa: TRY400
+            _log.error("rule %s could not add %r to set %s: %s", action.rule, action.value, action.name, error)
 
     def case(self, budget: float = 25.0) -> Case:
         """A new mail.

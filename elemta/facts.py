@@ -14,7 +14,6 @@ from typing import Protocol
 
 from elemta.addresses import Authors, authors, split
 
-
 _BLANKS = bytes(range(0x21)) + b"\x7f"  # white space and controls that some mail programs pass over
 
 

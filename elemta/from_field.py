@@ -71,7 +71,9 @@ def _plain_author(value: bytes) -> Authors | None:
         return None
     display, quoted, local, domain = (part.decode() if part else "" for part in plain.groups())
     name = a_label(domain)
-    return name and Authors((Mailbox((display or quoted).strip(), local, name),), 1, "", (name,)) or None
+    if name is None:
+        return None
+    return Authors((Mailbox((display or quoted).strip(), local, name),), 1, "", (name,))
 
 
 def _weighed_authors(values: Sequence[bytes]) -> Authors:
