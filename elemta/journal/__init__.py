@@ -6,8 +6,8 @@ file, `entry.py` turns a decision into a row and a row into an entry.
 """
 
 from elemta.journal.entry import Entry
-from elemta.journal.read import Reader, expire
+from elemta.journal.read import BEGINNING, Mark, Reader, expire
 from elemta.journal.schema import JournalError
 from elemta.journal.write import Writer
 
-__all__ = ["Entry", "JournalError", "Reader", "Writer", "expire"]
+__all__ = ["BEGINNING", "Entry", "JournalError", "Mark", "Reader", "Writer", "expire"]

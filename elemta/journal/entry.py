@@ -15,7 +15,7 @@ import msgspec
 
 from elemta.decision import Decision
 from elemta.facts import Envelope, Message
-from elemta.findings import Finding, Result, Value
+from elemta.findings import AuthResult, Finding, Result, Value
 from elemta.printable import storable
 from elemta.verdict import Action, ActionKind, Disposition, Verdict
 
@@ -71,7 +71,7 @@ class Entry:
         header_from: the first From field, at most 300 characters.
         seconds: how long the judgement took.
         policy: the fingerprint of the policy.
-        findings: of every check; without `authres`.
+        findings: of every check; without `detail` and `header`.
         values: the facts that rules asked for.
         trace: see `Decision.trace`.
         shadow: ids of the shadow rules that matched.
@@ -200,7 +200,14 @@ def _told(finding: Finding) -> dict[str, Any]:
         told["fields"] = {name: _bounded(value) for name, value in finding.fields.items()}
     if finding.trouble:
         told["trouble"] = True
+    if finding.authres:
+        told["authres"] = [_evidence(each) for each in finding.authres[:MOST_VALUES]]
     return told
+
+
+def _evidence(one: AuthResult) -> tuple[str, str, list[tuple[str, str]]]:
+    """Method, result and properties; the reason is the finding's."""
+    return one.method, one.result, [(name, value[:LONGEST_FIELD]) for name, value in one.properties]
 
 
 def _bounded(value: Value) -> Value:
@@ -211,8 +218,12 @@ def _bounded(value: Value) -> Value:
 
 def _finding(told: Mapping[str, Any]) -> Finding:
     fields = {name: _value(value) for name, value in told.get("fields", {}).items()}
+    evidence = tuple(
+        AuthResult(method, result, properties=tuple((name, value) for name, value in properties))
+        for method, result, properties in told.get("authres", ())
+    )
     trouble = told.get("trouble", False)
-    return Finding(told["check"], Result(told["result"]), told.get("reason", ""), fields, trouble=trouble)
+    return Finding(told["check"], Result(told["result"]), told.get("reason", ""), fields, evidence, trouble=trouble)
 
 
 def _value(value: Any) -> Value:  # noqa: ANN401 - as JSON gives it

@@ -19,6 +19,11 @@ CRITERIA: Mapping[str, str] = {
 }  # fmt: skip
 SESSION = 3600.0  # seconds between RCPT TO and the end of the message, at most
 MOST_RECIPIENTS = 100  # whose decisions at RCPT TO are looked for
+Mark = tuple[int, str]
+"""How far the journal was read: number and id of the last decision."""
+BEGINNING: Mark = (0, "")
+
+_STAGE = COLUMNS.index("stage")
 _MISREAD = str.maketrans("OILU", "011V")  # Crockford's base 32: what people read for 0, 1 and V
 _SELECT = f"""SELECT {", ".join("d." + name for name in COLUMNS)}, p.document
               FROM decisions d LEFT JOIN policies p ON p.fingerprint = d.policy"""  # noqa: S608 - constants
@@ -108,6 +113,34 @@ class Reader:
             query = f"{_SELECT} WHERE {' AND '.join(conditions)} ORDER BY d.at DESC, d.number DESC LIMIT ?"
             found = self._database.execute(query, (*values, limit)).fetchall()
         return [entry(columns, document) for *columns, document in found]
+
+    def follow(self, mark: Mark, limit: int = 1000) -> tuple[list[Entry], Mark]:
+        """The complete messages kept after `mark`, in the order of keeping, and the mark to go on from.
+
+        An equal mark means that there is nothing more.  Where the file was moved away and a new one begun, it is read
+        from its beginning.  The entries are without `rules`.
+
+        Args:
+            mark: what the last call gave, or BEGINNING.
+            limit: decisions looked at.
+        """
+        with self._asked():
+            number = mark[0] if self._knows(mark) else 0
+            query = f"SELECT number, {', '.join(COLUMNS)} FROM decisions WHERE number > ? ORDER BY number LIMIT ?"  # noqa: S608
+            found = self._database.execute(query, (number, limit)).fetchall()
+        if not found:
+            return [], mark
+        entries = [entry(columns) for _, *columns in found if columns[_STAGE] == "message"]
+        return entries, (found[-1][0], found[-1][1])
+
+    def _knows(self, mark: Mark) -> bool:
+        """Whether the decision at the mark stands here, or stood here until it was thrown away for its age."""
+        number, reference = mark
+        found = self._database.execute("SELECT id FROM decisions WHERE number = ?", (number,)).fetchone()
+        if found is not None:
+            return bool(found[0] == reference)
+        newest = self._database.execute("SELECT max(number) FROM decisions").fetchone()[0]
+        return newest is not None and newest > number
 
     def oldest(self) -> float | None:
         """When the oldest decision was made, seconds since 1970; None in an empty journal."""

@@ -16,8 +16,8 @@ import pytest
 
 from elemta.decision import MATCHED
 from elemta.facts import Client, Envelope
-from elemta.findings import Finding, Result
-from elemta.journal import JournalError, Reader, Writer, expire
+from elemta.findings import AuthResult, Finding, Result
+from elemta.journal import BEGINNING, JournalError, Reader, Writer, expire
 from elemta.journal.entry import row
 from elemta.journal.schema import MIGRATIONS, connect, migrate
 from elemta.verdict import Action, ActionKind, Disposition
@@ -449,6 +449,47 @@ def test_an_older_file_is_brought_up_to_date_once(tmp_path):
     migrate(database, later)
     assert database.execute("PRAGMA user_version").fetchone() == (len(later),)
     assert "colour" in [row[1] for row in database.execute("PRAGMA table_info(decisions)")]
+
+
+# ── following it ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_whoever_follows_sees_every_complete_message_once(keeping):
+    signed = (AuthResult("dkim", "pass", properties=(("header.d", "a.test"), ("header.s", "s1"))),)
+    keeping.keep(*[decision(id=f"M{n}", findings=(Finding("dkim", Result.PASS, authres=signed),)) for n in range(5)])
+    keeping.keep(decision(id="R", stage="recipient"), decision(id="M5"))
+    reader = keeping.close()
+    seen, mark = [], BEGINNING
+    while True:
+        entries, after = reader.follow(mark, limit=2)
+        if after == mark:
+            break
+        seen, mark = seen + entries, after
+    assert [entry.id for entry in seen] == ["M0", "M1", "M2", "M3", "M4", "M5"]
+    assert seen[0].findings[0].authres == signed
+    assert mark == (7, "M5")
+
+
+def test_following_goes_on_after_expiry_and_starts_anew_in_a_new_file(keeping, tmp_path):
+    keeping.keep(*[decision(id=f"A{n}", at=1000.0 + n) for n in range(3)])
+    reader = keeping.close()
+    _, mark = reader.follow(BEGINNING)
+    assert mark == (3, "A2")
+    again = Keeping(keeping.path)
+    again.keep(decision(id="A3", at=2000.0))
+    reader = again.close()
+    expire(keeping.path, 1500.0)
+    entries, mark = reader.follow(mark)
+    assert [entry.id for entry in entries] == ["A3"]
+    reader.close()
+    Path(keeping.path).rename(tmp_path / "away.db")
+    for extra in ("-wal", "-shm"):
+        Path(keeping.path + extra).unlink(missing_ok=True)
+    anew = Keeping(keeping.path)
+    anew.keep(*[decision(id=f"B{n}") for n in range(4)])
+    entries, mark = anew.close().follow(mark)
+    assert [entry.id for entry in entries] == ["B0", "B1", "B2", "B3"]
+    assert mark == (4, "B3")
 
 
 def python(code, *args):
