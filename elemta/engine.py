@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +78,9 @@ class Engine:
         self.late = tuple(plan for plan in plans if plan.stage is Stage.MESSAGE)
         self.at_rcpt = {plan.name: plan for plan in plans if plan.kind.per_recipient}
         self.asked_at_rcpt = self._asked_at_rcpt()
-        readers = (*(plan.kind for plan in self.late), *policy.parts.values())
-        self.wants = Wants(early=bool(self.early), body=any(reader.needs_body for reader in readers))
+        reads_body = any(plan.kind.needs_body for plan in self.late)
+        reads_body |= any(part.needs_body for part in policy.parts.values())
+        self.wants = Wants(early=bool(self.early), body=reads_body)
         self.unasked: Mapping[StageName, tuple[Finding, ...]] = {
             "recipient": tuple(
                 Finding(plan.name, Result.NONE, "no rule at RCPT TO asks for it")
@@ -251,7 +253,7 @@ class Case:
     def _launch(self, plan: CheckPlan, facts: Client | Envelope | Message) -> None:
         if isinstance(facts, Envelope) and plan.stage is Stage.CLIENT:
             facts = facts.client
-        self._tasks[plan.name] = asyncio.get_running_loop().create_task(self._look(plan, facts))
+        self._tasks[plan.name] = _task(self._look(plan, facts))
 
     async def _settle(self) -> None:
         """Wait until every check that was launched has left its finding."""
@@ -379,6 +381,14 @@ class Case:
         self._expired = True
         task.cancel()
         task.uncancel()  # it ends the check, not the caller
+
+
+def _task(coroutine: Coroutine[Any, Any, Finding]) -> asyncio.Task[Finding]:
+    """A task; where Python can, it begins at once: a check that need not wait needs no turn of the loop."""
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+    return loop.create_task(coroutine)
 
 
 def _trouble(check: str, reason: str) -> Finding:

@@ -29,7 +29,7 @@ from elemta.tools import open_tools
 _log = logging.getLogger("elemta.worker")
 
 GARBAGE = 20_000
-"""Objects between two looks for cycles: a mail makes hundreds and no cycle, and the default of 700 cost 6 % of our time."""
+"""New objects before Python looks for cycles: a mail makes hundreds and no cycle; the default of 700 cost 6 %."""
 
 READY = b"ready"
 RETIRE = b"retire"
