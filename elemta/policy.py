@@ -7,7 +7,7 @@ store change.  It opens nothing and connects to nothing: that is the engine's pa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from hashlib import blake2b
 from pathlib import Path as FilePath
@@ -24,6 +24,7 @@ from elemta.decision import StageName
 from elemta.facts import Envelope, parse_ip
 from elemta.findings import Finding, Result, Value
 from elemta.judge import judge
+from elemta.parts import Part, find_parts
 from elemta.plugins import PluginError, find_checks
 from elemta.rule_compiler import Surroundings, compile_rules
 from elemta.rules import Ruleset
@@ -72,6 +73,7 @@ class Policy:
         classes: (name, conditions) in order.
         rules: by stage.
         sets: the named sets.
+        parts: what the daemons do to kept mail besides carrying out the verdict: "sign", "seal".
     """
 
     settings: Settings
@@ -81,6 +83,7 @@ class Policy:
     classes: tuple[tuple[str, tuple[Condition, ...]], ...]
     rules: Mapping[StageName, Ruleset]
     sets: Mapping[str, NamedSet]
+    parts: Mapping[str, Part] = field(default_factory=dict)
 
     @classmethod
     def compile(cls, loaded: Loaded) -> Policy:
@@ -183,6 +186,7 @@ class _Compiler:
             classes=classes,
             rules={"recipient": recipient, "message": message},
             sets=sets,
+            parts=self._parts(),
         )
 
     def _kinds(self) -> tuple[dict[str, type[Check[Any]]], dict[str, type[Check[Any]]]]:
@@ -199,6 +203,15 @@ class _Compiler:
             else:
                 self.problems.append(_unknown(("checks", name), "check", name, kinds))
         return kinds, enabled
+
+    def _parts(self) -> Mapping[str, Part]:
+        try:
+            parts, problems = find_parts(self.settings)
+        except PluginError as error:
+            self.problems.append(Problem((), str(error)))
+            return {}
+        self.problems += problems
+        return parts
 
     def _plans(self, enabled: Mapping[str, type[Check[Any]]]) -> tuple[CheckPlan, ...]:
         wants = {name: tuple(other for other in kind.after if other in enabled) for name, kind in enabled.items()}

@@ -16,6 +16,10 @@ class Disposition(StrEnum):
     REJECT = "reject"  # 5xx
 
 
+KEPT = frozenset({Disposition.ACCEPT, Disposition.QUARANTINE})
+"""The mail goes on, so it is edited, signed and sealed."""
+
+
 class ActionKind(StrEnum):
     """What a rule may ask for besides the disposition; each is also the key in the YAML."""
 

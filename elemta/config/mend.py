@@ -48,6 +48,8 @@ def _replace(data: dict[str, Any], path: Path) -> None:
                 data[section][name] = nothing
         case ("rules", str(stage), int(index), *rest) if _has(data, path[:3]):
             _replace_rule(data["rules"][stage], index, rest)
+        case ("sign", int(index), str(key), *_) if _has(data, path[:2]) and key not in ("domain", "keys"):
+            data["sign"][index].pop(key, None)
         case ("tests", int(index), *_) if _has(data, path[:2]):
             data["tests"][index] = {"name": "", "expect": {}}
         case (first, *_):

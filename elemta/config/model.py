@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from elemta.config.names import DnsServer, HostName, Name, StateUrl
+from elemta.config.names import DnsServer, HostName, Name, Selector, SignedName, StateUrl
 from elemta.config.types import Duration, Listen
 
 Positive = Annotated[Duration, Field(gt=0)]
@@ -156,6 +156,48 @@ class TestModel(Section):
     )
 
 
+class KeyFile(Section):
+    """A private key, and where its public half is published."""
+
+    selector: Selector = Field(description="s=: the public key stands at SELECTOR._domainkey.DOMAIN")
+    file: str = Field(
+        description="PEM, RSA or Ed25519, unencrypted; relative to the file that names it; only the daemon may read it"
+    )
+
+
+class Sign(Section):
+    """Whose mail is signed in the name of one domain (DKIM). Every entry that fits signs, each with all its keys."""
+
+    domain: HostName = Field(description="d=: the domain that takes responsibility")
+    keys: tuple[KeyFile, ...] = Field(min_length=1, description="every one signs, RSA and Ed25519 side by side")
+    classes: tuple[str, ...] = Field(("submission",), description="the classes of mail that it signs")
+    from_: Words = Field(
+        (),
+        alias="from",
+        description="authors it signs for: addresses, domains, or patterns with * and ?; default: those of the domain",
+    )
+    sender: Words = Field((), description="envelope senders it signs for, likewise; default: all")
+    logins: Words = Field((), description="login names it signs for, or patterns with * and ?; default: all")
+    headers: tuple[SignedName, ...] = Field(
+        (), description="header fields to sign; default: those that mail programs show or act on"
+    )
+    expire: Positive | None = Field(None, description="how long the signature holds (x=); default: for ever")
+    identity: str = Field("", description="i=: user@ or @ and the domain or one below it; default: none")
+    canonicalization: Literal["relaxed/relaxed", "relaxed/simple", "simple/relaxed", "simple/simple"] = Field(
+        "relaxed/relaxed", description="c=: which changes on the way the signature outlives, in header and body"
+    )
+
+
+class Seal(Section):
+    """In whose name what was seen of passing mail is sealed (ARC). Needs the check arc."""
+
+    domain: HostName = Field(description="d=: the domain that vouches for what it saw")
+    key: KeyFile = Field(description="the key")
+    classes: tuple[str, ...] | None = Field(
+        None, description="the classes of mail that are sealed; default: those that no entry of sign names"
+    )
+
+
 DEFAULT_CLASSES: dict[str, dict[str, Any]] = {"submission": {"login": {"exists": True}}, "inbound": {}}
 
 
@@ -178,5 +220,7 @@ class Settings(Section):
         description="the first whose conditions hold names the mail's class",
     )
     checks: dict[Name, dict[str, Any] | None] = Field(default_factory=dict, description="a check runs if named here")
+    sign: tuple[Sign, ...] = Field((), description="DKIM signing")
+    seal: Seal | None = Field(None, description="ARC sealing; off unless present")
     rules: Rules = Field(default_factory=Rules, description="the policy itself")
     tests: tuple[TestModel, ...] = Field((), description="run by `elemta config check`")

@@ -18,6 +18,8 @@ from elemta.config.problems import quoted, suggest
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")  # RFC 1123 section 2.1, RFC 1035 section 2.3.4
+_FIELD = re.compile(r"[!-9<-~]{1,100}")  # RFC 5322 section 2.2, less the semicolon
+_PASSING = frozenset({"return-path", "received", "authentication-results", "bcc", "dkim-signature"})
 _SERVER = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+))(?::([0-9]{1,5}))?")
 
 BUILT = True
@@ -51,6 +53,23 @@ def host_name(text: str) -> str:
     if bare.rpartition(".")[2].isdigit():
         raise ValueError(f"{quoted(text)} is an address or a number; write a host name such as mx1.example.org")
     return bare
+
+
+def selector(text: str) -> str:
+    """A DKIM selector: labels of letters, digits and hyphens (RFC 6376 section 3.1)."""
+    if len(text) > 190 or not all(_LABEL.fullmatch(label) for label in text.split(".")):
+        raise ValueError(f"{quoted(text)} is not a selector; write letters, digits and hyphens, such as r2026")
+    return text.lower()
+
+
+def signed_name(text: str) -> str:
+    """A header field that a signature may cover, lower case: none that is added or taken away on the way."""
+    name = text.lower()
+    if not _FIELD.fullmatch(name):
+        raise ValueError(f"{quoted(text)} is not a header field's name; write one such as subject")
+    if name in _PASSING or name.startswith("arc-"):  # RFC 6376 section 5.4
+        raise ValueError(f"{quoted(text)} is added or removed on a mail's way, and a signature over it would break")
+    return name
 
 
 def dns_server(text: str) -> str:
@@ -101,6 +120,16 @@ HostName = Annotated[
     str,
     AfterValidator(host_name),
     WithJsonSchema({"type": "string", "format": "hostname", "x-kind": "a host name", "examples": ["mx1.example.org"]}),
+]
+SignedName = Annotated[
+    str,
+    AfterValidator(signed_name),
+    WithJsonSchema({"type": "string", "x-kind": "a header field's name", "examples": ["subject"]}),
+]
+Selector = Annotated[
+    str,
+    AfterValidator(selector),
+    WithJsonSchema({"type": "string", "x-kind": "a selector", "examples": ["r2026"]}),
 ]
 DnsServer = Annotated[
     str,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from elemta.decision import Decision
 from elemta.facts import Message
-from elemta.verdict import Action, ActionKind, Disposition
+from elemta.verdict import KEPT, Action, ActionKind, Disposition
 from elemta_milter.bounds import BOUNDS
 from elemta_milter.mailauth.authres import claims, is_authentication_results, render
 
@@ -29,7 +29,6 @@ _NAME = re.compile(r"[!-9;-~]{1,100}")  # RFC 5322 section 3.6.8: ftext
 _LINE_END = re.compile(r"[ \t]*[\r\n][ \t\r\n]*")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _ADDRESS = re.compile(r'(?:"[^\x00-\x1f\x7f<>]*"@)?[^\x00-\x20\x7f<>\ud800-\udfff]+')
-_KEPT = {Disposition.ACCEPT, Disposition.QUARANTINE}
 
 
 class Unlawful(ValueError):  # noqa: N818 - it is the edit that is unlawful
@@ -134,7 +133,7 @@ def plan(
     Raises:
         Unlawful: a rule asks for what no mail may hold, or there are too many forged fields to take out.
     """
-    if decision.verdict.disposition not in _KEPT:
+    if decision.verdict.disposition not in KEPT:
         return ()
     edits: list[Edit] = []
     if mark and not trusted:

@@ -24,6 +24,7 @@ from elemta.facts import Client
 from elemta.sets import members
 from elemta.worker import Worker
 from elemta_milter.port import LoopPort
+from elemta_milter.vouching import Voucher
 from elemta_milter.wire import Wire
 
 _log = logging.getLogger("elemta.milter")
@@ -44,7 +45,14 @@ class MilterService:
         """
         loop, engine = asyncio.get_running_loop(), worker.engine
         port = LoopPort(partial(engine.case, worker.settings.milter.budget), loop, worker.settings.milter.budget)
-        wire = Wire(port, worker.settings, early=engine.wants.early, body=engine.wants.body, trusts=trust(engine))
+        wire = Wire(
+            port,
+            worker.settings,
+            early=engine.wants.early,
+            body=engine.wants.body,
+            trusts=trust(engine),
+            voucher=Voucher.of(engine.policy.parts, worker.settings.host),
+        )
         listener = os.dup(worker.listener.fileno())  # ours alone: it is exchanged when draining
         wire.listen(listener)
         threading.Thread(target=self._run, args=(wire, worker, loop), name="libmilter", daemon=True).start()

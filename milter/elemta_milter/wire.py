@@ -1,8 +1,8 @@
 """Wire: how do libmilter's calls become steps of a session, and a decision become answers to the MTA?
 
 The only module that imports `Milter` (pymilter).  Each connection has a `Link` with its `Session`; each
-callback hands its step on and answers as was negotiated.  At the end of a message all edits are planned, then sent,
-then the verdict; whatever fails on the way makes it a tempfail, so that no half-edited mail is accepted.
+callback hands its step on and answers as was negotiated.  At the end of a message all edits are planned, signed for,
+and sent, then the verdict; whatever fails on the way makes it a tempfail, so that no half-edited mail is accepted.
 
 What libmilter wants of us, learnt the hard way:
 * A step agreed to be quiet must be answered with NOREPLY, also when it failed: any other answer puts libmilter back
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -30,6 +30,7 @@ from elemta_milter.bounds import BOUNDS, Bounds
 from elemta_milter.negotiation import Act, Step, Terms, terms
 from elemta_milter.port import LoopPort
 from elemta_milter.session import EOM_MACROS, MAIL_MACROS, Ending, Macros, Session
+from elemta_milter.vouching import Voucher
 
 Context = Any
 """libmilter's side of a connection, a `Milter.Context`: pymilter has no types."""
@@ -106,6 +107,7 @@ class Wire:
         early: bool,
         body: bool,
         trusts: Callable[[Client], bool],
+        voucher: Voucher | None = None,
         bounds: Bounds = BOUNDS,
     ) -> None:
         """Prepare.
@@ -116,6 +118,7 @@ class Wire:
             early: some check runs before the message.
             body: some check reads the body.
             trusts: whether a client may bring Authentication-Results in our name.
+            voucher: signs and seals what is edited; None where nothing is.
             bounds: see there.
         """
         self._port = port
@@ -124,6 +127,7 @@ class Wire:
         self._early = early
         self._body = body
         self._trusts = trusts
+        self._voucher = voucher
         self._bounds = bounds
         self._links: set[Link] = set()
         self._agreed = Terms(Act(0), Step(0))
@@ -264,7 +268,7 @@ class Wire:
     def _carry_out(self, ctx: Context, link: Link, ending: Ending) -> int:
         message = ending.message
         decision = self._port.decide(ending.case, message, ctx.progress)
-        changes = edits.plan(
+        changes: Sequence[edits.Edit] = edits.plan(
             decision,
             message,
             self._host,
@@ -272,6 +276,8 @@ class Wire:
             mark=not _MARKS & ~link.acts,
             unkept=ending.unkept,
         )
+        if self._voucher is not None:
+            changes = self._voucher.vouch(decision, message, changes)
         send(ctx, changes, link)
         verdict = decision.verdict
         parts = reply.split(verdict.reply) if verdict.reply else None

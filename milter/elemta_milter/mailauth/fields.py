@@ -31,7 +31,8 @@ class HeaderFields:
         self.octets = sum(len(name) + len(value) + 3 for name, value in headers)
         self._places: dict[bytes, list[int]] = {}
         for place, (name, _) in enumerate(headers):
-            self._places.setdefault(name.lower(), []).append(place)
+            # RFC 6376 section 3.4.2: white space before the colon is no part of the name (RFC 5322 section 4.5)
+            self._places.setdefault(name.rstrip(b" \t").lower(), []).append(place)
         self._canonical: dict[tuple[int, Canon], bytes] = {}
 
     def places(self, name: bytes) -> Sequence[int]:

@@ -1,0 +1,205 @@
+"""Signing: which keys vouch for this mail (DKIM)?
+
+A table made from `sign:` when the configuration is loaded.  An entry fits a mail by its class, its authors (all of
+them), its envelope sender and its login; every entry that fits signs, each with all its keys.  What cannot be vouched
+for is not signed: a From that can be read in two ways, a mail that passed a bound of the milter, an address that the
+check `sender_login` says this login may not use.  `see` tells, `elemta_milter.vouching` does.
+
+RFC 6376 sections 5.1, 5.4 and 5.5; RFC 8301; RFC 8463; RFC 5322 section 2.1.1 (long lines).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from elemta.check import Seen
+from elemta.config.model import KeyFile, Settings, Sign
+from elemta.config.problems import Path, Problem, either, suggest
+from elemta.facts import Body, Message
+from elemta.findings import Finding, Result, Value
+from elemta_milter import keyfiles
+from elemta_milter.mailauth.canonical import Canon
+from elemta_milter.mailauth.fields import HeaderFields
+from elemta_milter.mailauth.signing import OVERSIGNED, SIGNED, SigningError, SigningKey, sign
+from elemta_milter.patterns import Matches, address_matcher, matcher
+
+LONGEST_LINE = 998
+"""Octets: Postfix's SMTP client breaks longer lines (postconf(5): smtp_line_length_limit)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """One entry of the table.
+
+    Attributes:
+        keys: all that sign.
+        classes: of mail.
+        authors: whether it signs for an author; None: for those of its own domain.
+        sender: whether it signs for an envelope sender; None: for all.
+        logins: whether it signs for a login; None: for all, and for none.
+        names: header fields to sign.
+        oversigned: those listed once more than they occur.
+        canon: of header and body.
+        lifetime: seconds, None for ever.
+        identity: i=, "" for none.
+    """
+
+    keys: tuple[SigningKey, ...]
+    classes: frozenset[str]
+    authors: Matches | None = None
+    sender: Matches | None = None
+    logins: Matches | None = None
+    names: tuple[str, ...] = SIGNED
+    oversigned: tuple[str, ...] = OVERSIGNED
+    canon: tuple[Canon, Canon] = (Canon.RELAXED, Canon.RELAXED)
+    lifetime: int | None = None
+    identity: str = ""
+
+    def fits(self, klass: str, message: Message) -> bool:
+        """Whether it signs this mail, whose authors are beyond doubt."""
+        envelope = message.envelope
+        return (
+            klass in self.classes
+            and self._knows_authors(message)
+            and (self.sender is None or self.sender(envelope.sender))
+            and (self.logins is None or (envelope.client.login != "" and self.logins(envelope.client.login)))
+        )
+
+    def _knows_authors(self, message: Message) -> bool:
+        if self.authors is None:
+            return all(name == self.keys[0].domain for name in message.authors.domains)
+        return all(self.authors(f"{box.local}@{box.domain}") for box in message.authors.mailboxes)
+
+    def sign(self, fields: HeaderFields, key: SigningKey, body_hash: bytes, now: int) -> bytes:
+        """Give the value of a DKIM-Signature.
+
+        Raises:
+            SigningError: this cannot be signed.
+        """
+        return sign(
+            fields,
+            key,
+            body_hash=body_hash,
+            now=now,
+            names=self.names,
+            oversigned=self.oversigned,
+            header_canon=self.canon[0],
+            body_canon=self.canon[1],
+            lifetime=self.lifetime,
+            identity=self.identity,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """The table."""
+
+    signers: tuple[Signer, ...]
+    needs_body: bool = True
+
+    def choose(self, klass: str, message: Message, seen: Seen) -> tuple[Sequence[Signer], str]:
+        """Give the entries that sign this mail; or none, and why, for people."""
+        if not any(klass in signer.classes for signer in self.signers):
+            return (), f"mail of class {klass} is not signed"
+        if message.truncated:
+            return (), f"the mail is not known whole: more than {message.truncated}"
+        authors = message.authors
+        if authors.trouble or not authors.domains:
+            return (), authors.trouble or "there is no author"
+        login = seen.get("sender_login")
+        if login is not None and login.result is Result.FAIL:
+            return (), login.reason or "the login may not use this address"
+        fitting = [signer for signer in self.signers if signer.fits(klass, message)]
+        return fitting, "" if fitting else f"no entry of sign: fits mail from {', '.join(authors.domains)}"
+
+    def see(self, klass: str, message: Message, seen: Seen) -> Finding:
+        """Say who will sign."""
+        fitting, reason = self.choose(klass, message, seen)
+        if not fitting:
+            return Finding("sign", Result.NONE, reason)
+        keys = [key for signer in fitting for key in signer.keys]
+        reason = "signed by " + ", ".join(f"{key.domain}/{key.selector}" for key in keys)
+        long = has_long_line(message.body)
+        if long:
+            reason += f"; a line of the body is longer than {LONGEST_LINE} octets: sent on by SMTP it is broken in two,"
+            reason += " and the signature with it"
+        fields: dict[str, Value] = {
+            "domains": tuple(dict.fromkeys(key.domain for key in keys)),
+            "selectors": tuple(key.selector for key in keys),
+            "long_line": long,
+        }
+        return Finding("sign", Result.PASS, reason, fields)
+
+
+def has_long_line(body: Body) -> bool:
+    """Whether Postfix's SMTP client would break a line of this body."""
+    rest = b""
+    for piece in body.chunks():
+        data = rest + piece
+        at = 0
+        while len(data) - at > LONGEST_LINE + 2:
+            end = data.rfind(b"\n", at, at + LONGEST_LINE + 2)
+            if end < 0:
+                return True
+            at = end + 1
+        rest = data[at:]
+    return any(len(line) > LONGEST_LINE for line in rest.split(b"\r\n"))
+
+
+# ── from the settings ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def part(settings: Settings) -> tuple[Signing | None, list[Problem]]:
+    """Make the table; None where nothing is to be signed or nothing can be."""
+    problems: list[Problem] = []
+    signers = [_signer(settings, entry, ("sign", index), problems) for index, entry in enumerate(settings.sign)]
+    made = tuple(signer for signer in signers if signer is not None)
+    return Signing(made) if made else None, problems
+
+
+def _signer(settings: Settings, entry: Sign, path: Path, problems: list[Problem]) -> Signer | None:
+    before = len(problems)
+    problems += unknown_classes(settings, entry.classes, (*path, "classes"))
+    keys = [
+        load_key(settings, entry.domain, key, (*path, "keys", index), problems) for index, key in enumerate(entry.keys)
+    ]
+    if len(problems) > before:
+        return None
+    header, _, body = entry.canonicalization.partition("/")
+    signer = Signer(
+        keys=tuple(key for key in keys if key is not None),
+        classes=frozenset(entry.classes),
+        authors=address_matcher(entry.from_) if entry.from_ else None,
+        sender=address_matcher(entry.sender) if entry.sender else None,
+        logins=matcher(entry.logins) if entry.logins else None,
+        names=entry.headers or SIGNED,
+        oversigned=tuple(name for name in OVERSIGNED if name in entry.headers) if entry.headers else OVERSIGNED,
+        canon=(Canon(header), Canon(body)),
+        lifetime=None if entry.expire is None else int(entry.expire),
+        identity=entry.identity,
+    )
+    try:  # a first signature: what is wrong with the rest shows here, and not in the first mail
+        signer.sign(HeaderFields(((b"From", b" a@" + entry.domain.encode()),)), signer.keys[0], bytes(32), 0)
+    except SigningError as error:
+        problems.append(Problem((*path, "identity") if entry.identity else path, str(error)))
+    return signer
+
+
+def load_key(settings: Settings, domain: str, key: KeyFile, path: Path, problems: list[Problem]) -> SigningKey | None:
+    """Load one key, or add to the problems why it cannot be used."""
+    try:
+        return SigningKey(domain, key.selector, keyfiles.load(key.file, settings.user))
+    except (keyfiles.KeyFileError, SigningError) as error:
+        problems.append(Problem((*path, "file"), str(error)))
+        return None
+
+
+def unknown_classes(settings: Settings, names: Sequence[str], path: Path) -> list[Problem]:
+    """A problem for each class that nothing defines."""
+    known = sorted(settings.classes)
+    return [
+        Problem(path, f'there is no class "{name}"' + (suggest(name, known) or f"; there are {either(known)}"))
+        for name in names
+        if name not in settings.classes
+    ]
