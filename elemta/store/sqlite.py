@@ -114,7 +114,7 @@ class SqliteStore:
     def _swap(self, key: bytes, before: Triplet | None, after: Triplet | None) -> bool:
         """Write what was judged, in one statement; False when somebody was faster."""
         assert after is not None  # noqa: S101 - a triplet that changes is there
-        row = (after.first, after.until, after.attempts, after.passed, key)
+        row = (after.first, after.until, after.attempts, int(after.passed), key)
         if before is None:
             return self._change(_NEW_TRIPLET, row) == 1
         return self._change(_SWAP_TRIPLET, (*row, before.attempts, before.until)) == 1
@@ -125,7 +125,7 @@ class SqliteStore:
         before = self._read_grey(keys)
         grey, triplet, network = attempt(*before, now, terms)
         if triplet is not None and triplet is not before[0]:
-            row = (keys[0], triplet.first, triplet.until, triplet.attempts, triplet.passed)
+            row = (keys[0], triplet.first, triplet.until, triplet.attempts, int(triplet.passed))
             self._db.execute("INSERT OR REPLACE INTO triplets VALUES (?, ?, ?, ?, ?)", row)
         if network is not None and network is not before[1]:
             proof = (keys[1], network.passes, network.counted, network.until)

@@ -31,20 +31,29 @@ _MESSAGE = ("instance", "client_address", "sasl_username", "sender")  # attribut
 class Connection(asyncio.Protocol):
     """The service's side of one connection."""
 
-    def __init__(self, new_case: Callable[[], Case], idle: float, lost: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        new_case: Callable[[], Case],
+        idle: float,
+        flush_soon: Callable[[Connection], None],
+        lost: Callable[[Connection], None],
+    ) -> None:
         """Wait to be connected.
 
         Args:
             new_case: begins a message.
             idle: seconds that the peer may be silent between requests.
+            flush_soon: called when there are answers to send; calls `flush` when all that can be judged now is judged.
             lost: called once, when the connection is over.
         """
         self._new_case = new_case
         self._idle = idle
+        self._flush_soon = flush_soon
         self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()  # when the last answer went, or the first octets of a request came
         self._requests = Requests()
+        self._answers: list[bytes] = []  # not yet sent
         self._worker: asyncio.Task[None] | None = None  # answers what has arrived, then ends
         self._drained: asyncio.Future[None] | None = None  # the peer does not read our answers until it is done
         self._ended = False  # the peer sends no more
@@ -116,6 +125,12 @@ class Connection(asyncio.Protocol):
         """Go now."""
         self._transport.abort()
 
+    def flush(self) -> None:
+        """Send the answers."""
+        if self._answers and not self._transport.is_closing():
+            self._transport.write(b"".join(self._answers))
+        self._answers.clear()
+
     # ── answering ────────────────────────────────────────────────────────────────────────────────────────
 
     async def _work(self) -> None:
@@ -123,7 +138,10 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         try:
             while (attributes := self._requests.next()) is not None:
-                transport.write(answer(await self._action(attributes)))
+                octets = answer(await self._action(attributes))
+                if not self._answers:
+                    self._flush_soon(self)
+                self._answers.append(octets)
                 self._since = self._loop.time()
                 if self._drained is not None:
                     await self._drained
@@ -131,13 +149,13 @@ class Connection(asyncio.Protocol):
                 transport.resume_reading()
         except ProtocolError as error:
             _log.warning("closed a connection from %s: %s", transport.get_extra_info("peername") or "a socket", error)
-            transport.close()
+            self._close()
         except Exception:  # noqa: BLE001 - without a decision the only lawful answer is none
             _log.exception("closed a connection: its request could not be judged")
-            transport.close()
+            self._close()
         self._worker = None
         if self._ended:
-            transport.close()
+            self._close()
         elif self._hand_over is not None and not self._requests.pending:
             self._leave(self._hand_over)
 
@@ -162,7 +180,13 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport.is_closing():
             return
+        self.flush()
         transport.pause_reading()  # what arrives from now on is for the next worker
         with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as connection:
             hand_over(connection)
         transport.close()
+
+    def _close(self) -> None:
+        """Send the answers, then close."""
+        self.flush()
+        self._transport.close()

@@ -39,6 +39,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._listener: socket.socket | None = None
         self._connections: set[Connection] = set()
+        self._to_flush: list[Connection] = []
         self._taking: set[asyncio.Task[None]] = set()
         self._hand_over: Callable[[socket.socket], bool] | None = None
         self._full = False  # so that one line is logged, not thousands
@@ -106,13 +107,28 @@ class Server:
             self._loop.add_reader(self._listener, self._accept)
 
     async def _attach(self, sock: socket.socket) -> None:
-        connection = Connection(self._new_case, self._idle, self._gone)
+        connection = Connection(self._new_case, self._idle, self._flush_soon, self._gone)
         self._connections.add(connection)
         try:
             await self._loop.connect_accepted_socket(lambda: connection, sock)
         except OSError:  # the peer has gone
             sock.close()
             self._gone(connection)
+
+    def _flush_soon(self, connection: Connection) -> None:
+        """Send the answers of all connections together, after this turn of the loop.
+
+        An answer wakes the process that waits for it.  Where that happens after each judgement the two take turns on
+        the processor, which costs a busy worker a fifth of its time (measured with 20 connections).
+        """
+        if not self._to_flush:
+            self._loop.call_soon(self._flush)
+        self._to_flush.append(connection)
+
+    def _flush(self) -> None:
+        ready, self._to_flush = self._to_flush, []
+        for connection in ready:
+            connection.flush()
 
     def _gone(self, connection: Connection) -> None:
         self._connections.discard(connection)
