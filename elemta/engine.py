@@ -25,15 +25,15 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from elemta.catalogue import View, Wanted
 from elemta.check import Check, Seen, Stage, Tools
 from elemta.decision import Decision, Observer, StageName, new_id
 from elemta.dns import DEADLINE, DnsError
 from elemta.facts import Client, Envelope, Message
 from elemta.findings import Finding, Result
-from elemta.judge import judge
 from elemta.policy import CheckPlan, Policy
-from elemta.refresh import first_snapshot, refresh_sets
+from elemta.rules.catalogue import View, Wanted
+from elemta.rules.judge import judge
+from elemta.rules.refresh import first_snapshot, refresh_sets
 from elemta.store import StoreError
 from elemta.verdict import KEPT, Action, ActionKind
 

@@ -13,9 +13,7 @@ from hashlib import blake2b
 from pathlib import Path as FilePath
 from typing import Any, Literal
 
-from elemta.catalogue import Catalogue, Given, View, catalogue
 from elemta.check import Check, Options, Stage
-from elemta.conditions import Condition, Conditions
 from elemta.config.load import Loaded
 from elemta.config.model import FileSet, Settings, TestModel
 from elemta.config.problems import Path, Problem, either, suggest
@@ -23,12 +21,14 @@ from elemta.config.validate import read_options
 from elemta.decision import StageName
 from elemta.facts import Envelope, parse_ip
 from elemta.findings import Finding, Result, Value
-from elemta.judge import judge
 from elemta.parts import Part, find_parts
 from elemta.plugins import PluginError, find_checks
-from elemta.rule_compiler import Surroundings, compile_rules
-from elemta.rules import Ruleset
-from elemta.sets import NamedSet, file_stamp, members, read_file
+from elemta.rules.catalogue import Catalogue, Given, View, catalogue
+from elemta.rules.compiler import Surroundings, compile_rules
+from elemta.rules.conditions import Condition, Conditions
+from elemta.rules.judge import judge
+from elemta.rules.ruleset import Ruleset
+from elemta.rules.sets import NamedSet, file_stamp, members, read_file
 from elemta.verdict import Disposition
 
 UNCLASSIFIED = "unclassified"  # the class of a mail for which no class holds

@@ -18,9 +18,9 @@ from typing import Annotated, ClassVar
 from pydantic import Field as Bounds
 from pydantic import model_validator
 
+from elemta.addresses.domains import a_label
 from elemta.check import Check, Field, Options, Seen, Tools
 from elemta.config.types import Duration
-from elemta.domains import a_label
 from elemta.facts import Envelope
 from elemta.findings import Finding, Result
 from elemta.store import GreyTerms

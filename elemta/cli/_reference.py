@@ -15,13 +15,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from elemta import conditions
-from elemta.catalogue import Fact, catalogue
 from elemta.check import Check, Options, Stage
 from elemta.cli._models import defaults, meaning, models
 from elemta.config import model, source, words
 from elemta.config.model import RuleModel, Section, Settings, TestModel
 from elemta.config.validate import describe, schemas
+from elemta.rules import conditions
+from elemta.rules.catalogue import Fact, catalogue
 
 _KNOWN: Mapping[Stage, str] = {Stage.CLIENT: "client", Stage.ENVELOPE: "envelope", Stage.MESSAGE: "message"}
 _KINDS: Mapping[str, str] = {"ip": "IP address", "result": "result", "bool": "true/false", "address": "mail address"}
@@ -35,6 +35,7 @@ _MODELS: Sequence[tuple[str, type[BaseModel]]] = (
     ("`log:`", model.Log),
     ("`sets:` a set in a file", model.FileSet),
     ("`sets:` a set that changes while mail flows", model.DynamicSet),
+    ("`reports:`", model.Reports),
     ("`rules:`", model.Rules),
     ("`sign:` an entry", model.Sign),
     ("`seal:`", model.Seal),

@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from elemta.catalogue import Fact, catalogue
 from elemta.check import Check
 from elemta.cli._models import defaults, meaning, models
-from elemta.conditions import OPERATORS
 from elemta.config.model import Settings
+from elemta.rules.catalogue import Fact, catalogue
+from elemta.rules.conditions import OPERATORS
 
 Schema = dict[str, Any]
 

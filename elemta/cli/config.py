@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from elemta.catalogue import catalogue
 from elemta.cli import _reference, _schema, config_argument, fail
 from elemta.config.load import Loaded, loaded_and
 from elemta.config.show import hidden, json_text, yaml_text
 from elemta.plugins import find_checks
 from elemta.policy import Policy
+from elemta.rules.catalogue import catalogue
 
 NAME = "config"
 HELP = "check, show and document the configuration"

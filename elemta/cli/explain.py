@@ -18,11 +18,11 @@ from elemta import explain
 from elemta.cli import _terminal, config_argument, fail
 from elemta.config.load import load
 from elemta.decision import Decision
+from elemta.explain.rehearsal import read_mail, rehearse
 from elemta.facts import Client, Message, parse_ip
 from elemta.journal import Entry, JournalError, Reader
 from elemta.journal.entry import of_decision
 from elemta.policy import Policy
-from elemta.rehearsal import read_mail, rehearse
 from elemta.store import StoreError
 
 NAME = "explain"

@@ -20,7 +20,7 @@ from elemta.cli import _terminal, config_argument, fail
 from elemta.config.load import load
 from elemta.config.model import DynamicSet, Settings
 from elemta.config.types import duration
-from elemta.sets import members
+from elemta.rules.sets import members
 from elemta.store import Store, StoreError
 from elemta.store.urls import open_store
 

@@ -11,7 +11,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from elemta.config.names import DnsServer, HostName, Name, Selector, SignedName, StateUrl
+from elemta.config.names import (
+    DnsServer,
+    HostName,
+    MailAddress,
+    Name,
+    Selector,
+    SignedName,
+    SmtpServer,
+    StateUrl,
+)
 from elemta.config.types import Duration, Listen
 
 Positive = Annotated[Duration, Field(gt=0)]
@@ -198,6 +207,34 @@ class Seal(Section):
     )
 
 
+class Reports(Section):
+    """Reports to the domains that ask for them in DMARC; none unless this section is there. Needs the check dmarc."""
+
+    from_: MailAddress = Field(alias="from", description="who writes; signed where `sign` has keys of its domain")
+    organization: str = Field("", max_length=200, description="who you are, for people; default: `host`")
+    contact: str = Field("", max_length=500, description="more about how to reach you, such as a web page")
+    return_path: MailAddress | None = Field(
+        None, description="bounces come to LOCAL+TOKEN@DOMAIN of this address; default: `from`"
+    )
+    smtp: SmtpServer = Field("127.0.0.1:25", description="HOST:PORT of the Postfix that takes the reports")
+    hour: int = Field(1, ge=0, le=23, description="reports about a whole day leave after it, from this hour on (UTC)")
+    shortest: Annotated[Duration, Field(ge=3600)] = Field(
+        3600.0, description="domains may ask for reports as often as this (ri); 1d: once a day at most"
+    )
+    classes: tuple[str, ...] | None = Field(
+        None, description="report about these classes of mail; default: all mail without a login"
+    )
+    mailboxes: tuple[MailAddress, ...] = Field(
+        (), description="where you get the reports of others: mail to them is not reported about; besides `from`"
+    )
+    envelope_to: bool = Field(False, description="also tell to which of your domains the mail went")
+    bounces: int = Field(3, ge=1, le=1000, description="an address gets no more after so many reports came back")
+    failures: int = Field(
+        0, ge=0, le=10_000, description="reports of single failures sent in an hour at most, redacted; 0 = none"
+    )
+    file: str = Field("", description="the SQLite file of what is counted and sent; default: beside the journal")
+
+
 DEFAULT_CLASSES: dict[str, dict[str, Any]] = {"submission": {"login": {"exists": True}}, "inbound": {}}
 
 
@@ -222,5 +259,6 @@ class Settings(Section):
     checks: dict[Name, dict[str, Any] | None] = Field(default_factory=dict, description="a check runs if named here")
     sign: tuple[Sign, ...] = Field((), description="DKIM signing")
     seal: Seal | None = Field(None, description="ARC sealing; off unless present")
+    reports: Reports | None = Field(None, description="DMARC reports to others; off unless present")
     rules: Rules = Field(default_factory=Rules, description="the policy itself")
     tests: tuple[TestModel, ...] = Field((), description="run by `elemta config check`")

@@ -20,6 +20,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")  # RFC 1123 section 2.1, RFC 1035 section 2.3.4
 _FIELD = re.compile(r"[!-9<-~]{1,100}")  # RFC 5322 section 2.2, less the semicolon
 _PASSING = frozenset({"return-path", "received", "authentication-results", "bcc", "dkim-signature"})
+_LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*/=?^_`{|}~.-]{1,60}")  # RFC 5322 section 3.2.3, less the delimiter +
 _SERVER = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+))(?::([0-9]{1,5}))?")
 
 BUILT = True
@@ -85,6 +86,32 @@ def dns_server(text: str) -> str:
     return f"[{address}]:{port}" if match[1] else f"{address}:{port}"
 
 
+def mail_address(text: str) -> str:
+    """LOCAL@DOMAIN of ASCII, no quotes; lower case."""
+    local, _, domain = text.rpartition("@")
+    if not _LOCAL.fullmatch(local):
+        raise ValueError(f"{quoted(text)} is not a mail address; write one such as dmarc@example.org")
+    return f"{local}@{host_name(domain)}".lower()
+
+
+def smtp_server(text: str) -> str:
+    """HOST:PORT, ADDRESS:PORT, [ADDRESS]:PORT; the port is 25 where it is not given."""
+    host, colon, port = text.rpartition(":") if not text.endswith("]") else (text, ":", "25")
+    if not colon:
+        host, port = text, "25"
+    try:
+        named = str(ip_address(host[1:-1])) if host[:1] == "[" and host[-1:] == "]" else _host_or_address(host)
+    except ValueError:
+        named = ""
+    if not named or not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65536:
+        raise ValueError(f"{quoted(text)} is not an SMTP server; write HOST:PORT, 127.0.0.1:25 or [::1]:25")
+    return f"[{named}]:{port}" if ":" in named else f"{named}:{port}"
+
+
+def _host_or_address(text: str) -> str:
+    return str(ip_address(text)) if text.replace(".", "").isdigit() else host_name(text)
+
+
 def state_url(text: str) -> str:
     """Where state is kept: sqlite:///absolute/path."""
     scheme, separator, _ = text.partition("://")
@@ -130,6 +157,16 @@ Selector = Annotated[
     str,
     AfterValidator(selector),
     WithJsonSchema({"type": "string", "x-kind": "a selector", "examples": ["r2026"]}),
+]
+MailAddress = Annotated[
+    str,
+    AfterValidator(mail_address),
+    WithJsonSchema({"type": "string", "x-kind": "a mail address", "examples": ["dmarc@example.org"]}),
+]
+SmtpServer = Annotated[
+    str,
+    AfterValidator(smtp_server),
+    WithJsonSchema({"type": "string", "x-kind": "an SMTP server", "examples": ["127.0.0.1:25", "postfix:25"]}),
 ]
 DnsServer = Annotated[
     str,

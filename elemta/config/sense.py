@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from elemta.config.model import FileSet, Settings
-from elemta.config.problems import Problem
+from elemta.config.problems import Problem, suggest
 from elemta.config.types import Listen, duration_text
 from elemta.config.words import unreadable
 
@@ -33,6 +33,11 @@ def mistakes(settings: Settings) -> Iterator[Problem]:
         trouble = unreadable(entries.file) if isinstance(entries, FileSet) else ""
         if trouble:
             yield Problem(("sets", name, "file"), trouble)
+    if settings.reports is not None:
+        for name in settings.reports.classes or ():
+            if name not in settings.classes:
+                text = f'there is no class "{name}"' + (suggest(name, settings.classes) or "")
+                yield Problem(("reports", "classes"), text)
 
 
 def doubts(settings: Settings) -> Iterator[Problem]:
@@ -46,6 +51,8 @@ def doubts(settings: Settings) -> Iterator[Problem]:
         if getattr(settings, name).budget >= limit:
             text = f"Postfix gives up after {duration_text(limit)} (its {postfix}, unless raised); write less"
             yield Problem((name, "budget"), text)
+    if settings.reports is not None and "dmarc" not in settings.checks:
+        yield Problem(("reports",), "nothing can be reported: checks has no dmarc; add it, with spf and dkim")
     if settings.dns.budget >= settings.milter.budget:
         text = f"DNS may use up the whole time of a mail ({duration_text(settings.milter.budget)}); write less"
         yield Problem(("dns", "budget"), text)

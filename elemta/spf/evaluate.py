@@ -11,8 +11,8 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
+from elemta.addresses.domains import a_label
 from elemta.dns import Resolver, Status
-from elemta.domains import a_label
 from elemta.spf.lookups import Lookups, Stop
 from elemta.spf.macro import Facts, MacroError, explanation, macro_string, shown
 from elemta.spf.record import Record, Term, is_spf, parse

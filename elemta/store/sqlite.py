@@ -38,6 +38,7 @@ _ADD_TO_SET = """
     WHERE until <> 0 AND (excluded.until = 0 OR excluded.until > until)
 """
 
+Key = str | bytes
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ class SqliteStore:
 
     async def greylist(self, triplet: str, network: str, now: float, terms: GreyTerms) -> Grey:
         """Count an attempt; who is known or proven costs a read only."""
-        keys = (_octets(triplet), _octets(network))
+        keys = (_key(triplet), _key(network))
         try:
             before = self._read_grey(keys)
         except sqlite3.Error:
@@ -91,7 +92,7 @@ class SqliteStore:
         """Throw away what has expired, a slice at a time, with the loop's other work between the slices."""
         gone = await self._patiently(self._change, "DELETE FROM sets WHERE until <> 0 AND until <= ?", (now,))
         for table in ("triplets", "networks"):
-            last: bytes | None = b""
+            last: Key | None = ""
             while last is not None:
                 count, last = await self._patiently(self._expire_slice, table, last, now)
                 gone += count
@@ -104,14 +105,14 @@ class SqliteStore:
 
     # What follows runs on the loop without a pause; sqlite3.Error rises to `_patiently`.
 
-    def _read_grey(self, keys: tuple[bytes, bytes]) -> tuple[Triplet | None, Network | None]:
+    def _read_grey(self, keys: tuple[Key, Key]) -> tuple[Triplet | None, Network | None]:
         first, until, attempts, passed, passes, counted, kept = self._db.execute(_READ_GREY, keys).fetchone()
         return (
             None if first is None else Triplet(first, until, attempts, passed == 1),
             None if passes is None else Network(passes, counted, kept),
         )
 
-    def _swap(self, key: bytes, before: Triplet | None, after: Triplet | None) -> bool:
+    def _swap(self, key: Key, before: Triplet | None, after: Triplet | None) -> bool:
         """Write what was judged, in one statement; False when somebody was faster."""
         assert after is not None  # noqa: S101 - a triplet that changes is there
         row = (after.first, after.until, after.attempts, int(after.passed), key)
@@ -119,7 +120,7 @@ class SqliteStore:
             return self._change(_NEW_TRIPLET, row) == 1
         return self._change(_SWAP_TRIPLET, (*row, before.attempts, before.until)) == 1
 
-    def _count(self, keys: tuple[bytes, bytes], now: float, terms: GreyTerms) -> Grey:
+    def _count(self, keys: tuple[Key, Key], now: float, terms: GreyTerms) -> Grey:
         """Read again and write in one transaction: of attempts that come at once each sees the one before."""
         self._db.execute("BEGIN IMMEDIATE")
         before = self._read_grey(keys)
@@ -141,7 +142,7 @@ class SqliteStore:
         self._db.execute("COMMIT")
         return changed
 
-    def _expire_slice(self, table: str, after: bytes, now: float) -> tuple[int, bytes | None]:
+    def _expire_slice(self, table: str, after: Key, now: float) -> tuple[int, Key | None]:
         """Rows thrown away among the next SLICE keys, and the last of these keys; None at the end."""
         ends = self._rows(f"SELECT key FROM {table} WHERE key > ? ORDER BY key LIMIT 1 OFFSET ?", (after, SLICE - 1))  # noqa: S608
         last = ends[0][0] if ends else None
@@ -149,7 +150,7 @@ class SqliteStore:
         values = (after, now) if last is None else (after, now, last)
         return self._change(f"DELETE FROM {table} WHERE key > ? AND until < ? {upto}", values), last  # noqa: S608
 
-    def _change(self, statement: str, values: tuple[bytes | float, ...]) -> int:
+    def _change(self, statement: str, values: tuple[Key | float, ...]) -> int:
         return self._db.execute(statement, values).rowcount
 
     def _rows(self, statement: str, values: tuple[str | bytes | float, ...]) -> list[Any]:
@@ -171,6 +172,11 @@ class SqliteStore:
                     self._db.execute("ROLLBACK")
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.05)
+
+
+def _key(text: str) -> Key:
+    """Text where SQLite can hold it, which it also takes faster than octets."""
+    return text if text.isascii() else _octets(text)
 
 
 def _octets(text: str) -> bytes:

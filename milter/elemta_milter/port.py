@@ -7,6 +7,7 @@ most, and lets the MTA know now and then that we are still at work.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -75,14 +76,23 @@ class LoopPort:
         """
         if case is not None and (at_once := case.message_now(message)) is not None:
             return at_once  # no loop, no waiting: the early checks are done and no others are enabled
-        future = asyncio.run_coroutine_threadsafe((case or self._case()).message(message), self._loop)
+        judged = case or self._case()
+        answered = threading.Lock()  # a lock and a task cost half of run_coroutine_threadsafe and its future
+        answered.acquire()
+        tasks: list[asyncio.Task[Decision]] = []
+
+        def begin() -> None:
+            task = self._loop.create_task(judged.message(message))
+            tasks.append(task)
+            task.add_done_callback(lambda _: answered.release())
+
+        self._loop.call_soon_threadsafe(begin)
         deadline = time.monotonic() + self._limit
-        while (left := deadline - time.monotonic()) > 0:
-            try:
-                return future.result(min(left, BOUNDS.progress))
-            except TimeoutError:
-                if future.done():
-                    raise
-                progress()
-        future.cancel()
-        raise TimeoutError(f"no decision within {self._limit:g} s")
+        while not answered.acquire(timeout=BOUNDS.progress):
+            if time.monotonic() > deadline:
+                self.cancel(judged)
+                for task in tasks:
+                    self._loop.call_soon_threadsafe(task.cancel)
+                raise TimeoutError(f"no decision within {self._limit:g} s")
+            progress()
+        return tasks[0].result()

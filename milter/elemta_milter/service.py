@@ -19,10 +19,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from elemta.daemon.worker import Worker
 from elemta.engine import Engine
 from elemta.facts import Client
-from elemta.sets import members
-from elemta.worker import Worker
+from elemta.rules.sets import members
 from elemta_milter.port import LoopPort
 from elemta_milter.vouching import Voucher
 from elemta_milter.wire import Wire

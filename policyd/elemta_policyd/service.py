@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from elemta.worker import Worker
+from elemta.daemon.worker import Worker
 from elemta_policyd.server import Server
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elemta.domains import a_label
+from elemta.addresses.domains import a_label
 
 
 @pytest.mark.parametrize(

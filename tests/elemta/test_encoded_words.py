@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elemta.encoded_words import decode_words
+from elemta.addresses.encoded_words import decode_words
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elemta import from_field
-from elemta.from_field import authors
+from elemta.addresses import from_field
+from elemta.addresses.from_field import authors
 
 MUTATIONS = st.sampled_from([b"", b"<", b">", b'"', b",", b" ", b"\t", b"(x)", b"@", b"\\", b"\xff", b"\0", b".", b":;", b"=?utf-8?q?x?="])
 

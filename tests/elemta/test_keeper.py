@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import uvloop
 
-from elemta import keeper, pages
 from elemta.config.model import Journal, Metrics, Settings
 from elemta.config.types import Listen
+from elemta.daemon import keeper, pages
+from elemta.daemon.keeper import keep
+from elemta.daemon.status import FRESH, WorkerStatus, missing, write_status
 from elemta.journal import Reader, Writer
-from elemta.keeper import keep
-from elemta.status import FRESH, WorkerStatus, missing, write_status
 from harness.decisions import decision
 
 
@@ -241,7 +241,7 @@ def test_two_keepers_share_an_address_and_either_goes_without_harm(settings):
 
 def test_a_taken_address_is_told_once_and_tried_again(settings, monkeypatch, caplog):
     monkeypatch.setattr(keeper, "AGAIN", 0.05)
-    caplog.set_level("INFO", "elemta.keeper")
+    caplog.set_level("INFO", "elemta.daemon.keeper")
     stranger = socket.create_server((settings.metrics.listen.host, settings.metrics.listen.port))
 
     async def run():
@@ -298,7 +298,7 @@ def test_what_is_old_goes_and_what_is_new_stays(settings, monkeypatch):
 def test_expiry_that_fails_is_told_and_tried_again(settings, monkeypatch, caplog, tmp_path):
     monkeypatch.setattr(keeper, "MINUTE", 0.05)
     monkeypatch.setattr(keeper.random, "uniform", lambda low, high: 0)
-    caplog.set_level("INFO", "elemta.keeper")
+    caplog.set_level("INFO", "elemta.daemon.keeper")
     database = sqlite3.connect(settings.journal.path)
     database.execute("CREATE TABLE mine (x)")
     database.close()

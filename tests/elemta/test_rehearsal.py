@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elemta.rehearsal import copied, read_mail
+from elemta.explain.rehearsal import copied, read_mail
 from elemta.store import StoreError
 
 

@@ -25,9 +25,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
-from elemta import sockets
 from elemta.config.model import Milter, Settings
 from elemta.config.types import Listen
+from elemta.daemon import sockets
 from elemta.decision import Decision, new_id
 from elemta.facts import Envelope, Message
 from elemta.findings import AuthResult, Finding, Result
@@ -199,7 +199,7 @@ def main() -> None:
         engine = SimpleNamespace(
             case=lambda _budget: _Case(out),
             wants=SimpleNamespace(early=given["early"], body=given["body"]),
-            policy=SimpleNamespace(settings=settings, sets={}),
+            policy=SimpleNamespace(settings=settings, sets={}, parts={}),
         )
         worker: Any = SimpleNamespace(
             listener=listener,

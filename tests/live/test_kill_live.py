@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+
 from harness.daemon import Daemon
 from harness.postfix import PrivatePostfix, why_not
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import idna
 
 from elemta.addresses import a_label
-from elemta.encoded_words import decode_words
+from elemta.addresses.encoded_words import decode_words
 
 MAX_OCTETS = 65_536
 MAX_RESULTS = 1_000

@@ -16,11 +16,13 @@ from elemta.addresses import a_label, split
 MAX_OCTETS = 65_535  # of a TXT record
 MAX_CACHED = 512  # octets of a record whose reading is kept
 MAX_URIS = 50  # reporting addresses kept
+MAX_SIZE = 20  # digits of a reporting address's size
 
 _VERSION = re.compile(rb"[vV][ \t]*=[ \t]*DMARC1[ \t]*(?:;|$)")  # RFC 9989 section 4.7, v: case-sensitive, first
 _VALUE = re.compile(r"[\x20-\x3a\x3c-\x7e]+")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9._~:/?#\[\]@$&'()*+;=%-]+")  # RFC 3986, less "," and "!"
-_SIZE = re.compile(r"[0-9]+[kmgtKMGT]?")
+_UNITS = "kmgtKMGT"
+_SIZE = re.compile(rf"[0-9]+[{_UNITS}]?")
 _FO = re.compile(r"[01dsDS](?::[01dsDS]){0,3}")
 
 
@@ -98,6 +100,19 @@ def parse_record(txt: bytes) -> tuple[Record | None, str]:
     if len(txt) > MAX_OCTETS or not _VERSION.match(txt):
         return None, "not a DMARC record: it must begin with v=DMARC1;"
     return _parse_small(txt) if len(txt) <= MAX_CACHED else _parse(txt)
+
+
+def size_limits(text: str, tag: str) -> dict[str, int]:
+    """Octets that the URIs of `rua` or `ruf` take at most ("!10m"), for those that say so.
+
+    RFC 7489 section 6.2; RFC 9989 has dropped the notation, RFC 9990 section 3.5 still wants it heeded.
+    """
+    limits: dict[str, int] = {}
+    for item in _tags(text).get(tag, "").split(",")[: 4 * MAX_URIS]:
+        uri, bang, size = item.strip(" \t").partition("!")
+        if bang and len(size) <= MAX_SIZE and _SIZE.fullmatch(size):
+            limits.setdefault(uri, int(size.rstrip(_UNITS)) << 10 * ("kmgt".find(size[-1:].lower()) + 1))
+    return limits
 
 
 def _parse(txt: bytes) -> tuple[Record, str]:

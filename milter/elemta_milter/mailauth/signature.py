@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from elemta.domains import a_label
+from elemta.addresses.domains import a_label
 from elemta_milter.mailauth import taglist
 from elemta_milter.mailauth.canonical import BodySpec, Canon
 from elemta_milter.mailauth.keys import ALGORITHMS

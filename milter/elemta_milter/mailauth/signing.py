@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from elemta.domains import a_label
+from elemta.addresses.domains import a_label
 from elemta_milter.mailauth.canonical import Canon
 from elemta_milter.mailauth.fields import HeaderFields
 

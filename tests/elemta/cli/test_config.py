@@ -8,7 +8,6 @@ import jsonschema
 import pytest
 import yaml
 
-from elemta.catalogue import MAIL_FACTS
 from elemta.check import Options
 from elemta.cli import _reference, _schema, main
 from elemta.cli._models import meaning, models
@@ -17,6 +16,7 @@ from elemta.config.model import Settings
 from elemta.config.problems import ConfigErrors
 from elemta.plugins import find_checks
 from elemta.policy import Policy
+from elemta.rules.catalogue import MAIL_FACTS
 
 HOW = "write a number and ms, s, m, h, d or w, such as 30s or 1h30m"
 ROOT = Path(__file__).parents[3]

@@ -6,7 +6,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elemta.conditions import _glob
+from elemta.rules.conditions import _glob
 
 TEXT = st.text(alphabet="ab.*?-", max_size=12)
 PATTERN = st.text(alphabet="ab.*?", max_size=8)

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from elemta.sets import NamedSet, file_stamp, members, read_file
+from elemta.rules.sets import NamedSet, file_stamp, members, read_file
 
 
 @pytest.mark.parametrize(

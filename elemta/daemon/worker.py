@@ -21,12 +21,12 @@ from typing import Protocol
 import uvloop
 
 from elemta.config.model import Settings
+from elemta.daemon.observing import Opened, open_observers
 from elemta.engine import Engine
-from elemta.observing import Opened, open_observers
 from elemta.policy import Policy
 from elemta.tools import open_tools
 
-_log = logging.getLogger("elemta.worker")
+_log = logging.getLogger("elemta.daemon.worker")
 
 GARBAGE = 20_000
 """New objects before Python looks for cycles: a mail makes hundreds and no cycle; the default of 700 cost 6 %."""

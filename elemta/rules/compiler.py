@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from elemta.catalogue import Catalogue, View
 from elemta.check import Stage
-from elemta.conditions import Condition, Conditions
 from elemta.config.model import RuleModel
 from elemta.config.problems import Path, Problem
 from elemta.findings import Value
-from elemta.rules import Rule, Ruleset
-from elemta.sets import NamedSet
-from elemta.templates import Template, compile_template, names
+from elemta.rules.catalogue import Catalogue, View
+from elemta.rules.conditions import Condition, Conditions
+from elemta.rules.ruleset import Rule, Ruleset
+from elemta.rules.sets import NamedSet
+from elemta.rules.templates import Template, compile_template, names
 from elemta.verdict import Action, ActionKind, Disposition
 
 _REPLY = re.compile(r"([245]\d\d) (?:([245])\.\d{1,3}\.\d{1,3} )?\S.*")

@@ -15,18 +15,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from elemta import journal, pages
+from elemta import journal
 from elemta.config.model import Settings
+from elemta.daemon import pages
+from elemta.daemon.pages import Answer
+from elemta.daemon.status import missing, touch, write_status
 from elemta.journal import JournalError
 from elemta.observe.exposition import CONTENT_TYPE, exposition
-from elemta.pages import Answer
-from elemta.status import missing, touch, write_status
 from elemta.store import StoreError
 from elemta.store.urls import open_store
 
 __all__ = ["keep", "write_status"]
 
-_log = logging.getLogger("elemta.keeper")
+_log = logging.getLogger("elemta.daemon.keeper")
 
 AGAIN = 30.0  # seconds until a taken address is tried again
 ALIVE = 5.0  # seconds between two signs of life for the supervisor's status

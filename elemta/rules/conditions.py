@@ -29,12 +29,12 @@ from typing import Any
 import re2
 
 from elemta.addresses import a_label
-from elemta.catalogue import Catalogue, Fact, View
 from elemta.check import Stage
 from elemta.config.problems import Path, Problem
 from elemta.config.types import duration, size
 from elemta.findings import Value
-from elemta.sets import Members, NamedSet, members
+from elemta.rules.catalogue import Catalogue, Fact, View
+from elemta.rules.sets import Members, NamedSet, members
 
 Test = Callable[[View], bool]
 Predicate = Callable[[Any], bool]  # of one value that is there

@@ -11,10 +11,10 @@ import logging
 from collections.abc import Mapping
 
 from elemta.check import Tools
-from elemta.sets import NamedSet, members
+from elemta.rules.sets import NamedSet, members
 from elemta.store import StoreError
 
-_log = logging.getLogger("elemta.sets")
+_log = logging.getLogger("elemta.rules.sets")
 INTERVAL = 1.0  # seconds
 
 

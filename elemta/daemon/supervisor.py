@@ -24,14 +24,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FrameType
 
-from elemta import sdnotify, sockets
 from elemta.config.problems import ConfigErrors
-from elemta.observing import Observing, be_keeper, section
+from elemta.daemon import sdnotify, sockets
+from elemta.daemon.observing import Observing, be_keeper, section
+from elemta.daemon.worker import READY, RETIRE, Post, Service, work
 from elemta.policy import Policy
 from elemta.version import VERSION
-from elemta.worker import READY, RETIRE, Post, Service, work
 
-_log = logging.getLogger("elemta.supervisor")
+_log = logging.getLogger("elemta.daemon.supervisor")
 
 KEEPER = -1
 """The slot of the keeper process."""

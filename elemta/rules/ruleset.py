@@ -2,7 +2,7 @@
 
 `Ruleset.decide` is a pure function from facts to a judgement.  Rules are read from top to bottom; the first final
 match wins; non-final matches collect their actions on the way; no match means accept.  A shadow rule is judged and
-recorded, and changes nothing.  `elemta.rule_compiler` makes rules of what the YAML says.
+recorded, and changes nothing.  `elemta.rules.compiler` makes rules of what the YAML says.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from elemta.catalogue import View
 from elemta.decision import MATCHED
 from elemta.findings import Value
-from elemta.templates import Template
+from elemta.rules.catalogue import View
+from elemta.rules.templates import Template
 from elemta.verdict import Action, Disposition
 
 

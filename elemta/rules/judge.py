@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from elemta.catalogue import View
-from elemta.rules import Filling, Judgement, Ruleset
+from elemta.rules.catalogue import View
+from elemta.rules.ruleset import Filling, Judgement, Ruleset
 from elemta.verdict import Disposition, Verdict
 
 _STRENGTH: Mapping[Disposition, int] = {disposition: index for index, disposition in enumerate(Disposition)}

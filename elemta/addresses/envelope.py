@@ -3,15 +3,10 @@
 Takes addresses as the wire shows them (SMTP envelope, and the From fields of a message, raw); gives (local part,
 domain), A-labels, and the authors of a message.  Never looks anything up and never raises on what a sender wrote.
 
-RFC 5321 section 4.1.2 and appendix C; for the From field see `elemta.from_field`, for A-labels `elemta.domains`.
+RFC 5321 section 4.1.2 and appendix C; for the From field see `from_field`, for A-labels `domains`.
 """
 
 from __future__ import annotations
-
-from elemta.domains import a_label
-from elemta.from_field import Authors, Mailbox, authors
-
-__all__ = ["Authors", "Mailbox", "a_label", "authors", "split"]
 
 
 def split(address: str) -> tuple[str, str]:

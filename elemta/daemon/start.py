@@ -14,14 +14,14 @@ import os
 import sys
 from pathlib import Path
 
-from elemta import privileges, sockets
 from elemta.config.load import loaded_and
 from elemta.config.problems import ConfigErrors
-from elemta.observing import Observing, metrics_directory, section
+from elemta.daemon import privileges, sockets
+from elemta.daemon.observing import Observing, metrics_directory, section
+from elemta.daemon.supervisor import Supervisor
+from elemta.daemon.worker import Service
 from elemta.policy import Policy
-from elemta.supervisor import Supervisor
 from elemta.version import VERSION, refuse_python
-from elemta.worker import Service
 
 DEFAULT_CONFIG = "/etc/elemta/elemta.yaml"
 

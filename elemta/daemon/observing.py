@@ -19,14 +19,14 @@ import uvloop
 
 from elemta.check import Tools
 from elemta.config.model import Milter, Policyd, Settings
+from elemta.daemon.keeper import keep, write_status
+from elemta.daemon.status import WorkerStatus
 from elemta.decision import Observer
 from elemta.dns import CachedResolver
 from elemta.journal import Writer
-from elemta.keeper import keep, write_status
 from elemta.observe import Log, MailLog, Metrics
 from elemta.observe.metrics import prepare
 from elemta.policy import Policy
-from elemta.status import WorkerStatus
 
 
 def section(settings: Settings, daemon: str) -> Milter | Policyd:

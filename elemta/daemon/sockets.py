@@ -12,7 +12,7 @@ from pathlib import Path
 
 from elemta.config.types import Listen
 
-_log = logging.getLogger("elemta.sockets")
+_log = logging.getLogger("elemta.daemon.sockets")
 BACKLOG = 1024
 
 

@@ -21,7 +21,7 @@ from elemta.dns import DnsError
 from elemta.engine import Engine
 from elemta.facts import BytesBody, Client, Envelope, Message
 from elemta.policy import Policy
-from elemta.sets import members
+from elemta.rules.sets import members
 from elemta.store import Store, StoreError
 from elemta.store.urls import open_store, split_url
 from elemta.tools import open_tools

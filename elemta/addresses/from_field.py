@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from elemta.domains import a_label
-from elemta.encoded_words import decode_words
+from elemta.addresses.domains import a_label
+from elemta.addresses.encoded_words import decode_words
 
 MAX_OCTETS = 65_536  # of all From fields of a message together
 MAX_MAILBOXES = 1_000

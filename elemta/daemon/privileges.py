@@ -8,7 +8,7 @@ import pwd
 from collections.abc import Iterable
 from pathlib import Path
 
-_log = logging.getLogger("elemta.privileges")
+_log = logging.getLogger("elemta.daemon.privileges")
 
 
 class PrivilegeError(Exception):

@@ -1,0 +1,10 @@
+"""Addresses and domains: read as the wire shows them.
+
+`envelope` splits SMTP addresses, `from_field` reads the authors of a message, `domains` gives A-labels.
+"""
+
+from elemta.addresses.domains import a_label
+from elemta.addresses.envelope import split
+from elemta.addresses.from_field import Authors, Mailbox, authors
+
+__all__ = ["Authors", "Mailbox", "a_label", "authors", "split"]
