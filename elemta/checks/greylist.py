@@ -115,9 +115,13 @@ def sender_key(envelope: Envelope) -> str:
 
 def _network(address: IPv4Address | IPv6Address, options: GreylistOptions) -> str:
     """The client's network, "192.0.2.0/24"."""
-    prefix = options.prefix4 if address.version == 4 else options.prefix6
-    host_bits = address.max_prefixlen - prefix
-    return f"{type(address)(int(address) >> host_bits << host_bits)}/{prefix}"
+    number = int(address)
+    if address.version == 4:
+        host_bits = 32 - options.prefix4
+        octets = (number >> host_bits << host_bits).to_bytes(4, "big")
+        return f"{octets[0]}.{octets[1]}.{octets[2]}.{octets[3]}/{options.prefix4}"
+    host_bits = 128 - options.prefix6
+    return f"{IPv6Address(number >> host_bits << host_bits)}/{options.prefix6}"
 
 
 def _triplet(*parts: str) -> str:

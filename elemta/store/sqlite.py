@@ -61,9 +61,9 @@ class SqliteStore:
             before = self._read_grey(keys)
         except sqlite3.Error:
             before = await self._patiently(self._read_grey, keys)
-        grey, *after = attempt(*before, now, terms)
-        if after[1] is before[1] and (
-            after[0] is before[0] or await self._patiently(self._swap, keys[0], before[0], after[0])
+        grey, known, proof = attempt(*before, now, terms)
+        if proof is before[1] and (
+            known is before[0] or await self._patiently(self._swap, keys[0], before[0], known)
         ):
             return grey
         return await self._patiently(self._count, keys, now, terms)

@@ -4,9 +4,9 @@
 
 Both services run beside each other's turn on the same machine with the same delay, over a unix socket, and get the
 same four kinds of request: first contact, early retry, the retry that passes, mail of who is known.  Every client
-network is another, so that nobody is proven.  Everything that the daemon does for a mail is on: journal, log line,
-metrics.  Rates are by wall clock and by the server's own processor time (the machine may be busy); the load
-generator runs in a process of its own.
+network is another, so that nobody is proven.  Both keep their state on the same disk (--directory), as in service.
+Everything that the daemon does for a mail is on: journal, log line, metrics.  Rates are by wall clock and by the
+server's own processor time (the machine may be busy); the load generator runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -256,6 +256,7 @@ def main():
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--postgrey-requests", type=int, default=3_000)
     parser.add_argument("--delay", type=int, default=10, help="seconds of greylisting")
+    parser.add_argument("--directory", default="/var/tmp", help="where both keep their state")
     parser.add_argument("--without-postgrey", action="store_true")
     arguments = parser.parse_args()
     results = []
@@ -263,7 +264,7 @@ def main():
     if not arguments.without_postgrey and shutil.which("postgrey"):
         starts.append((start_postgrey, arguments.postgrey_requests))
     for start, requests in starts:
-        directory = tempfile.mkdtemp(prefix="elemta-bench-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+        directory = tempfile.mkdtemp(prefix="elemta-bench-", dir=arguments.directory)
         service = start(directory, requests, arguments.delay)
         try:
             results.append((service, measure(service, arguments.connections)))
