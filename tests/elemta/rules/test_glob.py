@@ -6,7 +6,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elemta.rules.conditions import _glob
+from elemta.rules.patterns import glob as _glob
 
 TEXT = st.text(alphabet="ab.*?-", max_size=12)
 PATTERN = st.text(alphabet="ab.*?", max_size=8)

@@ -1,0 +1,268 @@
+"""Operators: what may be asked of one fact, and what is wrong with this question?
+
+`Reader` turns what stands beside a fact in `when:` (a value, a list, a mapping of operators) into a condition, checking
+that the fact's kind allows it.  The operators are listed in `conditions`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Callable, Mapping
+from ipaddress import ip_network
+from typing import Any, Protocol
+
+from elemta.addresses import a_label
+from elemta.check import Stage
+from elemta.config.problems import Path
+from elemta.config.types import duration, size
+from elemta.findings import Value
+from elemta.rules.catalogue import Catalogue, Fact, View
+from elemta.rules.condition import Condition, Predicate, joined, lifted, negated
+from elemta.rules.patterns import first_of, glob, search
+from elemta.rules.sets import Members, NamedSet, members
+
+OPERATORS = ("in", "not", "cidr", "glob", "regex", "eq", "ne", "lt", "le", "gt", "ge", "exists", "fact", "any", "all")
+_COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
+    "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge,
+}  # fmt: skip
+_SIGN = {"lt": "<", "le": "≤", "gt": ">", "ge": "≥"}
+
+
+class Scope(Protocol):
+    """What can be asked where these conditions are judged.
+
+    Attributes:
+        facts: every fact there is.
+        sets: the named sets.
+        latest: facts known later than this cannot be asked.
+    """
+
+    facts: Catalogue
+    sets: Mapping[str, NamedSet]
+    latest: Stage
+
+    def too_early(self, fact: Fact) -> str:
+        """Why `fact` cannot be used here."""
+        ...
+
+
+class Reader:
+    """Reads what is asked of one fact. `at` follows the place, for errors."""
+
+    def __init__(self, owner: Scope, fact: Fact, path: Path) -> None:
+        self.owner = owner
+        self.fact = fact
+        self.at = path
+
+    def condition(self, spec: object) -> Condition:
+        """What `spec` asks.
+
+        Raises:
+            ValueError: it cannot be asked; `at` is the place.
+        """
+        if isinstance(spec, dict):
+            return self._operators(spec)
+        if isinstance(spec, list):
+            return self._any_of(spec)
+        predicate = self._equal(spec)
+        return Condition(lifted(self.fact, predicate), f"{self.fact.name} is {_word(spec)}", (self.fact.name,))
+
+    def _any_of(self, specs: list[object]) -> Condition:
+        if not specs:
+            raise ValueError("an empty list matches nothing; write at least one value")
+        if not any(isinstance(spec, (dict, list)) for spec in specs) and self.fact.kind not in ("ip", "number", "bool"):
+            words = frozenset(self._text(spec) for spec in specs)
+            text = f"{self.fact.name} is any of {', '.join(map(_word, specs))}"
+            return Condition(lifted(self.fact, lambda value: value.lower() in words), text, (self.fact.name,))
+        return joined(tuple(self._below(index, spec) for index, spec in enumerate(specs)), "or")
+
+    def _below(self, key: str | int, spec: object) -> Condition:
+        outer, self.at = self.at, (*self.at, key)
+        condition = self.condition(spec)
+        self.at = outer
+        return condition
+
+    def _operators(self, spec: Mapping[str, Any]) -> Condition:
+        if not spec:
+            raise ValueError("an empty mapping asks nothing; write a value or an operator such as {in: NAME}")
+        return joined(tuple(self._operator(key, value) for key, value in spec.items()), "and")
+
+    def _operator(self, key: str, operand: Any) -> Condition:  # noqa: ANN401 - anything may stand in YAML
+        name, outer = self.fact.name, self.at
+        if key not in OPERATORS:
+            near = difflib.get_close_matches(str(key), OPERATORS, 1)
+            raise ValueError(
+                f'unknown operator "{key}"; '
+                + (f'did you mean "{near[0]}"?' if near else f"there are {', '.join(OPERATORS)}")
+            )
+        self.at = (*outer, key)
+        if key == "not":
+            condition = negated(self.condition(operand))
+        elif key in ("any", "all"):
+            if not isinstance(operand, list) or not operand:
+                raise ValueError('takes a list, such as [{glob: "a*"}, {glob: "*b"}]')
+            condition = joined(
+                tuple(self._below(i, item) for i, item in enumerate(operand)), "or" if key == "any" else "and"
+            )
+        elif key == "exists":
+            condition = self._exists(operand)
+        elif key == "fact":
+            condition = self._fact(operator.eq, "is", operand)
+        elif key in ("eq", "ne") or key in _COMPARE:
+            condition = self._compare(key, operand)
+        else:
+            predicate, text = {"in": self._in, "cidr": self._cidr, "glob": self._looks, "regex": self._regex}[key](
+                operand
+            )
+            condition = Condition(lifted(self.fact, predicate), f"{name} {text}", (name,))
+        self.at = outer
+        return condition
+
+    # ── operators ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _in(self, operand: object) -> tuple[Predicate, str]:
+        if isinstance(operand, list):
+            wanted = members(str(item) for item in operand)
+            return wanted.__contains__, f"is in {', '.join(map(_word, operand))}"
+        named = self.owner.sets.get(str(operand))
+        if named is None:
+            near = difflib.get_close_matches(str(operand), self.owner.sets, 1)
+            hint = f'did you mean "{near[0]}"?' if near else "define it under sets, or write a list"
+            raise ValueError(f'there is no set "{operand}"; {hint}')
+        return lambda value: value in named.members, f"is in {operand}"
+
+    def _cidr(self, operand: object) -> tuple[Predicate, str]:
+        if self.fact.kind != "ip":
+            raise ValueError(f"{self.fact.name} is no IP address; cidr is for IP addresses")
+        entries = operand if isinstance(operand, list) else [operand]
+        wanted = _networks(entries)
+        return wanted.__contains__, f"is in {', '.join(map(str, entries))}"
+
+    def _looks(self, operand: object) -> tuple[Predicate, str]:
+        patterns = operand if isinstance(operand, list) else [operand]
+        looks = first_of([glob(str(pattern).lower()) for pattern in patterns])
+        return lambda value: looks(str(value).lower()), f"looks like {' or '.join(map(_word, patterns))}"
+
+    def _regex(self, operand: object) -> tuple[Predicate, str]:
+        patterns = operand if isinstance(operand, list) else [operand]
+        found = first_of([search(str(pattern)) for pattern in patterns])
+        return lambda value: found(str(value)), f"matches {' or '.join(f'/{pattern}/' for pattern in patterns)}"
+
+    def _exists(self, operand: object) -> Condition:
+        if not isinstance(operand, bool):
+            raise ValueError("exists takes true or false")
+        name, is_result = self.fact.name, self.fact.kind == "result"
+
+        def there(view: View) -> bool:
+            value = view[name]
+            return value not in (None, "", ()) and not (is_result and value == "none")
+
+        found = Condition(there, f"{name} exists", (name,))
+        return found if operand else Condition(lambda view: not there(view), f"{name} does not exist", (name,))
+
+    def _compare(self, key: str, operand: Any) -> Condition:  # noqa: ANN401
+        if isinstance(operand, dict):
+            if set(operand) != {"fact"}:
+                raise ValueError("compare with a value, or with {fact: NAME}")
+            compare = _COMPARE.get(key, operator.eq)
+            condition = self._fact(compare, {"eq": "is", "ne": "is"}.get(key, _SIGN.get(key, "")), operand["fact"])
+            return negated(condition) if key == "ne" else condition
+        name = self.fact.name
+        if key in ("eq", "ne"):
+            condition = Condition(lifted(self.fact, self._equal(operand)), f"{name} is {_word(operand)}", (name,))
+            return negated(condition) if key == "ne" else condition
+        if self.fact.kind != "number":
+            raise ValueError(f"{name} is {_a(self.fact.kind)}; {key} compares numbers")
+        bound, compare = self._number(operand), _COMPARE[key]
+        return Condition(
+            lifted(self.fact, lambda value: compare(value, bound)), f"{name} {_SIGN[key]} {operand}", (name,)
+        )
+
+    def _fact(self, compare: Callable[[Any, Any], bool], word: str, operand: object) -> Condition:
+        try:
+            other = self.owner.facts.find(str(operand))
+        except KeyError as error:
+            raise ValueError(str(error.args[0])) from None
+        if other.stage > self.owner.latest:
+            raise ValueError(self.owner.too_early(other))
+        if (self.fact.kind == "number") != (other.kind == "number"):
+            kinds = f"{self.fact.name} is {_a(self.fact.kind)} and {other.name} is {_a(other.kind)}"
+            raise ValueError(f"{kinds}: they cannot be compared")
+        left, right = self.fact.name, other.name
+
+        def test(view: View) -> bool:
+            ours, theirs = _all(view[left]), _all(view[right])
+            return any(compare(a, b) for a in ours for b in theirs)
+
+        return Condition(test, f"{left} {word} {right}", (left, right))
+
+    # ── operands ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _equal(self, operand: object) -> Predicate:
+        kind = self.fact.kind
+        if kind == "ip":
+            return _networks([operand]).__contains__
+        if kind == "number":
+            number = self._number(operand)
+            return lambda value: bool(value == number)
+        if kind == "bool":
+            if not isinstance(operand, bool):
+                raise ValueError(f"{self.fact.name} is true or false, not {_word(operand)}")
+            return lambda value: value is operand
+        word = self._text(operand)
+        return lambda value: bool(value.lower() == word)
+
+    def _text(self, operand: object) -> str:
+        if isinstance(operand, (dict, list)) or operand is None:
+            raise ValueError(f"{self.fact.name} is compared with a text; found {_word(operand)}")
+        word = _word(operand).lower()
+        if self.fact.words and word not in self.fact.words:
+            near = difflib.get_close_matches(word, self.fact.words, 1)
+            hint = f'did you mean "{near[0]}"?' if near else f"it can be {', '.join(self.fact.words)}"
+            raise ValueError(f'{self.fact.name} is never "{word}"; {hint}')
+        if self.fact.kind == "domain":
+            return a_label(word) or word
+        return word
+
+    def _number(self, operand: object) -> float:
+        if isinstance(operand, bool) or not isinstance(operand, (int, float, str)):
+            raise ValueError(f"{self.fact.name} is a number; found {_word(operand)}")
+        if self.fact.unit == "s" and isinstance(operand, str):
+            return duration(operand)
+        if self.fact.unit == "octets" and isinstance(operand, str):
+            return size(operand)
+        try:
+            return float(operand)
+        except ValueError:
+            raise ValueError(f'{self.fact.name} is a number; found "{operand}"') from None
+
+
+def _networks(entries: list[Any]) -> Members:
+    for entry in entries:
+        try:
+            ip_network(str(entry))
+        except ValueError as error:
+            raise ValueError(f'"{entry}" is no IP address or network: {error}') from None
+    return members(str(entry) for entry in entries)
+
+
+def _all(value: Value) -> tuple[Any, ...]:
+    """The values of a fact, texts without case."""
+    if value is None:
+        return ()
+    values = value if isinstance(value, tuple) else (value,)
+    return tuple(item.lower() if isinstance(item, str) else item for item in values)
+
+
+def _word(value: object) -> str:
+    """A YAML scalar as the administrator wrote it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (dict, list)):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    return "nothing" if value is None else str(value)
+
+
+def _a(kind: str) -> str:
+    return {"ip": "an IP address", "bool": "true or false", "result": "a result word"}.get(kind, f"a {kind}")
