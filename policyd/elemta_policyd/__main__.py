@@ -1,7 +1,5 @@
 """The command elemta-policyd."""
 
-from __future__ import annotations
-
 import sys
 
 from elemta import daemon
