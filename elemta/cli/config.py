@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from elemta.cli import _reference, _schema, config_argument, fail
+from elemta.cli import _reference, _schema, _starter, config_argument, fail
 from elemta.config.load import Loaded, loaded_and
 from elemta.config.show import hidden, json_text, yaml_text
 from elemta.plugins import find_checks
@@ -17,17 +17,20 @@ from elemta.policy import Policy
 from elemta.rules.catalogue import catalogue
 
 NAME = "config"
-HELP = "check, show and document the configuration"
+HELP = "begin, check, show and document the configuration"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Say what `elemta config` takes."""
     commands = parser.add_subparsers(dest="config_command", metavar="COMMAND", required=True)
+    init = commands.add_parser("init", help="write a starter policy, explained line by line")
+    init.add_argument("--host", default="", metavar="NAME", help="this server's name (default: mx1.example.org)")
+    init.add_argument("--domain", default="", metavar="NAME", help="the domain of your mail (default: example.org)")
     check = commands.add_parser("check", help="say whether the configuration can be used, and run the tests inside it")
     show = commands.add_parser("show", help="print the effective configuration, defaults filled in")
     show.add_argument("--origin", action="store_true", help="behind each value: its file and line, or `default`")
     show.add_argument("--json", action="store_true", help="as JSON")
-    for command in (check, show):
+    for command in (init, check, show):
         config_argument(command)
         command.add_argument("file", nargs="?", metavar="FILE", help="the configuration, as --config")
     facts = commands.add_parser("facts", help="list every fact that a rule may use")
@@ -36,6 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     reference = commands.add_parser("reference", help="print the configuration reference, Markdown")
     for command in (schema, reference):
         command.add_argument("--output", type=Path, metavar="FILE", help="write there instead")
+    init.set_defaults(config_run=_init)
     check.set_defaults(config_run=_check)
     show.set_defaults(config_run=_show)
     facts.set_defaults(config_run=_facts)
@@ -51,6 +55,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _load(args: argparse.Namespace) -> tuple[Loaded, Policy]:
     return loaded_and(lambda loaded: (loaded, Policy.compile(loaded)), args.file or args.config)
+
+
+def _init(args: argparse.Namespace) -> int:
+    return _starter.write(args.file or args.config, args.host, args.domain)
 
 
 def _check(args: argparse.Namespace) -> int:

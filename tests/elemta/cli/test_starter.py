@@ -1,0 +1,154 @@
+"""`elemta config init`: the starter policy loads, passes its own tests, and does to mail what its comments say."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from elemta.cli import main
+from elemta.cli._starter import starter
+from elemta.config.load import load
+from elemta.policy import Policy
+from elemta.testing import FakeResolver, envelope, judge, message
+
+STRANGER = "192.0.2.1"
+ZONE = {
+    "bank.test": [("TXT", "v=spf1 -all")],
+    "_dmarc.bank.test": [("TXT", "v=DMARC1; p=reject")],
+    "_dmarc.shop.test": [("TXT", "v=DMARC1; p=quarantine")],
+    "_dmarc.testing.test": [("TXT", "v=DMARC1; p=reject; t=y")],
+    "_dmarc.none.test": [("TXT", "v=DMARC1; p=none")],
+    "vouched.test": [("TXT", "v=spf1 ip4:192.0.2.1 -all")],
+    "forged.test": [("TXT", "v=spf1 -all")],
+    "example.org": [("TXT", "v=spf1 ip4:192.0.2.1 -all")],
+}
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    path = tmp_path_factory.mktemp("policy") / "elemta.yaml"
+    text = starter().replace("list_servers: []", 'list_servers: [lists.example.com, "198.51.100.0/24"]')
+    path.write_text(text, encoding="utf-8")
+    return Policy.compile(load(path))
+
+
+def verdict(policy, author, sender="a@elsewhere.test", **more):
+    mail = message(envelope(STRANGER, sender, **more), [("From", author), ("Subject", "x")])
+    found = judge(policy, mail, resolver=FakeResolver(ZONE)).verdict
+    return found.disposition.value, found.rule
+
+
+def at_rcpt(policy, sender, **more):
+    found = judge(policy, envelope(STRANGER, sender, **more), resolver=FakeResolver(ZONE)).verdict
+    return found.disposition.value, found.reply
+
+
+def test_it_is_written_once_and_checks(tmp_path, capsys):
+    path = tmp_path / "etc" / "elemta.yaml"
+    assert main(["config", "init", str(path)]) == os.EX_OK
+    assert main(["config", "check", str(path)]) == os.EX_OK
+    out, error = capsys.readouterr()
+    assert "tests passed: 14" in out
+    assert error == ""  # no warning either
+    path.write_text("host: mine.test")
+    assert main(["config", "init", str(path)]) == os.EX_CANTCREAT
+    assert path.read_text() == "host: mine.test"
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_names_are_filled_in_and_its_tests_still_hold(tmp_path, capsys):
+    path = tmp_path / "elemta.yaml"
+    assert main(["config", "init", "--host", "mail.firm.test", "--domain", "firm.test", str(path)]) == os.EX_OK
+    assert main(["config", "check", str(path)]) == os.EX_OK
+    settings = load(path).settings
+    assert (settings.host, settings.sets["local_domains"]) == ("mail.firm.test", ("firm.test",))
+    assert "example.org" not in path.read_text()
+    capsys.readouterr()
+
+
+def test_it_may_go_to_standard_output(capsys):
+    assert main(["config", "init", "-"]) == os.EX_OK
+    assert yaml.safe_load(capsys.readouterr().out)["host"] == "mx1.example.org"
+
+
+def test_a_name_that_is_none(tmp_path, capsys):
+    assert main(["config", "init", "--domain", "no domain", str(tmp_path / "x.yaml")]) == os.EX_USAGE
+    assert "is not a host name" in capsys.readouterr().err
+    assert not (tmp_path / "x.yaml").exists()
+
+
+def test_every_key_and_rule_is_explained():
+    text = starter()
+    assert max(map(len, text.splitlines())) <= 120
+    for section in ("sets", "checks"):
+        block = re.search(rf"^{section}:\n((?:  .*\n)+)", text, re.MULTILINE)
+        assert block is not None
+        assert [line for line in block[1].splitlines() if "#" not in line] == []
+
+
+@pytest.mark.parametrize("name", ["limits", "sender_login", "clamav", "rspamd", "sign"])
+def test_what_is_commented_out_is_yaml_too(name):
+    """Taking the signs away gives the same file with that part in it."""
+    lines = [re.sub(r"^( *)#(?! |$)|^( *)#(?=  +\S)", r"\1\2", line) for line in starter().splitlines()[14:]]
+    data = yaml.safe_load("\n".join(lines))
+    assert name in data["checks"] or name in data
+
+
+# ── what happens to mail ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_dmarc_is_obeyed(policy):
+    assert verdict(policy, "ceo@bank.test") == ("reject", "dmarc-reject")
+    assert verdict(policy, "ceo@shop.test") == ("quarantine", "dmarc-quarantine")
+    assert verdict(policy, "ceo@none.test") == ("accept", "")
+    assert verdict(policy, "ceo@nowhere.test") == ("accept", "")
+
+
+def test_an_owner_who_is_testing_is_obeyed_one_step_milder(policy):
+    assert verdict(policy, "ceo@testing.test") == ("quarantine", "dmarc-quarantine")
+
+
+def test_our_users_are_not_judged_by_dmarc(policy):
+    assert verdict(policy, "ceo@bank.test", login="anna") == ("accept", "")
+
+
+def test_known_lists_pass(policy):
+    assert verdict(policy, "ceo@bank.test", name="lists.example.com") == ("accept", "known-list")
+    mail = message(envelope("198.51.100.9", "a@elsewhere.test"), [("From", "ceo@bank.test")])
+    assert judge(policy, mail, resolver=FakeResolver(ZONE)).verdict.rule == "known-list"
+
+
+def test_nobody_is_us(policy):
+    assert verdict(policy, "boss@example.org") == ("reject", "own-domain-spoofed")
+    assert verdict(policy, "boss@example.org", sender="boss@example.org") == ("accept", "")  # SPF names this client
+
+
+def test_an_unclear_author_is_held(policy):
+    assert verdict(policy, "a@none.test, b@bank.test")[1] != ""
+    mail = message(envelope(STRANGER, "a@x.test"), [("From", "a@none.test"), ("From", "b@bank.test")])
+    assert judge(policy, mail, resolver=FakeResolver(ZONE)).verdict.rule == "unclear-author"
+
+
+def test_spf_is_evidence_only(policy):
+    mail = message(envelope(STRANGER, "a@forged.test"), [("From", "a@forged.test")])
+    found = judge(policy, mail, resolver=FakeResolver(ZONE)).verdict
+    assert (found.disposition.value, [action.value for action in found.actions]) == ("accept", ["spf-failed"])
+    assert verdict(policy, "ceo@none.test", sender="a@vouched.test") == ("accept", "")
+
+
+def test_strangers_wait_others_do_not(policy):
+    refused, reply = at_rcpt(policy, "a@forged.test")
+    assert refused == "defer"
+    assert reply.startswith("450 4.7.1 Greylisted, try again in 5m.")
+    assert at_rcpt(policy, "a@vouched.test")[0] == "accept"
+    assert at_rcpt(policy, "a@forged.test", login="anna")[0] == "accept"
+
+
+def test_it_is_part_of_the_package():
+    import elemta  # noqa: PLC0415
+
+    assert (Path(elemta.__file__).parent / "config" / "starter.yaml").is_file()
