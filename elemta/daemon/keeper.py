@@ -3,7 +3,8 @@
 One for each daemon, forked by its supervisor.  It serves /metrics (the counts of all processes of both daemons),
 /healthz (is each daemon's supervisor alive?) and /readyz (do all workers, and what they depend on, answer?) on
 `metrics.listen`, an address that the keepers of both daemons may share; and once a minute it expires the journal and
-the state store, in slices.  When the address is taken by somebody else it goes on without, and tries again.
+the state store, in slices.  When the address is taken by somebody else it goes on without, and tries again.  That of
+the milter also sends DMARC reports, where the configuration has `reports:`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from elemta import journal
@@ -32,6 +34,8 @@ _log = logging.getLogger("elemta.daemon.keeper")
 AGAIN = 30.0  # seconds until a taken address is tried again
 ALIVE = 5.0  # seconds between two signs of life for the supervisor's status
 MINUTE = 60.0
+REPORT = 300.0  # seconds between two looks at which reports are due
+REPORTING = "elemta_milter.reports.office"  # of the milter's package, on which nothing here depends
 SLICE = 1000  # decisions in one transaction of expiry: about 40 ms for those who wait to write
 REST = 0.1  # seconds between two slices: writers come first
 
@@ -39,9 +43,10 @@ REST = 0.1  # seconds between two slices: writers come first
 async def keep(settings: Settings, daemon: str, stopping: asyncio.Event) -> None:
     """Be the keeper of `daemon` until `stopping` is set."""
     directory = settings.metrics.directory or str(Path(settings.journal.path).parent / "metrics")
-    tasks = [
-        asyncio.create_task(work) for work in (_serve(settings, directory), _live(directory, daemon), _expire(settings))
-    ]
+    works = [_serve(settings, directory), _live(directory, daemon), _expire(settings)]
+    if daemon == "milter" and settings.reports is not None:
+        works.append(_report(settings))
+    tasks = [asyncio.create_task(work) for work in works]
     try:
         await stopping.wait()
     finally:
@@ -139,6 +144,22 @@ async def expire_store(settings: Settings, now: Callable[[], float] = time.time)
         return await store.expire(now())
     finally:
         await store.close()
+
+
+async def _report(settings: Settings) -> None:
+    """Send the DMARC reports that are due."""
+    reporting = import_module(REPORTING)
+    complaint = _Complaint()
+    while True:
+        await asyncio.sleep(random.uniform(0.8, 1.2) * REPORT)  # noqa: S311 - spreads work, keeps no secret
+        try:
+            told = await reporting.run(settings, settings.reports, time.time())
+        except (JournalError, reporting.LedgerError, OSError) as error:
+            complaint.about(f"no DMARC reports: {error}")
+        else:
+            complaint.about("")
+            for one in told:
+                _log.info("%s", one)
 
 
 class _Complaint:

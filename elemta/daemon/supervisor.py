@@ -21,11 +21,11 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from types import FrameType
 
 from elemta.config.problems import ConfigErrors
 from elemta.daemon import sdnotify, sockets
+from elemta.daemon.generation import KEEPER, Generation, Process, how_it_ended
 from elemta.daemon.observing import Observing, be_keeper, section
 from elemta.daemon.worker import READY, RETIRE, Post, Service, work
 from elemta.policy import Policy
@@ -33,55 +33,11 @@ from elemta.version import VERSION
 
 _log = logging.getLogger("elemta.daemon.supervisor")
 
-KEEPER = -1
-"""The slot of the keeper process."""
 START_LIMIT = 30.0  # seconds in which a new generation must answer
 GRACE = 35.0  # seconds that a worker may take to go before it is killed
 BACK_OFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before the 1st, 2nd … restart in a row
 SETTLED = 30.0  # seconds after which a worker's death is its first again
 POLL = 0.5  # seconds
-
-
-@dataclass
-class Process:
-    """A forked worker or keeper."""
-
-    pid: int
-    slot: int
-    control: socket.socket
-    born: float
-    ready: bool = False
-    leaving: float = 0.0  # when it was told to go; 0 = it was not
-
-
-@dataclass
-class Generation:
-    """Workers of one policy, with the keeper beside them."""
-
-    policy: Policy
-    workers: int
-    listener: socket.socket
-    inbox: tuple[socket.socket, socket.socket]
-    born: float = field(default_factory=time.monotonic)
-    processes: dict[int, Process] = field(default_factory=dict)
-    deaths: dict[int, int] = field(default_factory=dict)  # in a row, by slot
-    restart_at: dict[int, float] = field(default_factory=dict)
-
-    @property
-    def slots(self) -> range:
-        """The workers' slots and the keeper's."""
-        return range(KEEPER, self.workers)
-
-    @property
-    def ready(self) -> bool:
-        """Every worker answers."""
-        running = {process.slot for process in self.processes.values() if process.ready}
-        return running >= set(self.slots)
-
-    def close(self) -> None:
-        """Close what only this generation used."""
-        for end in self.inbox:
-            end.close()
 
 
 class Supervisor:
@@ -309,7 +265,7 @@ class Supervisor:
         pause = BACK_OFF[min(deaths, len(BACK_OFF)) - 1]
         generation.restart_at[process.slot] = time.monotonic() + pause
         self.restarts += 1
-        self.watch.died(process.slot, _how(status), lived, pause)
+        self.watch.died(process.slot, how_it_ended(status), lived, pause)
         self._report()
 
     def _restart(self) -> None:
@@ -350,10 +306,3 @@ class Supervisor:
             restarts=self.restarts,
             policy=generation.policy.fingerprint,
         )
-
-
-def _how(status: int) -> str:
-    """A wait status in words."""
-    if os.WIFSIGNALED(status):
-        return f"signal {signal.Signals(os.WTERMSIG(status)).name}"
-    return f"exit status {os.waitstatus_to_exitcode(status)}"

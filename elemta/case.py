@@ -1,0 +1,264 @@
+"""A case: one mail as it goes by, from MAIL FROM to its decision.
+
+Lets checks run as soon as their facts are known, within the mail's budget; what a check cannot answer becomes a finding
+with trouble.  This is the only place with time limits and `except Exception`: checks contain none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from elemta.check import Seen, Stage
+from elemta.decision import Decision, StageName, new_id
+from elemta.dns import DEADLINE, DnsError
+from elemta.facts import Client, Envelope, Message
+from elemta.findings import Finding, Result
+from elemta.policy import CheckPlan
+from elemta.rules.catalogue import View, Wanted
+from elemta.rules.judge import judge
+from elemta.store import StoreError
+from elemta.verdict import KEPT
+
+if TYPE_CHECKING:
+    from elemta.engine import Engine
+
+_log = logging.getLogger("elemta.engine")
+
+_EXPECTED = (DnsError, StoreError, OSError, TimeoutError, EOFError)
+"""What the world does to a check. Anything else is a mistake of the check, and is logged with its traceback."""
+
+
+class Case:
+    """One mail as it goes by."""
+
+    __slots__ = ("_expired", "_started", "_tasks", "_timer", "budget", "engine", "findings", "klass", "timings")
+
+    def __init__(self, engine: Engine, budget: float) -> None:
+        self.engine = engine
+        self.budget = budget
+        self.klass = ""
+        self.findings: dict[str, Finding] = {}
+        self.timings: dict[str, float] = {}
+        self._tasks: dict[str, asyncio.Task[Finding]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._expired = False
+        self._started = False  # every early check was launched; set last, since `message_now` runs on other threads
+
+    # ── what the daemons call ────────────────────────────────────────────────────────────────────────────
+
+    def start(self, envelope: Envelope) -> None:
+        """MAIL FROM is known: let the early checks run in the background."""
+        self._begin(envelope)
+        if self.engine.early:
+            self._arm()
+            for plan in self.engine.early:
+                self._launch(plan, envelope)
+        self._started = True
+
+    async def message(self, message: Message) -> Decision:
+        """The message is complete: judge it."""
+        began = time.perf_counter()
+        if not self._started:
+            self.start(message.envelope)
+        if self.engine.late:
+            self._arm()
+            for plan in self.engine.late:
+                self._launch(plan, message)
+        await self._settle()
+        return self._judge_message(message, began)
+
+    def message_now(self, message: Message) -> Decision | None:
+        """The decision, if nothing is left to wait for; else None, and `message` must be awaited on the loop.
+
+        May be called from any thread: nothing but pure judging is done.
+        """
+        if not self._started or self.engine.late or not all(task.done() for task in self._tasks.values()):
+            return None
+        began = time.perf_counter()
+        for name, task in self._tasks.items():
+            self.findings[name] = task.result()
+        return self._judge_message(message, began)
+
+    async def recipient(self, envelope: Envelope) -> Decision:
+        """One recipient is asked about: judge it. May be called for every recipient of the mail."""
+        began = time.perf_counter()
+        engine = self.engine
+        if not self.klass:
+            self._begin(envelope)
+            if engine.asked_at_rcpt:
+                self._arm()
+                for plan in engine.asked_at_rcpt:
+                    self._launch(plan, envelope)
+                await self._settle()
+        view = View(envelope)
+        view.findings.update(self.findings)
+        reference = new_id()
+        while True:
+            try:
+                return self._judge("recipient", view, reference, envelope, began)
+            except Wanted as wanted:
+                plan = engine.at_rcpt[wanted.check]
+                view.findings[wanted.check] = await self._look_now(plan, envelope)
+
+    def cancel(self) -> None:
+        """Nobody waits for the verdict any more."""
+        self._disarm()
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
+
+    # ── running checks ───────────────────────────────────────────────────────────────────────────────────
+
+    def _begin(self, envelope: Envelope) -> None:
+        view = View(envelope)
+        self.klass = self.engine.policy.klass(view)
+        DEADLINE.set(time.monotonic() + self.engine.policy.settings.dns.budget)
+
+    def _launch(self, plan: CheckPlan, facts: Client | Envelope | Message) -> None:
+        if isinstance(facts, Envelope) and plan.stage is Stage.CLIENT:
+            facts = facts.client
+        self._tasks[plan.name] = _task(self._look(plan, facts))
+
+    async def _settle(self) -> None:
+        """Wait until every check that was launched has left its finding."""
+        if not self._tasks:
+            return
+        for name, task in self._tasks.items():
+            self.findings[name] = await task
+        self._tasks.clear()
+        self._disarm()
+
+    async def _look(self, plan: CheckPlan, facts: Any) -> Finding:  # noqa: ANN401 - the type its class names
+        """Let one check run: the only place where its time, its crash and its absence are dealt with."""
+        if plan.classes is not None and self.klass not in plan.classes:
+            return Finding(plan.name, Result.NONE, f"not made for class {self.klass}")
+        began = time.perf_counter()
+        try:
+            seen = await self._seen(plan) if plan.after else {}
+            began = time.perf_counter()
+            check = self.engine.checks[plan.name]
+            if plan.options.timeout is None:
+                finding = await check.run(facts, seen)
+            else:
+                async with asyncio.timeout(plan.options.timeout):
+                    finding = await check.run(facts, seen)
+        except asyncio.CancelledError:
+            if not self._expired:
+                raise
+            return _trouble(plan.name, f"no answer within the mail's budget of {self.budget:g} s")
+        except TimeoutError:
+            return _trouble(plan.name, f"no answer within {plan.options.timeout or self.budget:g} s")
+        except _EXPECTED as error:
+            return _trouble(plan.name, f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - a crash of a check costs its finding, not the mail
+            _log.exception("check %s crashed", plan.name)
+            return _trouble(plan.name, f"crashed: {type(error).__name__}: {error}")
+        else:
+            if finding.warning:
+                self.engine.warn(plan.name, finding.warning)
+            return finding
+        finally:
+            self.timings[plan.name] = time.perf_counter() - began
+
+    async def _seen(self, plan: CheckPlan) -> Seen:
+        """The findings that `plan` waits for."""
+        for name in plan.after:
+            task = self._tasks.get(name)
+            if task is not None and name not in self.findings:
+                self.findings[name] = await asyncio.shield(task)
+        return {name: self.findings[name] for name in plan.after if name in self.findings}
+
+    def _arm(self) -> None:
+        """Start the clock of this stage."""
+        self._disarm()
+        self._timer = asyncio.get_running_loop().call_later(self.budget, self._expire)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        """The budget is spent: whoever has not answered is in trouble."""
+        self._expired = True
+        for task in self._tasks.values():
+            task.cancel()
+
+    # ── judging ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _judge_message(self, message: Message, began: float) -> Decision:
+        view = View(message.envelope, message)
+        view.findings.update(self.findings)
+        for finding in self.engine.unasked["message"]:
+            view.findings[finding.check] = finding
+        return self._judge("message", view, new_id(), message, began)
+
+    def _judge(self, stage: StageName, view: View, reference: str, facts: Envelope | Message, began: float) -> Decision:
+        """Judge, and tell the observers.
+
+        Raises:
+            Wanted: a rule asks for a check that has not run; run it and judge again.
+        """
+        engine = self.engine
+        view.klass = self.klass
+        verdict, judgement = judge(engine.policy.rules[stage], engine.policy.checks, view, reference)
+        findings = tuple(view.findings.values())
+        if isinstance(facts, Envelope):
+            findings += engine.unasked["recipient"]
+        elif verdict.disposition in KEPT:
+            findings += tuple(part.see(self.klass, facts, view.findings) for part in engine.policy.parts.values())
+        decision = Decision(
+            id=reference,
+            at=engine.tools.clock(),
+            stage=stage,
+            klass=self.klass,
+            facts=facts,
+            values=dict(view),
+            findings=findings,
+            verdict=verdict,
+            trace=judgement.trace,
+            shadow=tuple(judgement.shadow),
+            timings=self.timings,
+            seconds=time.perf_counter() - began,
+            policy=engine.policy.fingerprint,
+        )
+        engine.decided(decision)
+        return decision
+
+    async def _look_now(self, plan: CheckPlan, envelope: Envelope) -> Finding:
+        """Run a check that a rule asked for, within the budget."""
+        if not plan.after and plan.options.timeout is None and self._timer is None:
+            self._arm_current()
+        try:
+            return await self._look(plan, envelope.client if plan.stage is Stage.CLIENT else envelope)
+        finally:
+            self._disarm()
+
+    def _arm_current(self) -> None:
+        """Start the clock for a check that runs in the caller's own task."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks = {}
+            self._timer = asyncio.get_running_loop().call_later(self.budget, self._expire_current, task)
+
+    def _expire_current(self, task: asyncio.Task[Any]) -> None:
+        self._expired = True
+        task.cancel()
+        task.uncancel()  # it ends the check, not the caller
+
+
+def _task(coroutine: Coroutine[Any, Any, Finding]) -> asyncio.Task[Finding]:
+    """A task; where Python can, it begins at once: a check that need not wait needs no turn of the loop."""
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+    return loop.create_task(coroutine)
+
+
+def _trouble(check: str, reason: str) -> Finding:
+    return Finding(check, Result.TEMPERROR, reason, trouble=True)

@@ -1,0 +1,63 @@
+"""A generation: the processes that serve one policy, as their supervisor knows them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+
+from elemta.policy import Policy
+
+KEEPER = -1
+"""The slot of the keeper process."""
+
+
+@dataclass
+class Process:
+    """A forked worker or keeper."""
+
+    pid: int
+    slot: int
+    control: socket.socket
+    born: float
+    ready: bool = False
+    leaving: float = 0.0  # when it was told to go; 0 = it was not
+
+
+@dataclass
+class Generation:
+    """Workers of one policy, with the keeper beside them."""
+
+    policy: Policy
+    workers: int
+    listener: socket.socket
+    inbox: tuple[socket.socket, socket.socket]
+    born: float = field(default_factory=time.monotonic)
+    processes: dict[int, Process] = field(default_factory=dict)
+    deaths: dict[int, int] = field(default_factory=dict)  # in a row, by slot
+    restart_at: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def slots(self) -> range:
+        """The workers' slots and the keeper's."""
+        return range(KEEPER, self.workers)
+
+    @property
+    def ready(self) -> bool:
+        """Every worker answers."""
+        running = {process.slot for process in self.processes.values() if process.ready}
+        return running >= set(self.slots)
+
+    def close(self) -> None:
+        """Close what only this generation used."""
+        for end in self.inbox:
+            end.close()
+
+
+def how_it_ended(status: int) -> str:
+    """A wait status in words."""
+    if os.WIFSIGNALED(status):
+        return f"signal {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exit status {os.waitstatus_to_exitcode(status)}"
