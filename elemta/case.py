@@ -223,7 +223,7 @@ class Case:
             verdict=verdict,
             trace=judgement.trace,
             shadow=tuple(judgement.shadow),
-            timings=self.timings,
+            timings=dict(self.timings),
             seconds=time.perf_counter() - began,
             policy=engine.policy.fingerprint,
         )

@@ -101,7 +101,10 @@ class Policy:
     def klass(self, view: View) -> str:
         """The name of the first class whose conditions hold."""
         for name, conditions in self.classes:
-            if all(condition.test(view) for condition in conditions):
+            for condition in conditions:
+                if not condition.test(view):
+                    break
+            else:
                 return name
         return UNCLASSIFIED
 
