@@ -217,6 +217,7 @@ def test_a_client_that_hangs_up_is_forgotten(echo, connect):
     mta = connect(echo)
     mta.hello()
     mta.envelope(b"<hangs-up@b.test>")
+    assert mta.step("B", b"x") == CONTINUE, "answered, so all before it was taken"
     before = len(echo.seen(0))
     mta.sock.close()
     assert echo.seen(before + 1)[-1] == {"started": ["hangs-up@b.test"], "cancelled": True}

@@ -1,0 +1,105 @@
+"""How does a step on libmilter's thread reach the loop, and a decision come back?"""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from elemta.facts import Envelope, Message
+from elemta_milter import port
+from elemta_milter.bounds import Bounds
+from elemta_milter.port import LoopPort
+
+
+class Case:
+    """Notes on which thread it is called; decides as it was told."""
+
+    def __init__(self, now=None, later=None, wait=0.0):
+        self.now, self.later, self.wait = now, later, wait
+        self.calls = []
+
+    def start(self, envelope):
+        self.calls.append(("start", threading.current_thread().name))
+
+    def cancel(self):
+        self.calls.append(("cancel", threading.current_thread().name))
+
+    def message_now(self, message):
+        self.calls.append(("message_now", threading.current_thread().name))
+        return self.now
+
+    async def message(self, message):
+        self.calls.append(("message", threading.current_thread().name))
+        await asyncio.sleep(self.wait)
+        if isinstance(self.later, Exception):
+            raise self.later
+        return self.later
+
+
+@pytest.fixture
+def loop():
+    running = asyncio.new_event_loop()
+    thread = threading.Thread(target=running.run_forever, name="loop")
+    thread.start()
+    yield running
+    running.call_soon_threadsafe(running.stop)
+    thread.join()
+    running.close()
+
+
+def test_a_decision_that_is_at_hand_comes_without_the_loop(loop):
+    case = Case(now="decision")
+    assert LoopPort(lambda: case, loop, 1).decide(case, Message(), lambda: None) == "decision"
+    assert case.calls == [("message_now", "MainThread")]
+
+
+def test_else_the_loop_is_waited_for(loop):
+    case = Case(later="decision", wait=0.05)
+    assert LoopPort(lambda: case, loop, 1).decide(case, Message(), lambda: None) == "decision"
+    assert case.calls == [("message_now", "MainThread"), ("message", "loop")]
+
+
+def test_a_mail_that_was_not_started_is_begun_at_its_end(loop):
+    case = Case(later="decision")
+    assert LoopPort(lambda: case, loop, 1).decide(None, Message(), lambda: None) == "decision"
+    assert case.calls == [("message", "loop")]
+
+
+def test_starting_and_cancelling_do_not_wait_and_keep_their_order(loop):
+    case = Case(later="decision")
+    port = LoopPort(lambda: case, loop, 1)
+    blocked = threading.Event()
+    loop.call_soon_threadsafe(blocked.wait)
+    assert port.start(Envelope()) is case
+    port.cancel(case)
+    assert case.calls == []
+    blocked.set()
+    port.decide(None, Message(), lambda: None)
+    assert case.calls == [("start", "loop"), ("cancel", "loop"), ("message", "loop")]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), TimeoutError("of the engine")])
+def test_what_the_engine_raises_comes_back(loop, error):
+    with pytest.raises(type(error), match=str(error)):
+        LoopPort(lambda: Case(later=error), loop, 1).decide(None, Message(), lambda: None)
+
+
+def test_progress_is_told_until_the_decision_is_overdue(loop, monkeypatch):
+    monkeypatch.setattr(port, "BOUNDS", Bounds(progress=0.05, margin=0.1))
+    case, told = Case(wait=60), []
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"0\.2 s"):
+        LoopPort(lambda: case, loop, 0.1).decide(None, Message(), lambda: told.append(1))
+    assert time.monotonic() - began < 5
+    assert len(told) >= 3
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
+    assert ("cancel", "loop") in case.calls
+    assert not asyncio.all_tasks(loop)
+
+
+def test_after_the_loop_has_ended_nothing_hangs(loop):
+    ended = asyncio.new_event_loop()
+    ended.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        LoopPort(Case, ended, 60).decide(None, Message(), lambda: None)
