@@ -1,0 +1,159 @@
+"""The ledger's file: is it ours, and of the form that this version writes?
+
+SQLite beside the journal: counts until they are reported, reports with what became of them, addresses that take none.
+One writer at a time; whoever waits longer than PATIENCE is told so.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+APPLICATION_ID = 0x454C5231  # "ELR1": tells our file from any other SQLite file
+PATIENCE = 10.0  # seconds to wait for another process that is writing
+
+# Append a script for each change of the file's form; never edit one that was released.
+_MIGRATIONS = (
+    """
+    CREATE TABLE mark (number INTEGER NOT NULL, id TEXT NOT NULL);
+    INSERT INTO mark VALUES (0, '');
+    CREATE TABLE policies (
+        number INTEGER PRIMARY KEY, domain TEXT NOT NULL, record TEXT NOT NULL, method TEXT NOT NULL,
+        UNIQUE (domain, record, method)
+    );
+    CREATE TABLE counts (
+        domain TEXT NOT NULL, hour INTEGER NOT NULL, policy INTEGER NOT NULL, line TEXT NOT NULL,
+        mails INTEGER NOT NULL, last REAL NOT NULL, PRIMARY KEY (domain, hour, policy, line)
+    ) WITHOUT ROWID;
+    CREATE TABLE unlisted (
+        domain TEXT NOT NULL, hour INTEGER NOT NULL, mails INTEGER NOT NULL, PRIMARY KEY (domain, hour)
+    ) WITHOUT ROWID;
+    CREATE TABLE reports (
+        domain TEXT NOT NULL, begin INTEGER NOT NULL, end INTEGER NOT NULL, mails INTEGER NOT NULL,
+        state TEXT NOT NULL, note TEXT NOT NULL, PRIMARY KEY (domain, begin)
+    ) WITHOUT ROWID;
+    CREATE TABLE deliveries (
+        token TEXT PRIMARY KEY, domain TEXT NOT NULL, begin INTEGER NOT NULL, address TEXT NOT NULL,
+        at REAL NOT NULL, state TEXT NOT NULL, note TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX deliveries_report ON deliveries (domain, begin);
+    CREATE TABLE bounces (
+        token TEXT PRIMARY KEY, address TEXT NOT NULL, at REAL NOT NULL, note TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE suppressed (address TEXT PRIMARY KEY, at REAL NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE failures (
+        domain TEXT NOT NULL, source TEXT NOT NULL, alignment TEXT NOT NULL, hour INTEGER NOT NULL,
+        incidents INTEGER NOT NULL, detail TEXT NOT NULL, at REAL NOT NULL, state TEXT NOT NULL,
+        PRIMARY KEY (domain, source, alignment, hour)
+    ) WITHOUT ROWID;
+    """,
+)
+
+
+class LedgerError(Exception):
+    """The ledger of reports cannot be used; the text says why."""
+
+
+class LedgerFile:
+    """The file at `path`, opened; every method may raise LedgerError."""
+
+    def __init__(self, path: str) -> None:
+        """Open it; it is made where it is missing.
+
+        Raises:
+            LedgerError: it may not be opened, is damaged, another program's, or of a newer version.
+        """
+        self.path = path
+        self._database = _open(path)
+
+    def close(self) -> None:
+        """Give it back."""
+        self._database.close()
+
+    def all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """All rows."""
+        try:
+            return self._database.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self.path}: {error}") from error
+
+    def one(self, query: str, *values: object) -> tuple[Any, ...]:
+        """The first row, which is there."""
+        return self.all(query, *values)[0]
+
+    @contextmanager
+    def changing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction; other processes' changes come before or after it."""
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+                self._database.execute("COMMIT")
+            finally:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self.path}: {error}") from error
+
+
+def _open(path: str) -> sqlite3.Connection:
+    directory = Path(path).parent
+    if not directory.is_dir():
+        raise LedgerError(f"{path}: there is no directory {directory}")
+    try:
+        _make(path, directory)
+        database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+    except OSError as error:
+        raise LedgerError(f"{path}: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise LedgerError(f"{path}: {error}") from error
+    try:
+        _recognise(database, path)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")  # a report that is noted as sent is never sent again
+        _migrate(database)
+    except sqlite3.Error as error:
+        database.close()
+        raise LedgerError(f"{path}: {error}") from error
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _make(path: str, directory: Path) -> None:
+    """Make the file if it is missing; one made by root belongs to whom the directory belongs, that is, the daemons."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    except FileExistsError:
+        return
+    if os.geteuid() == 0:
+        owner = directory.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    os.close(descriptor)
+
+
+def _recognise(database: sqlite3.Connection, path: str) -> None:
+    [application] = database.execute("PRAGMA application_id").fetchone()
+    [version] = database.execute("PRAGMA user_version").fetchone()
+    [tables] = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if application != APPLICATION_ID and tables:
+        raise LedgerError(f"{path}: an SQLite file of something else; let reports.file name a file of its own")
+    if version > len(_MIGRATIONS):
+        raise LedgerError(f"{path}: written by a newer Elemta (form {version}; this one knows {len(_MIGRATIONS)})")
+
+
+def _migrate(database: sqlite3.Connection) -> None:
+    database.execute("BEGIN IMMEDIATE")
+    [version] = database.execute("PRAGMA user_version").fetchone()
+    for script in _MIGRATIONS[version:]:
+        for statement in script.split(";"):
+            database.execute(statement)
+    if version < len(_MIGRATIONS):
+        database.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    database.execute("COMMIT")

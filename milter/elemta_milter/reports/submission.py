@@ -1,0 +1,75 @@
+"""Submission: does the local Postfix take this mail?
+
+One SMTP session for all mails of a run, opened when the first one goes.  Blocks; never used on the daemons' loops.
+What was surely not taken is told apart from what was refused: the one is tried again, the other counts as a bounce.
+
+RFC 5321 sections 4.2.1 (replies) and 4.5.3.2 (time-outs).
+"""
+
+from __future__ import annotations
+
+import smtplib
+from types import TracebackType
+from typing import Self
+
+from elemta_milter.reports.outgoing import CLAIMED, POSTPONED, REFUSED, SENT
+
+TIMEOUT = 60.0  # seconds for one answer
+
+
+class Submission:
+    """A session with the SMTP server at `server`, HOST:PORT."""
+
+    def __init__(self, server: str, helo: str) -> None:
+        host, _, port = server.rpartition(":")
+        self._host, self._port, self._helo = host.strip("[]"), int(port), helo
+        self._smtp: smtplib.SMTP | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _error: object, _trace: TracebackType | None) -> None:
+        if self._smtp is not None:
+            try:
+                self._smtp.quit()
+            except (smtplib.SMTPException, OSError):
+                self._smtp.close()
+
+    def send(self, sender: str, recipient: str, data: bytes) -> tuple[str, str]:
+        """Hand a mail over.
+
+        Returns:
+            "sent", "refused", "postponed" (surely not taken), or "claimed" where nobody can say: the connection broke
+            after the last octet; and what the server said.
+        """
+        try:
+            session = self._session()
+        except (smtplib.SMTPException, OSError) as error:
+            return POSTPONED, f"{self._host}:{self._port} does not answer: {error}"
+        at_data = False
+        try:
+            for code, text in (session.mail(sender), session.rcpt(recipient)):
+                if code >= 400:  # RFC 5321 section 4.2.1
+                    session.rset()
+                    return (REFUSED if code >= 500 else POSTPONED), _words(code, text)
+            at_data = True
+            code, text = session.data(data)
+        except smtplib.SMTPDataError as error:  # refused before the first octet
+            return (REFUSED if error.smtp_code >= 500 else POSTPONED), _words(error.smtp_code, error.smtp_error)
+        except (smtplib.SMTPException, OSError) as error:
+            session.close()
+            self._smtp = None
+            return (CLAIMED if at_data else POSTPONED), f"the connection broke: {error}"
+        return (SENT if code < 400 else REFUSED if code >= 500 else POSTPONED), _words(code, text)
+
+    def _session(self) -> smtplib.SMTP:
+        if self._smtp is None:
+            smtp = smtplib.SMTP(self._host, self._port, local_hostname=self._helo, timeout=TIMEOUT)
+            smtp.ehlo_or_helo_if_needed()
+            self._smtp = smtp
+        return self._smtp
+
+
+def _words(code: int, text: bytes | str) -> str:
+    said = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return f"{code} {' '.join(said.split())}"
