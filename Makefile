@@ -1,5 +1,5 @@
 # What can be done here; the work is done by the scripts named. PYTEST_ADDOPTS="-k spf" passes options to pytest.
-.PHONY: run test lint bench
+.PHONY: run test lint docs bench
 
 run: # a private Postfix with Elemta on loopback, and mail through it; ONCE=1 ends after the table
 	@tests/demo/run.sh $(if $(ONCE),--once)
@@ -14,6 +14,12 @@ lint:
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+docs: # what the code writes: the configuration reference, its schema, the road map
+	@tests/prepare.sh test
+	.venv/bin/elemta config reference --output docs/configuration.md
+	.venv/bin/elemta config schema --output elemta/config/schema.json
+	.venv/bin/python tests/house/roadmap.py
 
 bench: # figures of speed, against the same Postfix without Elemta, postgrey and others
 	@tests/bench/run.sh

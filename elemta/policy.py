@@ -15,20 +15,18 @@ from typing import Any, Literal
 
 from elemta.check import Check, Options, Stage
 from elemta.config.load import Loaded
-from elemta.config.model import FileSet, Settings, TestModel
+from elemta.config.model import FileSet, Settings
 from elemta.config.problems import Path, Problem, either, suggest
 from elemta.config.validate import read_options
 from elemta.decision import StageName
-from elemta.facts import Envelope, parse_ip
-from elemta.findings import Finding, Result, Value
 from elemta.parts import Part, find_parts
 from elemta.plugins import PluginError, find_checks
-from elemta.rules.catalogue import Catalogue, Given, View, catalogue
+from elemta.rules.catalogue import Catalogue, View, catalogue
 from elemta.rules.compiler import Surroundings, compile_rules
 from elemta.rules.conditions import Condition, Conditions
-from elemta.rules.judge import judge
 from elemta.rules.ruleset import Ruleset
 from elemta.rules.sets import NamedSet, file_stamp, members, read_file
+from elemta.rules.trial import run_tests
 from elemta.verdict import Disposition
 
 UNCLASSIFIED = "unclassified"  # the class of a mail for which no class holds
@@ -129,37 +127,7 @@ class Policy:
 
     def run_tests(self) -> list[Problem]:
         """Run the tests inside the configuration; a problem for each that fails."""
-        failed = []
-        for index, test in enumerate(self.settings.tests):
-            complaint = self._run_test(test)
-            if complaint:
-                failed.append(Problem(("tests", index), f'test "{test.name}" failed: {complaint}'))
-        return failed
-
-    def _run_test(self, test: TestModel) -> str:
-        """What was not as expected; "" when all was."""
-        stage = test.stage or self._stage_of(test.expect.rule)
-        view = Given(Envelope())
-        view.update({name: _given(value) for name, value in test.given.items()})
-        for plan in self.checks:
-            word = view.get(plan.name)
-            if word is not None:
-                view.findings[plan.name] = Finding(plan.name, Result(str(word)), trouble=word == "temperror")
-        view.klass = str(view.get("class") or self.klass(view))
-        view["class"] = view.klass
-        verdict, judgement = judge(self.rules[stage], self.checks, view, "TEST")
-        expect, found = test.expect, []
-        if expect.then is not None and verdict.disposition != expect.then:
-            found.append(f"expected then: {expect.then}, got {verdict.disposition}")
-        if expect.rule is not None and verdict.rule != expect.rule and expect.rule not in judgement.shadow:
-            found.append(f"expected rule: {expect.rule}, got {verdict.rule or 'no rule'}")
-        if found and verdict.rule:
-            found.append(f'rule "{verdict.rule}" decided')
-        return "; ".join(found)
-
-    def _stage_of(self, rule: str | None) -> StageName:
-        at_rcpt = rule is not None and any(each.id == rule for each in self.rules["recipient"].rules)
-        return "recipient" if at_rcpt else "message"
+        return run_tests(self, self.settings.tests)
 
 
 class _Compiler:
@@ -314,12 +282,3 @@ def _unknown(path: Path, what: str, name: str, known: Iterable[str], on: Literal
     words = sorted(known)
     hint = suggest(name, words) or (f"; there are {either(words)}" if 0 < len(words) <= 12 else "")
     return Problem(path, f'there is no {what} "{name}"{hint}', on)
-
-
-def _given(value: Any) -> Value:  # noqa: ANN401 - anything may stand in YAML
-    """A fact's value as a test in the configuration writes it."""
-    if isinstance(value, list):
-        return tuple(str(item) for item in value)
-    if isinstance(value, str):
-        return parse_ip(value) or value
-    return value  # type: ignore[no-any-return]

@@ -1,0 +1,85 @@
+"""Trial: do the tests inside the configuration hold?
+
+Each test gives facts and expects a verdict, a rule, or both; it is judged by the very function that judges mail.  Facts
+not given are neutral: absent, and a check not named has not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from elemta.config.model import TestModel
+from elemta.config.problems import Problem
+from elemta.decision import StageName
+from elemta.facts import Envelope, parse_ip
+from elemta.findings import Finding, Result, Value
+from elemta.rules.catalogue import Given, View
+from elemta.rules.judge import Meaning, judge
+from elemta.rules.ruleset import Ruleset
+
+
+class Tried(Protocol):
+    """What a trial wants of a policy."""
+
+    @property
+    def checks(self) -> Sequence[Meaning]:
+        """The enabled checks."""
+        ...
+
+    @property
+    def rules(self) -> Mapping[StageName, Ruleset]:
+        """The rules by stage."""
+        ...
+
+    def klass(self, view: View) -> str:
+        """The class of a mail."""
+        ...
+
+
+def run_tests(policy: Tried, tests: Sequence[TestModel]) -> list[Problem]:
+    """Run `tests`; a problem for each that fails."""
+    failed = []
+    for index, test in enumerate(tests):
+        complaint = _complaint(policy, test)
+        if complaint:
+            failed.append(Problem(("tests", index), f'test "{test.name}" failed: {complaint}'))
+    return failed
+
+
+def _complaint(policy: Tried, test: TestModel) -> str:
+    """What was not as expected; "" when all was."""
+    view = Given(Envelope())
+    view.update({name: _given(value) for name, value in test.given.items()})
+    for check in policy.checks:
+        word = view.get(check.name)
+        if word is not None:
+            view.findings[check.name] = Finding(check.name, Result(str(word)), trouble=word == "temperror")
+    view.klass = str(view.get("class") or policy.klass(view))
+    view["class"] = view.klass
+    verdict, judgement = judge(policy.rules[_stage(policy, test)], policy.checks, view, "TEST")
+    expect, found = test.expect, []
+    if expect.then is not None and verdict.disposition != expect.then:
+        found.append(f"expected then: {expect.then}, got {verdict.disposition}")
+    if expect.rule is not None and verdict.rule != expect.rule and expect.rule not in judgement.shadow:
+        found.append(f"expected rule: {expect.rule}, got {verdict.rule or 'no rule'}")
+    if found and verdict.rule:
+        found.append(f'rule "{verdict.rule}" decided')
+    return "; ".join(found)
+
+
+def _stage(policy: Tried, test: TestModel) -> StageName:
+    """Which rules the test reads: as it says, else those that hold the expected rule."""
+    if test.stage is not None:
+        return test.stage
+    at_rcpt = any(rule.id == test.expect.rule for rule in policy.rules["recipient"].rules)
+    return "recipient" if at_rcpt else "message"
+
+
+def _given(value: Any) -> Value:  # noqa: ANN401 - anything may stand in YAML
+    """A fact's value as the test writes it."""
+    if isinstance(value, list):
+        return tuple(str(item) for item in value)
+    if isinstance(value, str):
+        return parse_ip(value) or value
+    return value  # type: ignore[no-any-return]

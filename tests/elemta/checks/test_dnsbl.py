@@ -1,0 +1,92 @@
+"""dnsbl: weights, reply codes, trouble, and lists that cannot be believed."""
+
+import pytest
+
+from elemta.checks.dnsbl import Dnsbl
+from elemta.testing import FakeResolver, envelope, judge, message, policy, run
+
+ZONE = {
+    "7.2.0.192.good.dnsbl": [("A", "127.0.0.2"), ("A", "127.0.0.10")],
+    "7.2.0.192.other.dnsbl": [("A", "127.0.0.3")],
+    "7.2.0.192.parked.dnsbl": [("A", "203.0.113.80")],
+    "7.2.0.192.public.dnsbl": [("A", "127.255.255.254")],
+    "7.2.0.192.all.dnsbl": [("A", "127.0.0.2")],
+    "1.0.0.127.all.dnsbl": [("A", "127.0.0.2")],
+    "7.2.0.192.slow.dnsbl": [("A", "TIMEOUT")],
+    "7.2.0.192.white.dnsbl": [("A", "127.0.0.5")],
+    "bad.test.rhs.dnsbl": [("A", "127.0.0.2")],
+    "helo.test.rhs.dnsbl": [("A", "127.0.0.4")],
+    "7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.good.dnsbl": [("A", "127.0.0.2")],
+}
+
+
+def look(*lists, facts=None, **options):
+    facts = facts or envelope("192.0.2.7", "a@bad.test", helo="helo.test")
+    return run(Dnsbl, facts, resolver=FakeResolver(ZONE), lists=lists, **options)
+
+
+@pytest.mark.parametrize(
+    ("lists", "threshold", "result", "score", "listing"),
+    [
+        ([{"zone": "good.dnsbl"}], 1, "fail", 1, ("good.dnsbl",)),
+        ([{"zone": "empty.dnsbl"}], 1, "pass", 0, ()),
+        ([{"zone": "good.dnsbl"}, {"zone": "other.dnsbl"}], 2, "fail", 2, ("good.dnsbl", "other.dnsbl")),
+        ([{"zone": "good.dnsbl"}], 2, "pass", 1, ("good.dnsbl",)),
+        ([{"zone": "good.dnsbl", "weight": 0.5}, {"zone": "white.dnsbl", "weight": -2}], 0.5, "pass", -1.5, None),
+        ([{"zone": "good.dnsbl", "replies": {"127.0.0.2": 1, "127.0.0.8/30": 4}}], 4, "fail", 4, ("good.dnsbl",)),
+        ([{"zone": "good.dnsbl", "replies": {"127.0.0.99": 5}}], 1, "pass", 0, ("good.dnsbl",)),
+        ([{"zone": "rhs.dnsbl", "of": "sender"}], 1, "fail", 1, ("rhs.dnsbl",)),
+        ([{"zone": "rhs.dnsbl", "of": "helo"}], 1, "fail", 1, ("rhs.dnsbl",)),
+    ],
+)
+def test_score(lists, threshold, result, score, listing):
+    finding = look(*lists, threshold=threshold)
+
+    assert finding.result == result
+    assert finding.fields["score"] == score
+    if listing is not None:
+        assert finding.fields["lists"] == listing
+
+
+def test_ipv6_is_asked_by_nibbles():
+    assert look({"zone": "good.dnsbl"}, facts=envelope("2001:db8::7")).result == "fail"
+
+
+@pytest.mark.parametrize(
+    ("zone", "why"),
+    [
+        ("parked.dnsbl", "answers 203.0.113.80, which is no reply of a list"),
+        ("public.dnsbl", "asked through a public resolver, or too often"),
+        ("all.dnsbl", "it lists everything"),
+    ],
+)
+def test_a_list_that_cannot_be_believed_is_ignored_with_a_warning(zone, why):
+    finding = look({"zone": zone}, {"zone": "good.dnsbl"})
+
+    assert finding.result == "fail"
+    assert finding.fields["lists"] == ("good.dnsbl",)
+    assert finding.fields["ignored"] == (zone,)
+    assert why in finding.warning
+    assert look({"zone": zone}).result == "pass"
+
+
+def test_the_warning_is_logged_once(caplog):
+    of = policy("host: mx.test.example\nchecks: {dnsbl: {lists: [{zone: parked.dnsbl}]}}")
+    judge(of, message(envelope("192.0.2.7")), resolver=FakeResolver(ZONE))
+
+    assert [record.message for record in caplog.records if "parked.dnsbl is ignored" in record.message]
+
+
+def test_trouble_only_when_no_list_answers():
+    assert look({"zone": "slow.dnsbl"}, {"zone": "good.dnsbl"}).result == "fail"
+    assert look({"zone": "slow.dnsbl"}, {"zone": "empty.dnsbl"}).result == "pass"
+    silent = look({"zone": "slow.dnsbl"})
+
+    assert silent.result == "temperror"
+    assert silent.trouble
+
+
+def test_nothing_to_look_up():
+    assert look().result == "none"
+    assert look({"zone": "good.dnsbl"}, facts=envelope("")).result == "none"
+    assert look({"zone": "rhs.dnsbl", "of": "sender"}, facts=envelope(sender="")).result == "none"

@@ -1,0 +1,61 @@
+"""The spf check: two identities, one result, evidence and fields (the kernel has its own tests)."""
+
+import pytest
+
+from elemta.checks.spf import Spf
+from elemta.testing import FakeResolver, envelope, judge, message, policy, run
+
+ZONE = {
+    "sender.test": [("TXT", "v=spf1 ip4:192.0.2.1 -all exp=why.sender.test")],
+    "why.sender.test": [("TXT", "%{i} is not ours")],
+    "helo.test": [("TXT", "v=spf1 ip4:192.0.2.7 -all")],
+    "slow.test": [("TXT", "TIMEOUT")],
+    "dotless": [("TXT", "v=spf1 -all")],
+}
+
+
+def look(address="192.0.2.1", sender="a@sender.test", helo="helo.test", **options):
+    return run(Spf, envelope(address, sender, helo=helo), resolver=FakeResolver(ZONE), **options)
+
+
+@pytest.mark.parametrize(
+    ("address", "sender", "helo", "result", "identity", "of_helo"),
+    [
+        ("192.0.2.1", "a@sender.test", "helo.test", "pass", "mailfrom", "fail"),
+        ("192.0.2.7", "a@sender.test", "helo.test", "fail", "mailfrom", "pass"),
+        ("192.0.2.7", "", "helo.test", "pass", "helo", "pass"),
+        ("192.0.2.1", "", "[192.0.2.1]", "none", "helo", "none"),
+        ("192.0.2.1", "@sender.test", "", "pass", "mailfrom", "none"),
+        ("192.0.2.1", "a@dotless", "", "fail", "mailfrom", "none"),
+        ("192.0.2.1", "a@x.test", "dotless", "none", "mailfrom", "none"),
+    ],
+)
+def test_identities(address, sender, helo, result, identity, of_helo):
+    finding = look(address, sender, helo)
+
+    assert finding.result == result
+    assert finding.fields["identity"] == identity
+    assert finding.fields["helo"] == of_helo
+
+
+def test_evidence_is_the_identity_that_gave_the_result():
+    assert look().authres[0].properties == (("smtp.mailfrom", "a@sender.test"),)
+    assert look(sender="").authres[0].properties == (("smtp.helo", "helo.test"),)
+
+
+def test_explanation_by_choice():
+    assert look("192.0.2.9").fields["explanation"] == "192.0.2.9 is not ours"
+    assert look("192.0.2.9", explanation=False).fields["explanation"] is None
+
+
+def test_no_address_is_none():
+    assert look("").result == "none"
+
+
+def test_dns_trouble_is_a_temperror_that_accepts_unless_the_policy_says_otherwise():
+    mail = message(envelope("192.0.2.1", "a@slow.test"))
+    quiet = judge(policy("host: mx.test.example\nchecks: {spf: }"), mail, resolver=FakeResolver(ZONE))
+    strict = judge(policy("host: mx.test.example\nchecks: {spf: {trouble: defer}}"), mail, resolver=FakeResolver(ZONE))
+
+    assert quiet.verdict.disposition == "accept"
+    assert strict.verdict.rule == "trouble:spf"
