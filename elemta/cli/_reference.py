@@ -40,6 +40,7 @@ _MODELS: Sequence[tuple[str, type[BaseModel]]] = (
     ("`sign:` an entry", model.Sign),
     ("`seal:`", model.Seal),
     ("`sign:` and `seal:` a key", model.KeyFile),
+    ("`sign:` the keys of `elemta dkim`", model.KeyRing),
     ("A rule", RuleModel),
     ("`add_to_set:` of a rule", model.AddToSet),
     ("A test", TestModel),

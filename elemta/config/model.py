@@ -174,11 +174,19 @@ class KeyFile(Section):
     )
 
 
+class KeyRing(Section):
+    """The keys that `elemta dkim` keeps: those that are active sign, and the file need not change when keys do."""
+
+    directory: str = Field(description="the directory of the domain's keys, relative to the file that names it")
+
+
 class Sign(Section):
     """Whose mail is signed in the name of one domain (DKIM). Every entry that fits signs, each with all its keys."""
 
     domain: HostName = Field(description="d=: the domain that takes responsibility")
-    keys: tuple[KeyFile, ...] = Field(min_length=1, description="every one signs, RSA and Ed25519 side by side")
+    keys: Annotated[tuple[KeyFile, ...], Field(min_length=1)] | KeyRing = Field(
+        description="every one signs, RSA and Ed25519 side by side; or the directory where `elemta dkim` keeps them"
+    )
     classes: tuple[str, ...] = Field(("submission",), description="the classes of mail that it signs")
     from_: Words = Field(
         (),

@@ -241,5 +241,5 @@ def _plain(node: Node, path: Path) -> Any:  # noqa: ANN401 - whatever the file s
 
 
 def _names_file(path: Path) -> bool:
-    """Whether the text at `path` is the path of a file: `file:` in a section of files, or one of a few keys."""
-    return path in _PATHS or (path[0] in _SECTIONS_OF_FILES and path[-1] == "file")
+    """Whether the text at `path` is a path: `file:` or `directory:` in a section of files, or one of a few keys."""
+    return path in _PATHS or (path[0] in _SECTIONS_OF_FILES and path[-1] in ("file", "directory"))

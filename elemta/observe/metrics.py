@@ -108,6 +108,11 @@ class Metrics:
         self.dns_queries = _counter("dns_queries", "DNS queries sent.", "daemon")
         self.dns_errors = _counter("dns_errors", "DNS queries that nobody answered.", "daemon")
         self.connections = _gauge("connections", "Open connections from Postfix.", "sum", "daemon")
+        self.dkim_key_age = _gauge("dkim_key_age_seconds", "How long the oldest DKIM key has signed.", "max", "domain")
+        self.dkim_keys_waiting = _gauge("dkim_keys_waiting", "DKIM keys that do not sign yet.", "max", "domain")
+        self.dkim_keys_unpublished = _gauge(
+            "dkim_keys_unpublished", "DKIM keys that sign without a record in the DNS.", "max", "domain"
+        )
         self.restarts = _counter("worker_restarts", "Workers that died and were started again.", "daemon")
         self.reloads = _counter("reloads", "Configurations read again.", "daemon", "outcome")
         self.build = _gauge("build_info", "Always 1; the labels tell what runs.", "max", "daemon", "version", "python")

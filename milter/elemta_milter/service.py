@@ -23,7 +23,9 @@ from elemta.daemon.worker import Worker
 from elemta.engine import Engine
 from elemta.facts import Client
 from elemta.rules.sets import members
+from elemta_milter.keyring.watch import watch
 from elemta_milter.port import LoopPort
+from elemta_milter.signing import Signing
 from elemta_milter.vouching import Voucher
 from elemta_milter.wire import Wire
 
@@ -57,12 +59,24 @@ class MilterService:
         wire.listen(listener)
         threading.Thread(target=self._run, args=(wire, worker, loop), name="libmilter", daemon=True).start()
         worker.ready()
+        watching = self._watch_keys(worker)
         await worker.stopping.wait()
+        if watching is not None:
+            watching.cancel()
         if self._failure is not None:
             raise RuntimeError("libmilter gave up") from self._failure
         await _drain(wire, listener, worker.grace)
 
     _failure: BaseException | None = None
+
+    def _watch_keys(self, worker: Worker) -> asyncio.Task[None] | None:
+        """Let one worker look after the keys that sign."""
+        table = worker.engine.policy.parts.get("sign")
+        if worker.slot != 0 or not isinstance(table, Signing):
+            return None
+        keys = [key for signer in table.signers for key in signer.keys]
+        looking = watch(worker.settings, keys, worker.engine.tools, worker.opened.metrics)
+        return asyncio.create_task(looking)
 
     def _run(self, wire: Wire, worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
         """Be libmilter's thread."""

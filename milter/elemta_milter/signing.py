@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from elemta.check import Seen
-from elemta.config.model import KeyFile, Settings, Sign
+from elemta.config.model import KeyFile, KeyRing, Settings, Sign
 from elemta.config.problems import Path, Problem, either, suggest
 from elemta.facts import Body, Message
 from elemta.findings import Finding, Result, Value
 from elemta_milter import keyfiles
+from elemta_milter.keyring import ring
 from elemta_milter.mailauth.canonical import Canon
 from elemta_milter.mailauth.fields import HeaderFields
 from elemta_milter.mailauth.signing import OVERSIGNED, SIGNED, SigningError, SigningKey, sign
@@ -161,9 +162,7 @@ def part(settings: Settings) -> tuple[Signing | None, list[Problem]]:
 def _signer(settings: Settings, entry: Sign, path: Path, problems: list[Problem]) -> Signer | None:
     before = len(problems)
     problems += unknown_classes(settings, entry.classes, (*path, "classes"))
-    keys = [
-        load_key(settings, entry.domain, key, (*path, "keys", index), problems) for index, key in enumerate(entry.keys)
-    ]
+    keys = [load_key(settings, entry.domain, key, place, problems) for key, place in _files(entry, path, problems)]
     if len(problems) > before:
         return None
     header, _, body = entry.canonicalization.partition("/")
@@ -184,6 +183,19 @@ def _signer(settings: Settings, entry: Sign, path: Path, problems: list[Problem]
     except SigningError as error:
         problems.append(Problem((*path, "identity") if entry.identity else path, str(error)))
     return signer
+
+
+def _files(entry: Sign, path: Path, problems: list[Problem]) -> list[tuple[KeyFile, Path]]:
+    """The keys of an entry, each with its place: those it lists, or the active ones of its ring."""
+    path = (*path, "keys")
+    if not isinstance(entry.keys, KeyRing):
+        return [(key, (*path, index)) for index, key in enumerate(entry.keys)]
+    try:
+        active = ring.active(entry.keys.directory, entry.domain)
+    except ring.RingError as error:
+        problems.append(Problem((*path, "directory"), str(error)))
+        return []
+    return [(KeyFile(selector=selector, file=file), path) for selector, file in active]
 
 
 def load_key(settings: Settings, domain: str, key: KeyFile, path: Path, problems: list[Problem]) -> SigningKey | None:

@@ -1,0 +1,265 @@
+"""`elemta dkim`: what shall be done with the keys?  Its words stand in `elemta.cli.dkim`.
+
+Needs no configuration that can be used: the first keys are made before it names them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from elemta.cli import fail
+from elemta.config.load import load
+from elemta.config.model import KeyRing, Settings
+from elemta.config.problems import ConfigErrors
+from elemta.dns import open_resolver
+from elemta_milter.keyring import zone
+from elemta_milter.keyring.duties import duty
+from elemta_milter.keyring.making import KINDS, directory_for, make, owner_of
+from elemta_milter.keyring.publication import Publication, Seen, look
+from elemta_milter.keyring.ring import STATES, WAITING, Key, Ring, RingError, State, locked, read, write
+from elemta_milter.keyring.rotation import Step, noticed, retired, stopped, switched
+from elemta_milter.mailauth.signing import SigningError
+
+NOT_YET = os.EX_TEMPFAIL
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out `elemta dkim …`; the exit status.
+
+    Raises:
+        OSError: a file cannot be read or written, or no resolver is configured.
+    """
+    shop = _Shop(args)
+    try:
+        return _ACTIONS[args.action](shop, args)
+    except (RingError, SigningError) as error:
+        return fail(f"elemta dkim: {error}", os.EX_DATAERR)
+
+
+class _Shop:
+    """Where the rings are, and who asks the DNS."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.settings = _settings(args.config)
+        self.parent = Path(args.keys) if args.keys else Path(args.config).parent / "keys"
+        self.now = time.time()
+
+    def directory(self, domain: str) -> Path:
+        """Where the ring of a domain is: where `sign:` says, else below the keys' directory."""
+        named = [directory for name, directory in self.named() if name == domain]
+        return named[0] if named else self.parent / domain
+
+    def named(self) -> list[tuple[str, Path]]:
+        """The rings that `sign:` names, with their domains."""
+        rings = ((entry.domain.lower(), entry.keys) for entry in self.settings.sign)
+        return [(domain, Path(keys.directory)) for domain, keys in rings if isinstance(keys, KeyRing)]
+
+    def rings(self, domain: str | None) -> list[Ring]:
+        """The ring of `domain`, or all there are.
+
+        Raises:
+            RingError: one cannot be read; there is none of that domain.
+        """
+        if domain is not None:
+            return [read(self.directory(domain))]
+        found = sorted(path.parent for path in self.parent.glob(f"*/{STATES}"))
+        return [read(directory) for directory in dict.fromkeys([*(path for _, path in self.named()), *found])]
+
+    def published(self, rings: Iterable[Ring]) -> dict[str, Publication]:
+        """What the DNS says of every key, by the name of its record."""
+        wanted = {ring.name(key): key.record for ring in rings for key in ring.keys}
+
+        async def ask() -> dict[str, Publication]:
+            resolver = open_resolver(self.settings.dns)
+            try:
+                return await look(resolver, wanted)
+            finally:
+                await resolver.close()
+
+        return asyncio.run(ask())
+
+    def of(self, ring: Ring) -> dict[str, Publication]:
+        """What the DNS says of the keys of one ring, by selector."""
+        said = self.published([ring])
+        return {key.selector: said[ring.name(key)] for key in ring.keys}
+
+
+def _settings(path: str) -> Settings:
+    """The settings, or the defaults where there are none yet or they are wrong."""
+    try:
+        return load(path).settings
+    except ConfigErrors as errors:
+        if Path(path).exists():
+            fail(f"{errors}\nelemta dkim: goes on as if nothing stood in {path}", os.EX_OK)
+        return Settings(host="unknown.invalid")
+
+
+def _new(shop: _Shop, args: argparse.Namespace) -> int:
+    kinds = KINDS if args.type == "both" else (args.type,)
+    if args.selector and len(kinds) > 1:
+        return fail("elemta dkim new: one selector cannot name two keys; add --type rsa or --type ed25519", os.EX_USAGE)
+    directory = shop.directory(args.domain)
+    if directory == shop.parent / args.domain:
+        directory_for(shop.parent, args.domain, shop.settings.user)
+    with locked(directory):
+        ring = read(directory) if (directory / STATES).exists() else Ring(directory, args.domain)
+        ring, made = _made(ring, kinds, shop.now, args.bits, args.selector or "")
+    _print_records(ring, made)
+    fail(f"Publish this, then run: elemta dkim rotate {ring.domain}", os.EX_OK)
+    return os.EX_OK
+
+
+def _made(ring: Ring, kinds: Iterable[str], at: float, bits: int = 2048, selector: str = "") -> tuple[Ring, list[Key]]:
+    """Make keys and write the ring."""
+    made = []
+    for kind in kinds:
+        ring, key = make(ring, kind, at, bits=bits, selector=selector)
+        made.append(key)
+        write(ring, owner_of(ring.directory))
+    return ring, made
+
+
+def _list(shop: _Shop, args: argparse.Namespace) -> int:
+    rows = [
+        {
+            "domain": ring.domain,
+            "selector": key.selector,
+            "type": key.kind,
+            "state": key.state.value,
+            "days": int(key.age(shop.now) // 86400),
+            "to do": duty(ring, key, shop.now),
+        }
+        for ring in shop.rings(args.domain)
+        for key in ring.keys
+    ]
+    if args.json:
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+    elif rows:
+        _print_table([list(rows[0]), *([str(cell) for cell in row.values()] for row in rows)])
+    else:
+        fail(f"there are no keys below {shop.parent}; make some with `elemta dkim new DOMAIN`", os.EX_OK)
+    return os.EX_OK
+
+
+def _dns(shop: _Shop, args: argparse.Namespace) -> int:
+    for ring in shop.rings(args.domain):
+        live = [key for key in ring.keys if key.state is not State.RETIRED]
+        _print_records(ring, [ring.find(args.selector)] if args.selector else live)
+    return os.EX_OK
+
+
+def _check(shop: _Shop, args: argparse.Namespace) -> int:
+    rings = shop.rings(args.domain)
+    published = shop.published(rings)
+    rows, status = [], os.EX_OK
+    for ring in rings:
+        for key in ring.keys:
+            said = published[ring.name(key)]
+            if key.state is State.RETIRED:
+                text = "" if said.seen is not Seen.PUBLISHED else "may go"
+            else:
+                text = said.reason
+                status = max(status, _STATUS.get(said.seen, 1))
+            rows.append([ring.name(key), key.state.value, said.seen.value, text])
+        _change(ring.directory, lambda ring: noticed(ring, _by_selector(ring, published), shop.now))
+    _print_table([["name", "state", "dns", "about it"], *rows])
+    return status
+
+
+_STATUS = {Seen.PUBLISHED: os.EX_OK, Seen.UNKNOWN: NOT_YET}
+
+
+def _by_selector(ring: Ring, published: dict[str, Publication]) -> dict[str, Publication]:
+    return {key.selector: published[ring.name(key)] for key in ring.keys if ring.name(key) in published}
+
+
+def _rotate(shop: _Shop, args: argparse.Namespace) -> int:
+    directory = shop.directory(args.domain)
+    _change(directory, lambda ring: retired(ring, shop.now))
+    ring = read(directory)
+    if not ring.of(*WAITING):
+        return _begin(shop, ring, args.if_older)
+    published = shop.of(ring)
+    _change(directory, lambda ring: noticed(ring, published, shop.now))
+    step = _change(directory, lambda ring: switched(ring, published, shop.now))
+    if step.missing:
+        for key, said in step.missing:
+            fail(f"{ring.name(key)} is not published yet: {said.reason}", os.EX_OK)
+        return fail(f"Nothing changed. The records: elemta dkim dns {ring.domain}", NOT_YET)
+    sys.stdout.write("Now: systemctl reload elemta-milter\n")
+    return os.EX_OK
+
+
+def _begin(shop: _Shop, ring: Ring, older: float) -> int:
+    """Make the keys that will follow."""
+    active = ring.of(State.ACTIVE)
+    if older and active and not any(key.age(shop.now) >= older for key in active):
+        return os.EX_OK
+    kinds = dict.fromkeys(key.kind for key in active) or KINDS
+    with locked(ring.directory):
+        ring, made = _made(ring, kinds, shop.now)
+    _print_records(ring, made)
+    fail(f"Publish this, then run again: elemta dkim rotate {ring.domain}", os.EX_OK)
+    return NOT_YET
+
+
+def _retire(shop: _Shop, args: argparse.Namespace) -> int:
+    directory = shop.directory(args.domain)
+    if not args.selector:
+        if args.now:
+            return fail("elemta dkim retire: --now needs a SELECTOR", os.EX_USAGE)
+        if not _change(directory, lambda ring: retired(ring, shop.now)).done:
+            sys.stdout.write("No key has been out of use for long enough.\n")
+        return os.EX_OK
+    _change(directory, lambda ring: stopped(ring, args.selector, shop.now))
+    if args.now:
+        step = _change(directory, lambda ring: retired(ring, shop.now, selector=args.selector))
+        key = step.ring.find(args.selector)
+        sys.stdout.write("To revoke it, publish in the place of its record (RFC 6376 section 3.6.1):\n")
+        sys.stdout.write(zone.lines(step.ring.name(key), f"v=DKIM1; k={key.kind}; p="))
+    sys.stdout.write("Now: systemctl reload elemta-milter\n")
+    return os.EX_OK
+
+
+def _change(directory: Path, step: Callable[[Ring], Step]) -> Step:
+    """Take one step of the ring, write it, destroy the files of keys that are retired by it, and tell."""
+    with locked(directory):
+        before = read(directory)
+        taken = step(before)
+        if taken.ring != before:
+            write(taken.ring, owner_of(directory))
+            for key in taken.ring.of(State.RETIRED):
+                taken.ring.path(key).unlink(missing_ok=True)
+    for line in taken.done:
+        sys.stdout.write(f"{before.domain}: {line}\n")
+    return taken
+
+
+def _print_records(ring: Ring, keys: Iterable[Key]) -> None:
+    for key in keys:
+        name = ring.name(key)
+        sys.stdout.write(zone.lines(name, key.record))
+        sys.stdout.write(f"; in one piece, for web forms: {name}\n; {key.record}\n")
+
+
+def _print_table(rows: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        sys.stdout.write("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+
+
+_ACTIONS: dict[str, Callable[[_Shop, argparse.Namespace], int]] = {
+    "new": _new,
+    "list": _list,
+    "dns": _dns,
+    "check": _check,
+    "rotate": _rotate,
+    "retire": _retire,
+}

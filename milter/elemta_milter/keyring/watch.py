@@ -1,0 +1,129 @@
+"""Watching: are the keys that sign still published, and does one of them wait for the administrator?
+
+Looks once an hour, in one worker of the milter.  Tells the metrics each time and the log once a day; changes nothing,
+and no mail waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from elemta.check import Tools
+from elemta.config.model import KeyRing, Settings
+from elemta.observe import Metrics
+from elemta_milter.keyring import publication
+from elemta_milter.keyring.duties import DAY, duties
+from elemta_milter.keyring.publication import Publication, Seen
+from elemta_milter.keyring.ring import WAITING, RingError, State, read
+from elemta_milter.mailauth.signing import SigningKey
+
+SOON = 20.0
+"""Seconds until the first look: a start or a reload has other things to do."""
+HOUR = 3600.0
+
+_log = logging.getLogger("elemta.keyring")
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What the metrics show of one domain.
+
+    Attributes:
+        age: seconds that the oldest key has signed.
+        waiting: keys that do not sign yet.
+        unpublished: keys that sign, and whose record the DNS does not show.
+    """
+
+    age: float = 0.0
+    waiting: int = 0
+    unpublished: int = 0
+
+
+async def watch(settings: Settings, keys: Iterable[SigningKey], tools: Tools, metrics: Metrics) -> None:
+    """Look until cancelled.
+
+    Args:
+        settings: where the keys are.
+        keys: all that sign.
+        tools: who asks the DNS, and the clock.
+        metrics: whom to tell.
+    """
+    records = {key.record_name: key.record for key in keys}
+    said: dict[str, float] = {}
+    counts: dict[str, Count] = {}
+    await asyncio.sleep(SOON)
+    try:
+        while True:
+            published = await publication.look(tools.resolver, records)
+            counts, texts = await tools.in_thread(survey, settings, published, tools.clock())
+            for domain, count in counts.items():
+                _show(metrics, domain, count)
+            now = time.monotonic()
+            for text in texts:
+                if now - said.get(text, -DAY) >= DAY:
+                    said[text] = now
+                    _log.warning("%s", text)
+            await asyncio.sleep(HOUR)
+    finally:
+        for domain in counts:  # the next generation of workers tells from now on
+            _show(metrics, domain, Count())
+
+
+def _show(metrics: Metrics, domain: str, count: Count) -> None:
+    metrics.dkim_key_age.child(domain).set(count.age)
+    metrics.dkim_keys_waiting.child(domain).set(count.waiting)
+    metrics.dkim_keys_unpublished.child(domain).set(count.unpublished)
+
+
+def survey(settings: Settings, published: Mapping[str, Publication], at: float) -> tuple[dict[str, Count], list[str]]:
+    """What the metrics show, by domain, and what the log says.
+
+    Args:
+        settings: where the keys are.
+        published: what the DNS says of each key that signs, by the name of its record.
+        at: now, seconds since 1970.
+    """
+    texts = [
+        f"{name} signs, and no other server can verify it: {said.reason or said.seen}"
+        for name, said in published.items()
+        if said.seen not in (Seen.PUBLISHED, Seen.UNKNOWN)
+    ]
+    counts: dict[str, Count] = {}
+    for entry in settings.sign:
+        domain = entry.domain.lower()
+        ages, waiting = [0.0], 0
+        if isinstance(entry.keys, KeyRing):
+            try:
+                ring = read(Path(entry.keys.directory))
+            except RingError as error:
+                texts.append(str(error))
+                continue
+            ages += [key.age(at) for key in ring.of(State.ACTIVE)]
+            waiting = len(ring.of(*WAITING))
+            texts += duties(ring, at)
+        else:
+            ages += [_age(key.file, at) for key in entry.keys]
+        unseen = sum(_is_of(domain, name) and said.seen in _BAD for name, said in published.items())
+        before = counts.get(domain, Count())
+        counts[domain] = Count(max(before.age, *ages), max(before.waiting, waiting), unseen)
+    return counts, texts
+
+
+_BAD = (Seen.MISSING, Seen.DIFFERENT, Seen.REVOKED)
+
+
+def _is_of(domain: str, name: str) -> bool:
+    return name.partition("._domainkey.")[2] == domain
+
+
+def _age(file: str, at: float) -> float:
+    """Seconds since a key file was written."""
+    try:
+        return max(0.0, at - Path(file).stat().st_mtime)
+    except OSError:
+        return 0.0
