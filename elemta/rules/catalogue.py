@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from elemta.addresses import a_label, split
 from elemta.check import Check, Stage
+from elemta.config.problems import quoted
 from elemta.facts import Client, Envelope, Message
 from elemta.findings import Finding, Result, Value
 
@@ -148,7 +149,7 @@ class Catalogue:
             )
         near = difflib.get_close_matches(name, self.facts, 1, 0.6)
         hint = f'; did you mean "{near[0]}"?' if near else "; `elemta config facts` lists all of them"
-        raise KeyError(f'unknown fact "{name}"{hint}')
+        raise KeyError(f"unknown fact {quoted(name)}{hint}")
 
 
 def catalogue(checks: Mapping[str, type[Check[Any]]], available: frozenset[str] = frozenset()) -> Catalogue:
