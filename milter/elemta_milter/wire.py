@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any
 
 import Milter
 
@@ -27,13 +26,11 @@ from elemta.facts import Client
 from elemta.verdict import Disposition
 from elemta_milter import edits, reply
 from elemta_milter.bounds import BOUNDS, Bounds
+from elemta_milter.context import Context, macros, send
 from elemta_milter.negotiation import Act, Step, Terms, terms
 from elemta_milter.port import LoopPort
-from elemta_milter.session import EOM_MACROS, MAIL_MACROS, Ending, Macros, Session
+from elemta_milter.session import EOM_MACROS, MAIL_MACROS, Ending, Session
 from elemta_milter.vouching import Voucher
-
-Context = Any
-"""libmilter's side of a connection, a `Milter.Context`: pymilter has no types."""
 
 _log = logging.getLogger("elemta.milter")
 
@@ -202,7 +199,7 @@ class Wire:
     @_step(Step.QUIET_MAIL)
     def _mail(self, ctx: Context, link: Link, session: Session, sender: bytes, *arguments: bytes) -> None:
         link.broken = False
-        session.mail(sender, arguments, _macros(ctx, MAIL_MACROS))
+        session.mail(sender, arguments, macros(ctx, MAIL_MACROS))
 
     @_step(Step.QUIET_RCPT)
     def _rcpt(self, _ctx: Context, _link: Link, session: Session, recipient: bytes, *_: bytes) -> None:
@@ -222,7 +219,7 @@ class Wire:
         if link.broken:
             session.abort()
             return int(Milter.TEMPFAIL)
-        ending = session.eom(_macros(ctx, EOM_MACROS))
+        ending = session.eom(macros(ctx, EOM_MACROS))
         if ending is None:
             return int(Milter.TEMPFAIL)
         return self._carry_out(ctx, link, ending)
@@ -278,7 +275,7 @@ class Wire:
         )
         if self._voucher is not None:
             changes = self._voucher.vouch(decision, message, changes)
-        send(ctx, changes, link)
+        send(ctx, changes, leading_space=bool(link.steps & Step.LEADING_SPACE))
         verdict = decision.verdict
         parts = reply.split(verdict.reply) if verdict.reply else None
         if parts is not None:
@@ -292,46 +289,3 @@ def _allow_packets(octets: int) -> None:
     libmilter.smfi_setmaxdatasize.argtypes = [ctypes.c_size_t]
     libmilter.smfi_setmaxdatasize.restype = ctypes.c_size_t
     libmilter.smfi_setmaxdatasize(octets)
-
-
-def send(ctx: Context, changes: Iterable[edits.Edit], link: Link) -> None:  # noqa: C901 - one case for each kind
-    """Send edits to the MTA, in order.
-
-    Raises:
-        Milter.error: the MTA does not let us, or is gone.
-    """
-    space = " " if link.steps & Step.LEADING_SPACE else ""
-    for change in changes:
-        match change:
-            case edits.AddHeader(name, value):
-                ctx.addheader(name, space + value)
-            case edits.InsertHeader(index, name, value):
-                ctx.addheader(name, space + value, index)
-            case edits.ChangeHeader(name, nth, value):
-                ctx.chgheader(name, nth, space + value)
-            case edits.DeleteHeader(name, nth):
-                ctx.chgheader(name, nth, None)
-            case edits.AddRecipient(address):
-                ctx.addrcpt(f"<{address}>")
-            case edits.RemoveRecipient(address):
-                ctx.delrcpt(f"<{address}>")
-            case edits.ChangeSender(address):
-                ctx.chgfrom(f"<{address}>")
-            case edits.ReplaceBody(data):
-                ctx.replacebody(data)
-            case edits.Quarantine(reason):
-                ctx.quarantine(reason)
-
-
-def _macros(ctx: Context, names: Iterable[str]) -> Macros:
-    try:
-        return {name: ctx.getsymval(name) for name in names}
-    except UnicodeDecodeError:  # one of them is no UTF-8: nobody knows which
-        return {name: _macro(ctx, name) for name in names}
-
-
-def _macro(ctx: Context, name: str) -> str | None:
-    try:
-        return str(ctx.getsymval(name) or "")
-    except UnicodeDecodeError:
-        return None

@@ -202,6 +202,7 @@ def main() -> None:
             policy=SimpleNamespace(settings=settings, sets={}, parts={}),
         )
         worker: Any = SimpleNamespace(
+            slot=0,
             listener=listener,
             engine=engine,
             settings=settings,
