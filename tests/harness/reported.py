@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_address
@@ -117,3 +118,19 @@ ZONE = {
     "_dmarc.sender.test": [("TXT", RECORD)],
     "_dmarc.receiver.test": [("TXT", "v=DMARC1; p=reject; rua=mailto:inbox@receiver.test")],
 }
+
+
+def read_by_parsedmarc(report: bytes) -> dict[str, Any]:
+    """What parsedmarc makes of a report: gzip, XML or a whole mail. It never asks the network."""
+    import warnings  # noqa: PLC0415
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own
+        import parsedmarc  # noqa: PLC0415
+
+        if report.startswith(b"\x1f\x8b"):
+            report = gzip.decompress(report)
+        if report.startswith(b"<?xml"):
+            return parsedmarc.parse_aggregate_report_xml(report.decode(), offline=True, always_use_local_files=True)
+        read = parsedmarc.parse_report_email(report, offline=True, always_use_local_files=True)
+        return read["report"] | {"report_type": read["report_type"]}
