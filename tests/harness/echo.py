@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,6 +85,7 @@ class EchoMilter:
             self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def log(self) -> str:
         return self._log.read_text(errors="replace")
