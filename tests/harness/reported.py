@@ -18,7 +18,7 @@ from elemta.verdict import Disposition
 from elemta_milter.reports.office import open_office
 from harness.decisions import decision
 
-DAY = 1_799_971_200  # 2027-01-15T00:00:00Z, a Friday
+DAY = 1_700_006_400  # 2023-11-15T00:00:00Z, a Wednesday
 RECORD = "v=DMARC1; p=reject; sp=quarantine; rua=mailto:agg@sender.test; ruf=mailto:fail@sender.test"
 SIGNATURES = (("sender.test", "s1", "pass"),)
 

@@ -22,7 +22,7 @@ from elemta_milter.reports.return_path import ReturnPath
 from elemta_milter.reports.windows import DAY
 
 SLICE = 1000  # decisions read and counted in one transaction
-OLDEST = 2 * DAY  # seconds: older mail is not reported any more, older reports are not tried any more
+OLDEST = 2 * DAY  # seconds: days that ended before are not reported any more, older reports not tried any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def collect(journal: str, ledger: Ledger, of: Terms, reports: Reports, now: floa
             entries, after = reader.follow(before, SLICE)
             if after == before:
                 return silenced
-            recent = [entry for entry in entries if entry.at > now - OLDEST]
+            recent = [entry for entry in entries if (entry.at // DAY + 1) * DAY > now - OLDEST]  # whole days only
             mails, failed = _read(recent, of, failures=reports.failures > 0)
             with ledger.file.changing() as database:
                 if not ledger.counts.add(database, before, after, mails):

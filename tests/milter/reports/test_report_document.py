@@ -130,7 +130,7 @@ def test_parsedmarc_reads_it():
     assert metadata["org_name"] == "Receiver & Söhne"
     assert metadata["generator"] == "Elemta 0.1.0"
     assert metadata["errors"] == []
-    assert (metadata["begin_date"], metadata["end_date"]) == ("2027-01-15 00:00:00", "2027-01-15 23:59:59")
+    assert (metadata["begin_date"], metadata["end_date"]) == ("2023-11-15 00:00:00", "2023-11-15 23:59:59")
     assert [policy[name] for name in ("domain", "p", "sp", "np", "adkim", "aspf", "fo", "testing")] == [
         "sender.test", "reject", "quarantine", "quarantine", "s", "r", "1:d", "y",
     ]  # fmt: skip
