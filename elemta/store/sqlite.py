@@ -17,6 +17,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 from elemta.store import Grey, GreyTerms, StoreError
@@ -102,6 +103,11 @@ class SqliteStore:
     async def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def __del__(self) -> None:
+        """A store that was forgotten closes its file."""
+        with suppress(AttributeError):  # it never opened one
+            self._db.close()
 
     # What follows runs on the loop without a pause; sqlite3.Error rises to `_patiently`.
 

@@ -120,7 +120,7 @@ def test_revoked(record):
         (b"k=RSA; p=" + P, "'RSA' is not known"),
         (b"p=BARF", "no RSA key"),
         (b"p=not base64!", "p= is not base64"),
-        (b"p=" + ED, "no RSA key"),
+        pytest.param(b"p=" + ED, "no RSA key", id="an Ed25519 key without k="),
         (b"k=ed25519; p=" + P, "not 32 octets"),
         (b"p=" + b"A" * 9000, "longer than"),
         (b"p=" + b64encode(der(odd(2048), 1)), "no RSA key"),
