@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from typing import Protocol
 
 from elemta.check import Tools
 from elemta.rules.sets import NamedSet, members
@@ -16,6 +17,27 @@ from elemta.store import StoreError
 
 _log = logging.getLogger("elemta.rules.sets")
 INTERVAL = 1.0  # seconds
+
+
+class KeptFile(Protocol):
+    """What is kept in a file that may change."""
+
+    @property
+    def size(self) -> int:
+        """How many entries it holds."""
+        ...
+
+    def changed(self) -> bool:
+        """The file is not the one that was read. Asks the file system."""
+        ...
+
+    def reread(self) -> None:
+        """Read the file again.
+
+        Raises:
+            OSError, ValueError: it cannot be used, and what was known stays.
+        """
+        ...
 
 
 async def first_snapshot(sets: Mapping[str, NamedSet], tools: Tools) -> int:
@@ -34,18 +56,26 @@ async def refresh_sets(sets: Mapping[str, NamedSet], tools: Tools, version: int)
         await asyncio.sleep(INTERVAL)
         for named in files:
             if await tools.in_thread(named.changed):
-                await _reread(named, tools)
+                await _reread(named, f"set {named.name}", tools)
         if dynamic:
             version = await _snapshot(dynamic, tools, version)
 
 
-async def _reread(named: NamedSet, tools: Tools) -> None:
+async def follow(kept: KeptFile, what: str, tools: Tools) -> None:
+    """Keep what a file says current until cancelled; `what` names it in the log."""
+    while True:
+        await asyncio.sleep(INTERVAL)
+        if await tools.in_thread(kept.changed):
+            await _reread(kept, what, tools)
+
+
+async def _reread(kept: KeptFile, what: str, tools: Tools) -> None:
     try:
-        await tools.in_thread(named.reread)
+        await tools.in_thread(kept.reread)
     except (OSError, ValueError) as error:
-        _log.error("set %s stays as it was: %s", named.name, error)
+        _log.error("%s stays as it was: %s", what, error)
     else:
-        _log.info("set %s read again: %d entries", named.name, len(named.members))
+        _log.info("%s read again: %d entries", what, kept.size)
 
 
 async def _snapshot(dynamic: list[NamedSet], tools: Tools, version: int) -> int:

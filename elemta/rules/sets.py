@@ -161,6 +161,11 @@ class NamedSet:
     dynamic: bool = False
     stamp: tuple[int, int, int] = (0, 0, 0)
 
+    @property
+    def size(self) -> int:
+        """How many entries it holds."""
+        return len(self.members)
+
     def changed(self) -> bool:
         """The file is not the one that was read. A file that is gone counts as unchanged: the entries stay.
 

@@ -108,9 +108,9 @@ class Signing:
         authors = message.authors
         if authors.trouble or not authors.domains:
             return (), authors.trouble or "there is no author"
-        login = seen.get("sender_login")
-        if login is not None and login.result is Result.FAIL:
-            return (), login.reason or "the login may not use this address"
+        refused = _refused(message, seen)
+        if refused:
+            return (), refused
         fitting = [signer for signer in self.signers if signer.fits(klass, message)]
         return fitting, "" if fitting else f"no entry of sign: fits mail from {', '.join(authors.domains)}"
 
@@ -146,6 +146,20 @@ def has_long_line(body: Body) -> bool:
             at = end + 1
         rest = data[at:]
     return any(len(line) > LONGEST_LINE for line in rest.split(b"\r\n"))
+
+
+def _refused(message: Message, seen: Seen) -> str:
+    """Why the login may not use this sender or one of these authors; "" when it may, or nothing says so."""
+    known = seen.get("sender_login")
+    if known is None:
+        return ""
+    if known.result is Result.FAIL:
+        return known.reason or "the login may not use this address"
+    if callable(known.detail):
+        for box in message.authors.mailboxes:
+            if not known.detail(box.local, box.domain):
+                return f"{message.envelope.client.login} may not use {box.local}@{box.domain}"
+    return ""
 
 
 # ── from the settings ─────────────────────────────────────────────────────────────────────────────────────
