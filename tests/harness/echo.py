@@ -115,6 +115,9 @@ class _Case:
     def start(self, envelope: Envelope) -> None:
         self._started.append(envelope)
 
+    def start_now(self, _envelope: Envelope) -> bool:
+        return False
+
     def cancel(self) -> None:
         self._note(cancelled=True)
 

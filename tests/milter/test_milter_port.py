@@ -22,6 +22,9 @@ class Case:
     def start(self, envelope):
         self.calls.append(("start", threading.current_thread().name))
 
+    def start_now(self, envelope):
+        return False
+
     def cancel(self):
         self.calls.append(("cancel", threading.current_thread().name))
 
