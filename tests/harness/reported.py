@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,11 +16,16 @@ from elemta.journal import Writer
 from elemta.journal.entry import of_decision
 from elemta.testing import FakeResolver
 from elemta.verdict import Disposition
-from elemta_milter.reports.office import open_office
+from elemta_milter.reports.counting import Terms
+from elemta_milter.reports.office import open_office, read_journal
+from elemta_milter.reports.return_path import ReturnPath
+from elemta_milter.reports.sending import close_windows, send
 from harness.decisions import decision
 
 DAY = 1_700_006_400  # 2023-11-15T00:00:00Z, a Wednesday
+MORNING = DAY + 86_400 + 7200  # of the next day, when reports have left
 RECORD = "v=DMARC1; p=reject; sp=quarantine; rua=mailto:agg@sender.test; ruf=mailto:fail@sender.test"
+TERMS = Terms("treewalk", "receiver.test", frozenset({"inbox@receiver.test"}), ReturnPath("dmarc@receiver.test"))
 SIGNATURES = (("sender.test", "s1", "pass"),)
 
 
@@ -118,6 +124,25 @@ ZONE = {
     "_dmarc.sender.test": [("TXT", RECORD)],
     "_dmarc.receiver.test": [("TXT", "v=DMARC1; p=reject; rua=mailto:inbox@receiver.test")],
 }
+
+
+def run(of, now=MORNING, postbox=None, zone=None, **more):
+    """One run as the keeper does it; what was told and the postbox."""
+    postbox = postbox if postbox is not None else Postbox()
+
+    async def once():
+        async with office(of, postbox, zone) as opened:
+            await read_journal(opened, of, of.reports, now)
+            close_windows(opened, now)
+            told = await send(opened, now, **more)
+            opened.ledger.forget(now)
+            return told
+
+    return asyncio.run(once()), postbox
+
+
+def states(told):
+    return [(one.address, one.state) for one in told]
 
 
 def read_by_parsedmarc(report: bytes) -> dict[str, Any]:

@@ -167,9 +167,10 @@ def _bounce(office: Office, reports: Reports, octets: bytes) -> int:
 def _failed(message: Message) -> str | None:
     """What the notification says of a mail that was given up (RFC 3464 section 2.3.3); None for any other."""
     for part in message.walk():
-        # the blocks of message/delivery-status are parsed as parts of it
-        if str(part.get("Action", "")).strip().lower() == "failed":
-            return clean(" ".join(str(part.get("Diagnostic-Code", part.get("Status", ""))).split()))
+        blocks = part.get_payload() if part.get_content_type() == "message/delivery-status" else ()
+        for block in blocks:
+            if isinstance(block, Message) and str(block.get("Action", "")).strip().lower() == "failed":
+                return clean(" ".join(str(block.get("Diagnostic-Code", block.get("Status", ""))).split()))
     return None
 
 

@@ -7,9 +7,7 @@ import pytest
 from elemta.verdict import Disposition
 from elemta_milter.reports.counting import Row, Terms, published, row
 from elemta_milter.reports.return_path import ReturnPath, new_token
-from harness.reported import RECORD, entry
-
-TERMS = Terms("treewalk", "receiver.test", frozenset({"inbox@receiver.test"}), ReturnPath("dmarc@receiver.test"))
+from harness.reported import RECORD, TERMS, entry
 
 
 def counted(terms=TERMS, **changes):

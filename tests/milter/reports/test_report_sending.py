@@ -20,13 +20,24 @@ from elemta_milter.reports import counts
 from elemta_milter.reports.collecting import Ledger
 from elemta_milter.reports.ledger_file import LedgerError
 from elemta_milter.reports.office import read_journal
-from elemta_milter.reports.sending import close_windows, report, send, windows
+from elemta_milter.reports.sending import report, windows
 from elemta_milter.reports.windows import DAY as LONG
 from elemta_milter.reports.windows import HOUR, Window, window
-from harness.reported import DAY, RECORD, Postbox, entry, keep, mail, office, read_by_parsedmarc, settings
+from harness.reported import (
+    DAY,
+    MORNING,
+    RECORD,
+    Postbox,
+    keep,
+    mail,
+    office,
+    read_by_parsedmarc,
+    run,
+    settings,
+    states,
+)
 from harness.signatures import pem, rsa_private
 
-MORNING = DAY + LONG + 2 * HOUR  # of the next day, after `hour`
 ROOT = Path(__file__).parents[3]
 
 
@@ -35,27 +46,8 @@ def journal(tmp_path):
     return tmp_path / "journal.db"
 
 
-def run(of, now=MORNING, postbox=None, zone=None, **more):
-    """One run as the keeper does it; what was told and the postbox."""
-    postbox = postbox if postbox is not None else Postbox()
-
-    async def once():
-        async with office(of, postbox, zone) as opened:
-            await read_journal(opened, of, of.reports, now)
-            close_windows(opened, now)
-            told = await send(opened, now, **more)
-            opened.ledger.forget(now)
-            return told
-
-    return asyncio.run(once()), postbox
-
-
 def ledger(tmp_path):
     return Ledger.open(str(tmp_path / "reports.db"))
-
-
-def states(told):
-    return [(one.address, one.state) for one in told]
 
 
 # ── the way of one report ────────────────────────────────────────────────────────────────────────────────
@@ -478,4 +470,3 @@ def test_the_schema_accepts_what_was_counted(tmp_path, journal):
     _, attachment = email.message_from_bytes(data, policy=email.policy.default).iter_parts()
     schema.validate(gzip.decompress(attachment.get_content()).decode())
     assert sum(each["count"] for each in read_by_parsedmarc(data)["records"]) == len(kinds) + 2
-    assert entry().findings  # the helper's own

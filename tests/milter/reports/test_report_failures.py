@@ -1,0 +1,130 @@
+"""Failure reports: off by default, redacted, few; RFC 9991."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+
+import pytest
+
+from elemta_milter.reports import failures
+from elemta_milter.reports.counting import published, row
+from elemta_milter.reports.failures import failure
+from elemta_milter.reports.windows import HOUR
+from harness.reported import DAY, RECORD, TERMS, entry, keep, mail, read_by_parsedmarc, run, settings, states
+
+FAILED = {
+    "result": "fail",
+    "dkim": False,
+    "spf": False,
+    "spf_result": "fail",
+    "signatures": (("sender.test", "s1", "fail"),),
+}
+LATER = DAY + 10_000 + 2 * HOUR
+
+
+def seen(record=RECORD, **changes):
+    one = entry(record=record, **changes)
+    return failure(one, published(one, TERMS), row(one, TERMS))
+
+
+@pytest.mark.parametrize(
+    ("fo", "changes", "wanted"),
+    [
+        ("", FAILED, True),
+        ("fo=0", FAILED, True),
+        ("fo=0", {"spf": False}, False),
+        ("fo=1", {"spf": False}, True),
+        ("fo=1", {"dkim": False}, True),
+        ("fo=1", {}, False),
+        ("fo=d", FAILED, False),  # that asks for reports of DKIM (RFC 6651), which we do not send
+        ("fo=1:d:s", FAILED, True),
+        ("psd=y", FAILED, False),  # RFC 9991: never for a public suffix
+        ("", {"result": "temperror", "dkim": False, "spf": False}, False),
+    ],
+)
+def test_who_asks_for_what(fo, changes, wanted):
+    assert (seen(f"{RECORD}; {fo}", **changes) is not None) is wanted
+
+
+def test_nobody_asks_without_ruf():
+    assert seen("v=DMARC1; p=reject; rua=mailto:agg@sender.test", **FAILED) is None
+
+
+def test_off_by_default(tmp_path):
+    keep(tmp_path / "journal.db", mail(**FAILED))
+    told, postbox = run(settings(tmp_path), LATER)
+    assert (told, postbox.sent) == ([], [])
+
+
+def sent(tmp_path, *mails, **more):
+    keep(tmp_path / "journal.db", *mails)
+    zone = {"sender.test": [("TXT", "v=spf1 ip4:192.0.2.1 -all"), ("TXT", 'other "x"')]}
+    return run(settings(tmp_path, failures=10, **more), LATER, zone=zone)
+
+
+def test_like_failures_of_an_hour_are_one_report(tmp_path):
+    header = (
+        (b"From", b" Anna <anna.secret@sender.test>"),
+        (b"Message-ID", b" <1@sender.test>"),
+        (b"Subject", b" hush"),
+    )
+    failed = FAILED | {"headers": header, "sender": "anna.secret@sender.test", "recipients": ("bob.private@here.test",)}
+    told, postbox = sent(tmp_path, *[mail(**failed, at=DAY + 10_000.0 + n) for n in range(7)])
+    assert states(told) == [("fail@sender.test", "sent")]
+    [(_, _, data)] = postbox.sent
+    for personal in (b"anna", b"secret", b"bob", b"private", b"here.test", b"hush"):
+        assert personal not in data.lower()
+    message = email.message_from_bytes(data, policy=email.policy.default)
+    assert message.get_content_type() == "multipart/report"
+    assert message.get_param("report-type") == "feedback-report"
+    kinds = [part.get_content_type() for part in message.iter_parts()]
+    assert kinds == ["text/plain", "message/feedback-report", "text/rfc822-headers"]
+    feedback = data.split(b"Feedback-Type", 1)[1].split(b"\r\n\r\n")[0].decode()
+    for line in (
+        "Auth-Failure: dmarc", "Identity-Alignment: dkim, spf", "Source-IP: 192.0.2.7", "Incidents: 7",
+        "DKIM-Domain: sender.test", "DKIM-Selector: s1", "Original-Mail-From: <redacted@sender.test>",
+        "Authentication-Results: mx.receiver.test; dmarc=fail header.from=sender.test",
+        'SPF-DNS: txt : sender.test : "v=spf1 ip4:192.0.2.1 -all"', "Reported-Domain: sender.test",
+    ):  # fmt: skip
+        assert line in feedback
+    assert run(settings(tmp_path, failures=10), LATER + 600)[1].sent == []
+
+
+def test_parsedmarc_reads_it(tmp_path):
+    _, postbox = sent(tmp_path, mail(**FAILED))
+    found = read_by_parsedmarc(postbox.sent[0][2])
+    assert found["report_type"] in {"failure", "forensic"}
+    assert found["feedback_type"] == "auth-failure"
+    assert found["reported_domain"] == "sender.test"
+    assert found["source"]["ip_address"] == "192.0.2.7"
+
+
+def test_different_clients_are_different_reports_up_to_the_limit(tmp_path):
+    keep(tmp_path / "journal.db", *[mail(**FAILED, client=f"192.0.2.{n}") for n in range(6)])
+    of = settings(tmp_path, failures=4)
+    _, postbox = run(of, LATER)
+    assert len(postbox.sent) == 4
+    run(of, LATER + 600, postbox)
+    assert len(postbox.sent) == 4
+    run(of, LATER + HOUR + 1, postbox)
+    assert len(postbox.sent) == 6
+
+
+def test_a_flood_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(failures, "KINDS", 5)
+    keep(tmp_path / "journal.db", *[mail(**FAILED, client=f"192.0.2.{n}") for n in range(20)])
+    _, postbox = run(settings(tmp_path, failures=100), LATER)
+    assert len(postbox.sent) == 5
+
+
+def test_external_addresses_are_verified_for_them_too(tmp_path):
+    told, postbox = sent(tmp_path, mail(**FAILED, record="v=DMARC1; p=reject; ruf=mailto:x@victim.test"))
+    assert states(told) == [("x@victim.test", "not sent")]
+    assert postbox.sent == []
+
+
+def test_a_message_id_cannot_break_the_report(tmp_path):
+    header = ((b"From", b" a@sender.test"), (b"Message-ID", b" <1>\r\n\r\nEvil: yes\x00\xff"))
+    _, postbox = sent(tmp_path, mail(**FAILED, headers=header))
+    assert b"\r\nEvil" not in postbox.sent[0][2]
