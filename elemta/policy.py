@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from hashlib import blake2b
+from ipaddress import ip_network
 from pathlib import Path as FilePath
 from typing import Any, Literal
 
@@ -148,6 +149,7 @@ class _Compiler:
         message, more = compile_rules(settings.rules.message, ("rules", "message"), Stage.MESSAGE, around)
         self.problems += problems + more
         self._counted_at_rcpt(enabled)
+        self._trusted(sets)
         self._tests(facts)
         return Policy(
             settings=settings,
@@ -250,6 +252,16 @@ class _Compiler:
             classes.append((name, read))
         self.problems += conditions.problems
         return tuple(classes)
+
+    def _trusted(self, sets: Mapping[str, NamedSet]) -> None:
+        """Who may bring Authentication-Results in our name: named sets and networks."""
+        for index, entry in enumerate(self.settings.milter.trusted):
+            try:
+                if entry not in sets:
+                    ip_network(entry)
+            except ValueError:
+                text = f'"{entry}" is neither a set nor a network{suggest(entry, sets)}'
+                self.problems.append(Problem(("milter", "trusted", index), text))
 
     def _counted_at_rcpt(self, enabled: Mapping[str, type[Check[Any]]]) -> None:
         """Message rules cannot ask for checks that are made at RCPT TO only."""

@@ -7,6 +7,7 @@ import pytest
 
 from elemta import plugins
 from elemta.check import Check, Options
+from elemta.config.problems import ConfigErrors
 from elemta.engine import Engine
 from elemta.facts import Client, Envelope, Message
 from elemta.findings import Result
@@ -257,3 +258,19 @@ def test_a_mail_is_judged_at_once_when_nothing_is_left_to_wait_for():
     assert running is None
     assert done.verdict.rule == "s"
     assert found(done, "spf").result is Result.NONE
+
+
+def test_a_check_that_ends_the_program_costs_its_finding_only(caplog):
+    decision = judge(make("exit"), message())
+
+    assert found(decision, "scan").reason == "crashed: SystemExit: 1"
+    assert decision.verdict.rule == "trouble:scan"
+
+
+def test_trusted_names_a_set_or_a_network():
+    with pytest.raises(ConfigErrors) as raised:
+        policy("host: mx.test.example\nsets: {inside: [10.0.0.0/8]}\nmilter: {trusted: [insid, 10.0.0.1/8, inside, 192.0.2.1]}")
+
+    assert 'milter.trusted[0]: "insid" is neither a set nor a network; did you mean "inside"?' in str(raised.value)
+    assert 'milter.trusted[1]: "10.0.0.1/8" is neither' in str(raised.value)
+    assert len(raised.value.problems) == 2
