@@ -133,6 +133,15 @@ class Reader:
         entries = [entry(columns) for _, *columns in found if columns[_STAGE] == "message"]
         return entries, (found[-1][0], found[-1][1])
 
+    def mark_before(self, at: float) -> Mark:
+        """The mark from which `follow` gives what was decided since `at`, and perhaps a little that is older."""
+        with self._asked():
+            newer = self._database.execute("SELECT min(number) FROM decisions WHERE at >= ?", (at,)).fetchone()[0]
+            newest = self._database.execute("SELECT max(number) FROM decisions").fetchone()[0] or 0
+            number = newest if newer is None else newer - 1
+            found = self._database.execute("SELECT id FROM decisions WHERE number = ?", (number,)).fetchone()
+        return number, found[0] if found else ""
+
     def _knows(self, mark: Mark) -> bool:
         """Whether the decision at the mark stands here, or stood here until it was thrown away for its age."""
         number, reference = mark

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import socket
 import sqlite3
 import time
 from contextlib import asynccontextmanager, suppress
+from importlib import import_module
 
 import pytest
 import uvloop
 
-from elemta.config.model import Journal, Metrics, Settings
+from elemta.config.model import Journal, Metrics, Reports, Settings
 from elemta.config.types import Listen
 from elemta.daemon import keeper, pages
 from elemta.daemon.keeper import keep
@@ -314,3 +316,58 @@ def test_expiry_that_fails_is_told_and_tried_again(settings, monkeypatch, caplog
             assert caplog.records[-1].getMessage().startswith("mended")
 
     on_the_loop(run())
+
+
+# ── reports ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Reporting:
+    """Stands for the milter's module that reports."""
+
+    class LedgerError(Exception):
+        pass
+
+    def __init__(self):
+        self.runs = []
+
+    async def run(self, settings, reports, now):
+        self.runs.append((reports, now))
+        if len(self.runs) == 1:
+            raise self.LedgerError("disk full")
+        return [f"report {len(self.runs)}"]
+
+
+@pytest.mark.parametrize(
+    ("daemon", "section", "wanted"), [("milter", True, True), ("policyd", True, False), ("milter", False, False)]
+)
+def test_the_milters_keeper_reports_where_it_is_asked_to(tmp_path, monkeypatch, caplog, daemon, section, wanted):
+    of = configured(tmp_path, Listen(path=str(tmp_path / "metrics.sock")))
+    reports = Reports.model_validate({"from": "dmarc@mx.test"}) if section else None
+    reporting = Reporting()
+    monkeypatch.setattr(keeper, "REPORT", 0.01)
+    monkeypatch.setattr(keeper, "import_module", {keeper.REPORTING: reporting}.__getitem__)
+    caplog.set_level("INFO", keeper._log.name)
+
+    async def run():
+        stopping = asyncio.Event()
+        task = asyncio.create_task(keep(of.model_copy(update={"reports": reports}), daemon, stopping))
+        for _ in range(100):
+            if len(reporting.runs) > 2 or not wanted:
+                break
+            await asyncio.sleep(0.02)
+        stopping.set()
+        await task
+
+    on_the_loop(run())
+    assert bool(reporting.runs) is wanted
+    if wanted:
+        assert reporting.runs[0][0] is reports
+        assert caplog.messages.count("no DMARC reports: disk full") == 1
+        assert "mended: no DMARC reports: disk full" in caplog.messages
+        assert "report 2" in caplog.messages
+
+
+def test_what_the_keeper_calls_is_there():
+    reporting = import_module(keeper.REPORTING)
+    assert list(inspect.signature(reporting.run).parameters)[:3] == ["settings", "reports", "now"]
+    assert issubclass(reporting.LedgerError, Exception)

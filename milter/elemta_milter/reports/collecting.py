@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from elemta.config.model import Reports, Settings
-from elemta.journal import Entry, Reader
+from elemta.journal import BEGINNING, Entry, Reader
 from elemta_milter.reports.counting import Terms, published, row
 from elemta_milter.reports.counts import Counted, Counts
 from elemta_milter.reports.failures import Failure, Failures, failure
@@ -77,8 +77,9 @@ def collect(journal: str, ledger: Ledger, of: Terms, reports: Reports, now: floa
     try:
         while True:
             before = ledger.counts.mark()
-            entries, after = reader.follow(before, SLICE)
-            if after == before:
+            start = before if before != BEGINNING else reader.mark_before(now - OLDEST - DAY)
+            entries, after = reader.follow(start, SLICE)
+            if after == start:
                 return silenced
             recent = [entry for entry in entries if (entry.at // DAY + 1) * DAY > now - OLDEST]  # whole days only
             mails, failed = _read(recent, of, failures=reports.failures > 0)

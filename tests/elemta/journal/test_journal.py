@@ -470,6 +470,15 @@ def test_whoever_follows_sees_every_complete_message_once(keeping):
     assert mark == (7, "M5")
 
 
+def test_who_begins_to_follow_need_not_read_years(keeping):
+    keeping.keep(*[decision(id=f"M{n}", at=1000.0 + n) for n in range(5)])
+    reader = keeping.close()
+    for at, expected in ((0.0, "M0"), (1003.0, "M3"), (1002.5, "M3")):
+        entries, _ = reader.follow(reader.mark_before(at))
+        assert entries[0].id == expected
+    assert reader.mark_before(9999.0) == (5, "M4")
+
+
 def test_following_goes_on_after_expiry_and_starts_anew_in_a_new_file(keeping, tmp_path):
     keeping.keep(*[decision(id=f"A{n}", at=1000.0 + n) for n in range(3)])
     reader = keeping.close()

@@ -268,6 +268,16 @@ def test_too_many_different_rows_are_counted_but_not_listed(tmp_path, journal, m
     assert found["report_metadata"]["errors"] == ["20 messages are not listed: there were too many different ones"]
 
 
+def test_a_long_history_is_not_read_when_reports_begin(tmp_path, journal):
+    keep(journal, *[mail(at=DAY - n * LONG) for n in range(20, 0, -1)], mail(), mail())
+    of = settings(tmp_path)
+    _, postbox = run(of)
+    assert [each["count"] for each in read_by_parsedmarc(postbox.sent[0][2])["records"]] == [2]
+    opened = ledger(tmp_path)
+    assert opened.counts.mark()[0] == 22
+    opened.file.close()
+
+
 def test_counting_goes_on_where_the_journal_has_expired(tmp_path, journal):
     of = settings(tmp_path)
     keep(journal, mail(), mail())
