@@ -6,7 +6,7 @@ statement (SQLite) or one script (Redis).  `sqlite.py` is the default and needs 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,11 +52,71 @@ class Grey:
     attempts: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a message wants to use of one limit.
+
+    Attributes:
+        key: what is limited: a limit, its window and the value it counts for, as a digest.
+        part: the part of the message that wants it, such as a recipient; "" is the message as a whole, in the place of
+            all its parts.
+        amount: how much it wants; 0 where nobody knows yet.
+        window: seconds.
+        most: what may be used within any span of that length.
+    """
+
+    key: str
+    part: str
+    amount: int
+    window: float
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How much of one quota was used up before.
+
+    Attributes:
+        used: by others, and by other parts of the same message; what is reserved is used.
+        wait: seconds until there is room; 0 when there is.
+    """
+
+    used: int
+    wait: float = 0.0
+
+
 class Store(Protocol):
     """The port. `now` and `until` are seconds since 1970. Every method may raise StoreError."""
 
     async def greylist(self, triplet: str, network: str, now: float, terms: GreyTerms) -> Grey:
         """Count an attempt of `triplet` from `network`; concurrent attempts are counted once each, atomically."""
+        ...
+
+    async def reserve(self, message: str, quotas: Sequence[Quota], now: float) -> Sequence[Use]:
+        """Reserve all `quotas` for `message` if there is room for all, else none; atomically.
+
+        What the same part of the message has reserved before is replaced, not added.  A reservation lapses after the
+        window, or after five minutes.
+        """
+        ...
+
+    async def consume(self, message: str, queue_id: str, within: Mapping[str, tuple[int, int]], now: float) -> int:
+        """Make final what `message` has reserved, once; how many keys had something reserved.
+
+        Args:
+            message: as in `reserve`.
+            queue_id: by which it can be given back within an hour; "" for never.
+            within: by key, the least and the most that the whole message really uses.
+            now: when.
+        """
+        ...
+
+    async def release(self, message: str, part: str | None = None) -> None:
+        """Reserve nothing any more for this part of `message`; for None, for none of its parts."""
+        ...
+
+    async def give_back(self, queue_id: str) -> bool:
+        """Take back what was made final under this queue id; False when there was nothing."""
         ...
 
     async def add_to_set(self, name: str, entry: str, until: float) -> None:

@@ -16,11 +16,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
-from elemta.store import Grey, GreyTerms, StoreError
+from elemta.store import Grey, GreyTerms, Quota, StoreError, Use, sqlite_limits
 from elemta.store.greylisting import Network, Triplet, attempt
 from elemta.store.sqlite_file import PATIENCE, is_busy, open_file
 
@@ -63,11 +63,25 @@ class SqliteStore:
         except sqlite3.Error:
             before = await self._patiently(self._read_grey, keys)
         grey, known, proof = attempt(*before, now, terms)
-        if proof is before[1] and (
-            known is before[0] or await self._patiently(self._swap, keys[0], before[0], known)
-        ):
+        if proof is before[1] and (known is before[0] or await self._patiently(self._swap, keys[0], before[0], known)):
             return grey
         return await self._patiently(self._count, keys, now, terms)
+
+    async def reserve(self, message: str, quotas: Sequence[Quota], now: float) -> Sequence[Use]:
+        """Reserve all or none; see the port."""
+        return await self._patiently(sqlite_limits.reserve, self._db, message, quotas, now)
+
+    async def consume(self, message: str, queue_id: str, within: Mapping[str, tuple[int, int]], now: float) -> int:
+        """Make final what was reserved; see the port."""
+        return await self._patiently(sqlite_limits.consume, self._db, message, queue_id, within, now)
+
+    async def release(self, message: str, part: str | None = None) -> None:
+        """Reserve nothing any more; see the port."""
+        await self._patiently(sqlite_limits.release, self._db, message, part)
+
+    async def give_back(self, queue_id: str) -> bool:
+        """Take back what was made final; see the port."""
+        return await self._patiently(sqlite_limits.give_back, self._db, queue_id)
 
     async def add_to_set(self, name: str, entry: str, until: float) -> None:
         """Put `entry` into the set `name`; the later end counts."""
@@ -98,6 +112,9 @@ class SqliteStore:
                 count, last = await self._patiently(self._expire_slice, table, last, now)
                 gone += count
                 await asyncio.sleep(0)
+        while count := await self._patiently(sqlite_limits.expire, self._db, now, SLICE):
+            gone += count
+            await asyncio.sleep(0)
         return gone
 
     async def close(self) -> None:

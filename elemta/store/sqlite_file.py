@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from elemta.store import StoreError
+from elemta.store.sqlite_limits import SCHEMA as LIMITS
 
 PATIENCE = 2.0  # seconds to wait for other processes that write
 
@@ -32,6 +33,7 @@ _MIGRATIONS = (  # each brings the schema from its index to the next version; ne
     CREATE TABLE sets_version (version INTEGER NOT NULL);
     INSERT INTO sets_version VALUES (0);
     """,
+    LIMITS,
 )
 
 

@@ -1,0 +1,126 @@
+"""Limits in SQLite: counting within one transaction, so that of requests that come at once each sees the one before.
+
+`uses` holds what was used, by slot; `reserved` what messages under way may use; `spent` what each message used, by
+queue id and for an hour, so that it can be given back.  Functions of an open connection: they do not wait, and
+`sqlite3.Error` rises.  See `counting` for what is counted.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from elemta.store import Quota, Use
+from elemta.store.counting import KEEP, end, lapse, oldest, slot, wait
+
+SCHEMA = """
+    CREATE TABLE uses (
+        key TEXT, slot INTEGER, amount INTEGER NOT NULL, until REAL NOT NULL, PRIMARY KEY (key, slot)
+    ) WITHOUT ROWID;
+    CREATE TABLE reserved (
+        message TEXT, key TEXT, part TEXT, amount INTEGER NOT NULL, window REAL NOT NULL, until REAL NOT NULL,
+        PRIMARY KEY (message, key, part)
+    ) WITHOUT ROWID;
+    CREATE INDEX reserved_by_key ON reserved (key, until, amount);
+    CREATE TABLE spent (
+        queue_id TEXT, key TEXT, slot INTEGER NOT NULL, amount INTEGER NOT NULL, until REAL NOT NULL,
+        PRIMARY KEY (queue_id, key)
+    ) WITHOUT ROWID;
+    CREATE INDEX uses_by_end ON uses (until);
+    CREATE INDEX spent_by_end ON spent (until);
+"""
+
+_USED = """
+    SELECT (SELECT coalesce(sum(amount), 0) FROM uses WHERE key = ?1 AND slot >= ?2)
+         + (SELECT coalesce(sum(amount), 0) FROM reserved WHERE key = ?1 AND until > ?3)
+         - (SELECT coalesce(sum(amount), 0) FROM reserved WHERE message = ?4 AND key = ?1 AND until > ?3
+                AND (?5 = '' OR part = ?5))
+"""
+_ADD = """
+    INSERT INTO uses VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET amount = amount + excluded.amount
+"""
+
+
+def reserve(db: sqlite3.Connection, message: str, quotas: Sequence[Quota], now: float) -> list[Use]:
+    """See `Store.reserve`."""
+    db.execute("BEGIN IMMEDIATE")
+    used = [_used(db, message, quota, now) for quota in quotas]
+    if all(before + max(quota.amount, 1) <= quota.most for quota, before in zip(quotas, used, strict=True)):
+        for quota in quotas:
+            if not quota.part:
+                db.execute("DELETE FROM reserved WHERE message = ? AND key = ?", (message, quota.key))
+            row = (message, quota.key, quota.part, quota.amount, quota.window, lapse(now, quota.window))
+            db.execute("INSERT OR REPLACE INTO reserved VALUES (?, ?, ?, ?, ?, ?)", row)
+        found = [Use(before) for before in used]
+    else:
+        found = [
+            Use(before, _wait(db, message, quota, before, now)) for quota, before in zip(quotas, used, strict=True)
+        ]
+    db.execute("COMMIT")
+    return found
+
+
+def _used(db: sqlite3.Connection, message: str, quota: Quota, now: float) -> int:
+    """What others used and reserved, and this message for its other parts."""
+    place = (quota.key, oldest(now, quota.window), now, message, quota.part)
+    [(used,)] = db.execute(_USED, place).fetchall()
+    return int(used)
+
+
+def _wait(db: sqlite3.Connection, message: str, quota: Quota, used: int, now: float) -> float:
+    excess = used + max(quota.amount, 1) - quota.most
+    if excess <= 0:
+        return 0.0
+    first = oldest(now, quota.window)
+    slots = db.execute("SELECT slot, amount FROM uses WHERE key = ? AND slot >= ?", (quota.key, first))
+    spent = [(end(number, quota.window), amount) for number, amount in slots]
+    theirs = "SELECT until, amount FROM reserved WHERE key = ? AND until > ? AND NOT (message = ? AND ? IN ('', part))"
+    later = max(0.0, quota.window - (lapse(now, quota.window) - now))  # it will be used, and count for a whole window
+    for until, amount in db.execute(theirs, (quota.key, now, message, quota.part)):
+        spent.append((until + later, amount))
+    return wait(spent, excess, now, quota.window)
+
+
+def consume(
+    db: sqlite3.Connection, message: str, queue_id: str, within: Mapping[str, tuple[int, int]], now: float
+) -> int:
+    """See `Store.consume`."""
+    db.execute("BEGIN IMMEDIATE")
+    sums = "SELECT key, window, sum(amount) FROM reserved WHERE message = ? GROUP BY key, window"
+    rows = db.execute(sums, (message,)).fetchall()
+    for key, window, amount in rows:
+        low, high = within.get(key, (amount, amount))
+        final, number = min(max(amount, low), high), slot(now, window)
+        db.execute(_ADD, (key, number, final, end(number, window)))
+        if queue_id:
+            db.execute(
+                "INSERT OR REPLACE INTO spent VALUES (?, ?, ?, ?, ?)", (queue_id, key, number, final, now + KEEP)
+            )
+    db.execute("DELETE FROM reserved WHERE message = ?", (message,))
+    db.execute("COMMIT")
+    return len(rows)
+
+
+def release(db: sqlite3.Connection, message: str, part: str | None) -> None:
+    """See `Store.release`."""
+    db.execute("DELETE FROM reserved WHERE message = ?1 AND (?2 IS NULL OR part = ?2)", (message, part))
+
+
+def give_back(db: sqlite3.Connection, queue_id: str) -> bool:
+    """See `Store.give_back`."""
+    db.execute("BEGIN IMMEDIATE")
+    rows = db.execute("SELECT amount, key, slot FROM spent WHERE queue_id = ?", (queue_id,)).fetchall()
+    db.executemany("UPDATE uses SET amount = amount - ? WHERE key = ? AND slot = ?", rows)
+    db.execute("DELETE FROM spent WHERE queue_id = ?", (queue_id,))
+    db.execute("COMMIT")
+    return bool(rows)
+
+
+def expire(db: sqlite3.Connection, now: float, most: int) -> int:
+    """Throw away what counts no more, at most so many rows of each table; how many went."""
+    gone = 0
+    for table, before in (("uses", now), ("reserved", now - KEEP), ("spent", now)):
+        key = {"uses": "key, slot", "reserved": "message, key, part", "spent": "queue_id, key"}[table]
+        old = f"SELECT {key} FROM {table} WHERE until <= ? LIMIT ?"  # noqa: S608 - of the three names above
+        gone += db.execute(f"DELETE FROM {table} WHERE ({key}) IN ({old})", (before, most)).rowcount  # noqa: S608
+    return gone
