@@ -170,7 +170,8 @@ def test_an_address_that_does_not_exist_is_written_to_no_more(stage):
     # the vendor refused it, so the receiver's Postfix sent a notification to the report's own return path
     bounces = [mail for mail in receiver.wait_delivered(3) if b"delivery-status" in mail]
     assert len(bounces) == 1
-    assert elemta(daemon, "bounce", given=bounces[0]) == "nobody@vendor.example gets no more reports\n"
+    as_piped = re.sub(rb"(?m)^(?:X-Original-To|Delivered-To|Return-Path): .*\n", b"", bounces[0])
+    assert elemta(daemon, "bounce", given=as_piped) == "nobody@vendor.example gets no more reports\n"
     assert re.search(r"nobody@vendor\.example  since .*  1 reports came back: smtp; 550", elemta(daemon, "suppress"))
     receiver.send("anna@sender.example", "bert@receiver.example", MAIL, xclient={"addr": "192.0.2.7"})
     receiver.wait_delivered(4)
