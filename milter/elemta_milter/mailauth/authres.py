@@ -31,10 +31,15 @@ _NOT_KEYWORD = re.compile(r"[^A-Za-z0-9.-]+")
 
 def render(authserv_id: str, results: Sequence[AuthResult]) -> str:
     r"""Give the value of an Authentication-Results field, folded with "\n\t", one line or more for each result."""
-    head = _value(authserv_id) + ";"
+    head = _authserv_id(authserv_id) + ";"
     if not results:
         return head + " none"  # RFC 8601 section 2.2: no-result
     return "\n\t".join([head, ";\n\t".join(_resinfo(result) for result in results)])
+
+
+def _authserv_id(name: str) -> str:
+    """Give our name as RFC 8601 section 2.2 has it: a `value`, so never an address."""
+    return _quoted(_clean(name)) if "@" in name else _value(name)
 
 
 def _resinfo(result: AuthResult) -> str:

@@ -2,7 +2,7 @@ import re
 
 import authres
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from elemta.findings import AuthResult
@@ -96,6 +96,7 @@ results = st.lists(
 )
 
 
+@example("@0", [])
 @given(hostile.filter(lambda text: text.strip()), results)
 def test_nothing_a_sender_chose_gets_out_of_its_value(authserv_id, given_results):
     field = render(authserv_id, given_results)
