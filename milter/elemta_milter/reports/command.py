@@ -72,7 +72,7 @@ async def _run(args: Namespace, settings: Settings, reports: Reports) -> int:
 async def _report(office: Office, args: Namespace, now: float) -> int:
     if args.send:
         close_windows(office, now)
-        told = await send(office, now, domain=args.domain, day=args.day)
+        told = await send(office, now, domain=args.domain, day=args.day, retry=0.0)
         _out(str(one) for one in told)
         return os.EX_TEMPFAIL if any(one.state == "postponed" for one in told) else os.EX_OK
     found = sorted(_due(office, args), key=lambda due: (due.window.begin, due.window.domain))

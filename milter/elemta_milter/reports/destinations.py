@@ -9,6 +9,7 @@ RFC 9990 sections 3.5 (sizes) and 4 (external destinations), RFC 9989 section 4.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -23,6 +24,9 @@ ADDRESSES = 10
 """Addresses that one report goes to at most: our limit (RFC 9990 section 3.5)."""
 LONGEST = 254  # octets of an address (RFC 5321 section 4.5.3.1.3)
 LONGEST_HOST = 253  # RFC 1035 section 2.3.4
+
+_LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+")
+"""One address of ASCII (RFC 5322 section 3.2.3), without quotes, spaces or commas that could make it another."""
 
 Tag = Literal["rua", "ruf"]
 
@@ -122,8 +126,7 @@ def _plain(uri: str, limits: Mapping[str, int]) -> Destination:
     address = unquote(rest.partition("?")[0], errors="replace")
     local, domain = split(address)
     host = a_label(domain)
-    # one address, of ASCII: no quotes, spaces or commas that could make it another on its way
-    if host is None or not local.isascii() or not local.isprintable() or set(local) & set(' ",:;<>@()[]\\'):
+    if host is None or not _LOCAL.fullmatch(local):
         return Destination(uri, refusal="is no address that reports can be sent to")
     address = f"{local}@{host}".lower()
     if len(address) > LONGEST:

@@ -34,7 +34,7 @@ _MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE TABLE reports (
         domain TEXT NOT NULL, begin INTEGER NOT NULL, end INTEGER NOT NULL, mails INTEGER NOT NULL,
-        state TEXT NOT NULL, note TEXT NOT NULL, PRIMARY KEY (domain, begin)
+        state TEXT NOT NULL, note TEXT NOT NULL, tried REAL NOT NULL, PRIMARY KEY (domain, begin)
     ) WITHOUT ROWID;
     CREATE TABLE deliveries (
         token TEXT PRIMARY KEY, domain TEXT NOT NULL, begin INTEGER NOT NULL, address TEXT NOT NULL,

@@ -45,6 +45,7 @@ class Due:
         mails: how many.
         state: "open" while some address may still get it, "done".
         note: for people.
+        tried: when sending was last tried without an end, 0 = not yet.
         deliveries: to whom it went.
     """
 
@@ -52,6 +53,7 @@ class Due:
     mails: int
     state: str
     note: str
+    tried: float = 0.0
     deliveries: tuple[Delivery, ...] = ()
 
 
@@ -66,7 +68,7 @@ class Outgoing:
     def close_windows(self, windows: Sequence[tuple[Window, int]]) -> int:
         """Make reports of these windows, each with its number of mails; how many were not reports before."""
         with self._file.changing() as database:
-            statement = "INSERT OR IGNORE INTO reports VALUES (?,?,?,?,?,'')"
+            statement = "INSERT OR IGNORE INTO reports VALUES (?,?,?,?,?,'',0)"
             return sum(
                 database.execute(statement, (each.domain, each.begin, each.end, mails, OPEN)).rowcount
                 for each, mails in windows
@@ -74,20 +76,29 @@ class Outgoing:
 
     def reports(self, *, state: str | None = None, domain: str | None = None, since: float = 0.0) -> list[Due]:
         """Reports whose window ends after `since`, those about most mail first."""
-        query = """SELECT domain, begin, end, mails, state, note FROM reports WHERE (?1 IS NULL OR state = ?1)
+        query = """SELECT domain, begin, end, mails, state, note, tried FROM reports WHERE (?1 IS NULL OR state = ?1)
             AND (?2 IS NULL OR domain = ?2) AND end > ?3 ORDER BY mails DESC, domain, begin"""
         found = self._file.all(query, state, domain, since)
-        return [Due(Window(*of), mails, now, note, self._deliveries(of)) for *of, mails, now, note in found]
+        return [
+            Due(Window(name, begin, end), mails, now, note, tried, self._deliveries(name, begin))
+            for name, begin, end, mails, now, note, tried in found
+        ]
 
-    def _deliveries(self, of: Sequence[str | int]) -> tuple[Delivery, ...]:
+    def _deliveries(self, domain: str, begin: int) -> tuple[Delivery, ...]:
         query = "SELECT address, at, state, note FROM deliveries WHERE domain = ? AND begin = ? ORDER BY address"
-        return tuple(Delivery(*each) for each in self._file.all(query, of[0], of[1]))
+        return tuple(Delivery(*each) for each in self._file.all(query, domain, begin))
 
     def finish(self, of: Window, note: str) -> None:
         """Nothing more will be done about this report."""
         with self._file.changing() as database:
             statement = "UPDATE reports SET state = ?, note = ? WHERE domain = ? AND begin = ?"
             database.execute(statement, (DONE, note[:LONGEST_NOTE], of.domain, of.begin))
+
+    def postpone(self, of: Window, now: float) -> None:
+        """Some address could not be served: try it again later."""
+        with self._file.changing() as database:
+            statement = "UPDATE reports SET tried = ? WHERE domain = ? AND begin = ?"
+            database.execute(statement, (now, of.domain, of.begin))
 
     # ── deliveries ───────────────────────────────────────────────────────────────────────────────────────
 

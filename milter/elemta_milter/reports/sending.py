@@ -26,6 +26,7 @@ from elemta_milter.reports.return_path import ReturnPath, new_token
 from elemta_milter.reports.submission import Submission
 from elemta_milter.reports.windows import DAY, HOUR, Window, leaves_at, window
 
+RETRY = HOUR  # seconds until what was postponed is tried again
 MAILS_A_DAY = 10_000  # handed over at most: somebody may own many domains
 
 
@@ -132,15 +133,24 @@ def report(office: Office, of: Window) -> Report | None:
     return Report(office.reporter, of, policy, record, error)
 
 
-async def send(office: Office, now: float, *, domain: str | None = None, day: float | None = None) -> list[Told]:
-    """Send all reports that may leave, of one domain or of windows that begin on one UTC day where these are given.
+async def send(
+    office: Office, now: float, *, domain: str | None = None, day: float | None = None, retry: float = RETRY
+) -> list[Told]:
+    """Send all reports that may leave.
+
+    Args:
+        office: what reporting needs.
+        now: seconds since 1970.
+        domain: only those about this one.
+        day: only those that begin on this UTC day; its first second.
+        retry: not what was postponed within so many seconds.
 
     Raises:
         LedgerError: the ledger cannot be used.
     """
     told: list[Told] = []
     for due in office.ledger.outgoing.reports(state="open", domain=domain):
-        if day is None or day <= due.window.begin < day + DAY:
+        if now - due.tried >= retry and (day is None or day <= due.window.begin < day + DAY):
             if office.ledger.outgoing.sent_since(now - DAY) >= MAILS_A_DAY:
                 break
             told += await _send(office, due, now)
@@ -169,6 +179,8 @@ async def _send(office: Office, due: Due, now: float) -> list[Told]:
         outgoing.finish(due.window, "; ".join(f"{each.address}: {each.state}, {each.note}" for each in told))
     elif now - due.window.end > OLDEST:
         outgoing.finish(due.window, "given up after two days")
+    else:
+        outgoing.postpone(due.window, now)
     return told
 
 
@@ -226,7 +238,7 @@ def _deliver(office: Office, packed: Parcel, destination: Destination, now: floa
     outgoing = office.ledger.outgoing
     token = new_token(packed.reference, destination.address)
     if not outgoing.claim(token, packed.window, destination.address, now):
-        return replace(told, note="was sent before")
+        return replace(told, state=POSTPONED, note="another process has begun to send it")
     state, words = office.submission.send(office.return_path.address(token), destination.address, written)
     outgoing.settle(token, state, words)
     if state == REFUSED:

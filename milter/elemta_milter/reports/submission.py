@@ -42,13 +42,21 @@ class Submission:
             "sent", "refused", "postponed" (surely not taken), or "claimed" where nobody can say: the connection broke
             after the last octet; and what the server said.
         """
+        fresh = self._smtp is None
+        state, words = self._attempt(sender, recipient, data)
+        if state == POSTPONED and self._smtp is None and not fresh:  # the server has hung up since the last mail
+            state, words = self._attempt(sender, recipient, data)
+        return state, words
+
+    def _attempt(self, sender: str, recipient: str, data: bytes) -> tuple[str, str]:
         try:
             session = self._session()
         except (smtplib.SMTPException, OSError) as error:
             return POSTPONED, f"{self._host}:{self._port} does not answer: {error}"
         at_data = False
         try:
-            for code, text in (session.mail(sender), session.rcpt(recipient)):
+            for step, address in ((session.mail, sender), (session.rcpt, recipient)):
+                code, text = step(address)
                 if code >= 400:  # RFC 5321 section 4.2.1
                     session.rset()
                     return (REFUSED if code >= 500 else POSTPONED), _words(code, text)

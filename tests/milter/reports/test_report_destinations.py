@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from elemta.testing import FakeResolver
 from elemta_milter.mailauth.dmarc_record import parse_record, size_limits
@@ -124,3 +128,9 @@ def test_the_suffix_list_says_what_belongs_together():
 def test_addresses_in_uris():
     assert address_of("mailto:A@B.test!10m".partition("!")[0]) == "a@b.test"
     assert address_of("http://x") == ""
+
+
+@given(st.text() | st.binary().map(lambda octets: quote(octets) + "@sender.test"))
+def test_whatever_stands_in_a_record_an_address_is_harmless(text):
+    address = address_of(f"mailto:{text}")
+    assert re.fullmatch(r"(?:[!#$%&'*+\-./0-9=?^_`a-z{|}~]+@[a-z0-9._-]+)?", address), address

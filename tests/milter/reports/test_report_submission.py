@@ -1,0 +1,86 @@
+"""What the local Postfix says to a report, and what it means when it says nothing."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from elemta_milter.reports.submission import Submission
+
+MAIL = b"Subject: x\r\n\r\n.dot\r\n"
+GREETING = [b"220 hello", b"250 hi"]
+
+
+@contextmanager
+def server(*connections):
+    """An SMTP server that answers each line of each connection with what is written here; None hangs up."""
+    heard = []
+
+    def serve():
+        for answers in connections:
+            with listening.accept()[0] as client, client.makefile("rwb") as lines:
+                in_data = False
+                for number, answer in enumerate(answers):
+                    if number:  # the greeting comes unasked
+                        line = lines.readline()
+                        while in_data and line.strip() != b"." and line:
+                            line = lines.readline()
+                        heard.append(line.strip())
+                    if answer is None:
+                        break
+                    in_data = answer.startswith(b"354")
+                    lines.write(answer + b"\r\n")
+                    lines.flush()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}", heard
+
+
+TAKEN = [b"250 ok", b"250 ok", b"354 go on", b"250 2.0.0 queued"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "state", "words"),
+    [
+        (TAKEN, "sent", "250 2.0.0 queued"),
+        ([b"550 5.7.1 not you", b"250 reset"], "refused", "550 5.7.1 not you"),
+        ([b"250 ok", b"550 5.1.1 no such user", b"250 reset"], "refused", "550 5.1.1 no such user"),
+        ([b"250 ok", b"451 4.3.0 later", b"250 reset"], "postponed", "451 4.3.0 later"),
+        ([b"250 ok", b"250 ok", b"554 no data"], "refused", "554 no data"),
+        ([b"250 ok", b"250 ok", b"452 full"], "postponed", "452 full"),
+        ([b"250 ok", b"250 ok", b"354 go on", b"554 5.7.1 spam"], "refused", "554 5.7.1 spam"),
+        ([b"250 ok", b"250 ok", b"354 go on", b"451 4.3.0 milter"], "postponed", "451 4.3.0 milter"),
+        ([b"250 ok", b"250 ok", b"354 go on", None], "claimed", "the connection broke"),  # taken or not: nobody knows
+        ([b"250 ok", None], "postponed", "the connection broke"),
+        ([b"hello?"], "postponed", "the connection broke"),
+    ],
+)
+def test_answers(answers, state, words):
+    with server([*GREETING, *answers]) as (address, _), Submission(address, "mx.test") as submission:
+        found = submission.send("a+r1@b.test", "c@d.test", MAIL)
+    assert found[0] == state
+    assert found[1].startswith(words)
+
+
+def test_nobody_answers():
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with Submission(f"127.0.0.1:{port}", "mx.test") as submission:
+        state, words = submission.send("a@b.test", "c@d.test", MAIL)
+    assert state == "postponed"
+    assert words.startswith(f"127.0.0.1:{port} does not answer")
+
+
+def test_a_server_that_has_hung_up_meanwhile_is_called_again():
+    twice = [*GREETING, *TAKEN]
+    with server(twice, twice) as (address, heard), Submission(address, "mx.test") as submission:
+        assert submission.send("a@b.test", "c@d.test", MAIL)[0] == "sent"
+        assert submission.send("a@b.test", "c@d.test", MAIL)[0] == "sent"
+    assert [line for line in heard if line.startswith((b"ehlo", b"mail"))] == [
+        b"ehlo mx.test", b"mail FROM:<a@b.test>", b"ehlo mx.test", b"mail FROM:<a@b.test>",
+    ]  # fmt: skip
