@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,21 +105,26 @@ def _open(path: str) -> sqlite3.Connection:
     directory = Path(path).parent
     if not directory.is_dir():
         raise LedgerError(f"{path}: there is no directory {directory}")
-    try:
-        _make(path, directory)
-        database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
-    except OSError as error:
-        raise LedgerError(f"{path}: {error.strerror}") from error
-    except sqlite3.Error as error:
-        raise LedgerError(f"{path}: {error}") from error
+    give_up = time.monotonic() + PATIENCE
+    while True:
+        try:
+            _make(path, directory)
+            return _connect(path)
+        except OSError as error:
+            raise LedgerError(f"{path}: {error.strerror}") from error
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                raise LedgerError(f"{path}: {error}") from error
+        time.sleep(0.01)  # another process changes the file to WAL mode, for which SQLite does not wait
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
     try:
         _recognise(database, path)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")  # a report that is noted as sent is never sent again
         _migrate(database)
-    except sqlite3.Error as error:
-        database.close()
-        raise LedgerError(f"{path}: {error}") from error
     except BaseException:
         database.close()
         raise
@@ -138,9 +144,11 @@ def _make(path: str, directory: Path) -> None:
 
 
 def _recognise(database: sqlite3.Connection, path: str) -> None:
+    database.execute("BEGIN")  # one view of the file: another process may be making it
     [application] = database.execute("PRAGMA application_id").fetchone()
     [version] = database.execute("PRAGMA user_version").fetchone()
     [tables] = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    database.execute("COMMIT")
     if application != APPLICATION_ID and tables:
         raise LedgerError(f"{path}: an SQLite file of something else; let reports.file name a file of its own")
     if version > len(_MIGRATIONS):

@@ -433,6 +433,16 @@ def test_a_file_of_something_else_is_left_alone(tmp_path, journal):
         Ledger.open(str(tmp_path / "junk.db"))
 
 
+def test_many_processes_may_make_the_file(tmp_path):
+    code = "import sys; from elemta_milter.reports.collecting import Ledger; sys.stdin.read(); Ledger.open(sys.argv[1])"
+    for number in range(3):
+        path = str(tmp_path / f"reports{number}.db")
+        others = [subprocess.Popen([sys.executable, "-c", code, path], stdin=subprocess.PIPE) for _ in range(6)]
+        for each in others:
+            each.stdin.close()
+        assert [each.wait(60) for each in others] == [0] * 6
+
+
 def test_without_a_journal_there_is_nothing_to_do(tmp_path):
     assert run(settings(tmp_path))[0] == []
 
