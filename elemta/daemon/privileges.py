@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import logging
 import os
 import pwd
@@ -15,8 +16,10 @@ class PrivilegeError(Exception):
     """The configured user cannot be become."""
 
 
-def prepare(directories: Iterable[Path], user: str) -> None:
-    """Make the directories we write to, owned by `user` where we are root and make them anew.
+def prepare(directories: Iterable[Path], user: str, group: str = "") -> None:
+    """Make the directories we write to; where we are root, owned by `user`, and of `group` if that is named.
+
+    A directory that is there already is left as it is.
 
     Raises:
         OSError: one cannot be made.
@@ -27,7 +30,7 @@ def prepare(directories: Iterable[Path], user: str) -> None:
         directory.mkdir(parents=True, mode=0o750)
         account = _account(user)
         if os.geteuid() == 0 and account is not None:
-            os.chown(directory, account.pw_uid, account.pw_gid)
+            os.chown(directory, account.pw_uid, _group(group) or account.pw_gid)
 
 
 def drop(user: str, *, named: bool) -> None:
@@ -51,6 +54,14 @@ def drop(user: str, *, named: bool) -> None:
     os.initgroups(user, account.pw_gid)
     os.setgid(account.pw_gid)
     os.setuid(account.pw_uid)
+
+
+def _group(name: str) -> int:
+    """The number of a group; 0 if there is none of that name."""
+    try:
+        return grp.getgrnam(name).gr_gid if name else 0
+    except KeyError:
+        return 0
 
 
 def _account(user: str) -> pwd.struct_passwd | None:

@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from elemta.config.types import Listen
@@ -87,7 +88,8 @@ def _give_to(path: Path, group: str) -> None:
 
 
 def remove(opened: socket.socket, where: Listen) -> None:
-    """Close a listener for good and take its file away."""
+    """Close a listener for good and take its file away; a file that is not ours to take stays, and is stale."""
     opened.close()
     if where.path:
-        Path(where.path).unlink(missing_ok=True)
+        with suppress(OSError):
+            Path(where.path).unlink(missing_ok=True)

@@ -36,6 +36,8 @@ def run(service: Service) -> int:
         own = section(settings, service.name)
         watch = Observing(settings, service.name)
         privileges.prepare(_directories(policy), settings.user)
+        if own.listen.path:
+            privileges.prepare([Path(own.listen.path).parent], settings.user, own.group)
         listener = sockets.listen(own.listen, own.group)
         privileges.drop(settings.user, named="user" in settings.model_fields_set)
         watch.start_metrics()

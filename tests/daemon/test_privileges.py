@@ -1,0 +1,61 @@
+"""Privileges: started as root, the daemon is somebody else when mail arrives, and Postfix may reach its socket."""
+
+import os
+import pwd
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+
+import pytest
+from harness.daemon import Daemon
+
+from elemta.daemon import privileges
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: who is not root has nothing to drop")
+
+
+@root_only
+def test_workers_are_the_configured_user_and_the_socket_is_for_the_group():
+    place = Path(tempfile.mkdtemp(prefix="elemta-drop-"))
+    place.chmod(0o755)
+    daemon = Daemon("policyd", listen=f"unix:{place}/new/policyd.sock")
+    text = daemon.policy.read_text().replace("user: root", "user: nobody").replace(str(daemon.directory), str(place / "var"))
+    daemon.policy.write_text(text)
+    try:
+        daemon.start()
+        nobody = pwd.getpwnam("nobody").pw_uid
+
+        assert {Path(f"/proc/{pid}").stat().st_uid for pid in (*daemon.children(), daemon.process.pid)} == {nobody}
+        assert (place / "new").stat().st_uid == nobody
+        assert (place / "new" / "policyd.sock").stat().st_mode & 0o777 == 0o660
+        daemon.signal(signal.SIGHUP)  # a reload needs no privilege that was dropped
+        daemon.wait_for("reloaded daemon=policyd ok=true")
+        assert daemon.stop() == 0
+        assert not (place / "new" / "policyd.sock").exists()
+    finally:
+        daemon.stop()
+        shutil.rmtree(place)
+
+
+@root_only
+def test_a_user_that_is_named_and_missing_is_67():
+    daemon = Daemon("policyd")
+    daemon.policy.write_text(daemon.policy.read_text().replace("user: root", "user: nosuchuser"))
+    daemon.start(wait=False)
+
+    assert daemon.process.wait(20) == os.EX_NOUSER
+    assert 'there is no user "nosuchuser"' in daemon.log()
+
+
+def test_nothing_is_dropped_without_root(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+    privileges.drop("nobody", named=True)
+
+
+def test_a_missing_default_user_is_a_warning(monkeypatch, caplog):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+    privileges.drop("nosuchuser", named=False)
+    assert "staying root" in caplog.text
