@@ -2,8 +2,8 @@
 
     python tests/bench/bench_milter.py [--mails 2000] [--rounds 5] [--workers 2] [--cold] [--profile]
 
-One run: a private Postfix (queue on tmpfs, deliveries discarded) is fed by smtp-source, 20 sessions side by side, 5.7 KB a
-mail; without a milter and with elemta-milter on a unix socket (spf, iprev, rules, journal, metrics), turn and turn about.
+One run: a private Postfix (queue on tmpfs, deliveries discarded) is fed by smtp-source, 20 sessions side by side, 5.7 KB
+a mail; without a milter and with elemta-milter on a unix socket (spf, iprev, rules, journal, metrics), turn about.
 Prints mails a second of each round and the median ratio. Nothing is asserted: machines differ, ratios less.
 """
 
@@ -43,7 +43,9 @@ rules:
   message:
     - {{id: spf-fail, class: inbound, when: {{spf: fail}}, then: reject}}
     - {{id: no-name, when: {{iprev: [fail, permerror], spf: {{not: pass}}}}, then: quarantine}}
-    - {{id: list, when: {{header_from.domain: {{in: [a.test, b.test]}}, subject: {{regex: "(?i)lottery"}}}}, then: reject}}
+    - id: list
+      when: {{header_from.domain: {{in: [a.test, b.test]}}, subject: {{regex: "(?i)lottery"}}}}
+      then: reject
     - {{id: tag, when: {{spf: softfail}}, add_header: {{X-Spam-Flag: "YES"}}}}
 """
 SIZE = 5700
@@ -52,7 +54,20 @@ SIZE = 5700
 def feed(postfix: PrivatePostfix, mails: int) -> float:
     """Mails a second."""
     began = time.perf_counter()
-    command = ["smtp-source", "-s", "20", "-m", str(mails), "-l", str(SIZE), "-d", "-f", "sender@bench.test", "-t", "rcpt@example.org"]
+    command = [
+        "smtp-source",
+        "-s",
+        "20",
+        "-m",
+        str(mails),
+        "-l",
+        str(SIZE),
+        "-d",
+        "-f",
+        "sender@bench.test",
+        "-t",
+        "rcpt@example.org",
+    ]
     subprocess.run([*command, f"127.0.0.1:{postfix.port}"], check=True)
     return mails / (time.perf_counter() - began)
 
@@ -71,7 +86,11 @@ def spent(pid: int) -> tuple[float, float, int, int]:
         for line in (task / "status").read_text().splitlines()
         if "ctxt_switches" in line
     )
-    pss = next(int(line.split()[1]) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if line.startswith("Pss:"))
+    pss = next(
+        int(line.split()[1])
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        if line.startswith("Pss:")
+    )
     return int(fields[11]) / 100, int(fields[12]) / 100, switches, pss
 
 
@@ -100,7 +119,7 @@ def main() -> None:
             )
         )
         began = time.perf_counter()
-        with open(f"{directory}/log", "wb") as log:
+        with Path(f"{directory}/log").open("wb") as log:
             daemon = subprocess.Popen([Path(sys.executable).parent / "elemta-milter", "--config", policy], stderr=log)
         try:
             while not judged.milter_socket.exists() or b"started" not in Path(f"{directory}/log").read_bytes():
@@ -114,14 +133,20 @@ def main() -> None:
                 without, with_it = feed(plain, given.mails), feed(judged, given.mails)
                 ratios.append(with_it / without)
                 print(f"round {number + 1}: {without:6.0f} without, {with_it:6.0f} with: {ratios[-1]:.2f}")
-            print(f"median ratio {statistics.median(ratios):.2f} ({'cold' if given.cold else 'warm'} DNS, {given.workers} workers)")
+            print(
+                f"median ratio {statistics.median(ratios):.2f} ({'cold' if given.cold else 'warm'} DNS, {given.workers} workers)"
+            )
             mails = given.rounds * given.mails + 200
             for pid in sorted(children(daemon.pid))[1:]:
                 user, system, switches, pss = spent(pid)
                 print(f"worker {pid}: PSS {pss / 1024:.0f} MB, all workers together had {mails} mails; its own:")
                 print(f"  user {user:.2f} s, system {system:.2f} s, {switches} context switches")
         except subprocess.CalledProcessError:
-            print("\n".join(line for line in Path(f"{directory}/log").read_text().splitlines() if " decided " not in line)[-4000:])
+            print(
+                "\n".join(
+                    line for line in Path(f"{directory}/log").read_text().splitlines() if " decided " not in line
+                )[-4000:]
+            )
             raise
         finally:
             daemon.terminate()

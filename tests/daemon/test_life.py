@@ -70,7 +70,9 @@ def test_wrong_configuration_is_told_and_78():
 
 def test_a_missing_file_is_66():
     program = Path(sys.executable).parent / "elemta-milter"
-    done = subprocess.run([program, "--config", "/nowhere/x.yaml"], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [program, "--config", "/nowhere/x.yaml"], capture_output=True, text=True, timeout=30, check=False
+    )
 
     assert done.returncode == os.EX_NOINPUT
     assert "/nowhere/x.yaml" in done.stderr

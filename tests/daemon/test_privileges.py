@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from harness.daemon import Daemon
 
 from elemta.daemon import privileges
+from harness.daemon import Daemon
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: who is not root has nothing to drop")
 
@@ -20,7 +20,11 @@ def test_workers_are_the_configured_user_and_the_socket_is_for_the_group():
     place = Path(tempfile.mkdtemp(prefix="elemta-drop-"))
     place.chmod(0o755)
     daemon = Daemon("policyd", listen=f"unix:{place}/new/policyd.sock")
-    text = daemon.policy.read_text().replace("user: root", "user: nobody").replace(str(daemon.directory), str(place / "var"))
+    text = (
+        daemon.policy.read_text()
+        .replace("user: root", "user: nobody")
+        .replace(str(daemon.directory), str(place / "var"))
+    )
     daemon.policy.write_text(text)
     try:
         daemon.start()

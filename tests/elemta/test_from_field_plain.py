@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from elemta.addresses import from_field
 from elemta.addresses.from_field import authors
 
-MUTATIONS = st.sampled_from([b"", b"<", b">", b'"', b",", b" ", b"\t", b"(x)", b"@", b"\\", b"\xff", b"\0", b".", b":;", b"=?utf-8?q?x?="])
+MUTATIONS = st.sampled_from(
+    [b"", b"<", b">", b'"', b",", b" ", b"\t", b"(x)", b"@", b"\\", b"\xff", b"\0", b".", b":;", b"=?utf-8?q?x?="]
+)
 
 
 @given(st.from_regex(from_field._PLAIN, fullmatch=True), MUTATIONS, st.integers(0, 60))

@@ -1,8 +1,8 @@
 """A daemon of ours as a real process: does it start, answer, reload, drain and end as it should?
 
-    with Daemon("milter", "checks: {spf: }", dns=server) as daemon:
-        client = daemon.connect()
-        daemon.reload("checks: {}")
+with Daemon("milter", "checks: {spf: }", dns=server) as daemon:
+    client = daemon.connect()
+    daemon.reload("checks: {}")
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Daemon:
         return [int(pid) for pid in found.stdout.split()]
 
     def worker_pids(self) -> list[int]:
-        """Process ids of the workers: those that hold the listening socket and are not the keeper (the first forked)."""
+        """Process ids of the workers; the keeper is forked first."""
         return sorted(self.children())[1:]
 
     def connect(self) -> socket.socket:

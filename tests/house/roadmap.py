@@ -1,6 +1,6 @@
 """The road map: what is in each folder and module?  Writes the end of README.md from the modules' own first lines.
 
-    python tests/house/roadmap.py            # part of `make docs`; test_house.py holds README to it
+python tests/house/roadmap.py            # part of `make docs`; test_house.py holds README to it
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ ROOT = Path(__file__).resolve().parents[2]
 TITLE = "## Road map\n"
 FOLDERS = {
     "elemta": "the engine and all that both daemons share",
-    "milter/elemta_milter": "the milter daemon; what happens to a message stands in [milter/README.md](milter/README.md)",
+    "milter/elemta_milter": "the milter daemon; see [milter/README.md](milter/README.md)",
     "policyd/elemta_policyd": "the policy daemon; see [policyd/README.md](policyd/README.md)",
 }
 OTHERS = {
-    "postfix-conf/": "main.cf and master.cf as templates: the single source for the local stack, the container and Ansible",
-    "docker/, Dockerfile, docker-compose.yml": "the container images, and Postfix and Elemta joined by a volume of sockets",
+    "postfix-conf/": "main.cf and master.cf as templates, for the local stack, the container and Ansible alike",
+    "docker/, Dockerfile, docker-compose.yml": "the container images, and both joined by a volume of sockets",
     "docs/": "configuration.md (written by the code), monitoring.md, and what else an administrator reads",
     "tests/": "mirrors the packages; live/ with real Postfix, docker/ with containers, cases/ goldens, bench/ figures, "
     "daemon/ real processes, harness/ what they share, demo/ behind `make run`, house/ the rules of this house",
@@ -34,7 +34,11 @@ def first_line(path: Path) -> str:
 def modules(folder: str) -> list[Path]:
     """The Python files that git knows below `folder`, packages before their modules."""
     listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", f"{folder}/*.py"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "-co", "--exclude-standard", f"{folder}/*.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     paths = {ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).exists()}
     return sorted(paths, key=lambda path: (path.parent.parts, path.name != "__init__.py", path.name))

@@ -1,4 +1,4 @@
-"""Nothing is lost and nothing is doubled: workers killed, daemons stopped and reloaded while mail flows through Postfix."""
+"""Nothing is lost or doubled: workers killed, daemons stopped and reloaded while mail flows through Postfix."""
 
 import collections
 import os

@@ -48,4 +48,8 @@ def test_result(address, result, name, trouble):
 def test_evidence_names_the_address():
     [evidence] = run(Iprev, client("192.0.2.1"), resolver=FakeResolver(ZONE)).authres
 
-    assert (evidence.method, evidence.result, evidence.properties) == ("iprev", "pass", (("policy.iprev", "192.0.2.1"),))
+    assert (evidence.method, evidence.result, evidence.properties) == (
+        "iprev",
+        "pass",
+        (("policy.iprev", "192.0.2.1"),),
+    )

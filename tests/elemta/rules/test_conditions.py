@@ -5,11 +5,13 @@ import pytest
 from elemta.config.problems import ConfigErrors
 from elemta.testing import FakeResolver, envelope, judge, message, policy
 
-ZONE = FakeResolver({
-    "pass.test": [("TXT", "v=spf1 +all")],
-    "soft.test": [("TXT", "v=spf1 ~all")],
-    "bücher.test": [],
-})
+ZONE = FakeResolver(
+    {
+        "pass.test": [("TXT", "v=spf1 +all")],
+        "soft.test": [("TXT", "v=spf1 ~all")],
+        "bücher.test": [],
+    }
+)
 
 HEAD = """
 host: mx.receiver.test

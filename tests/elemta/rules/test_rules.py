@@ -33,14 +33,26 @@ def test_no_rule_means_accept():
 
 
 def test_first_final_match_wins_and_the_rest_is_not_read():
-    decision = decide(rules("{id: a, when: {login: x}, then: reject}", "{id: b, when: {spf: none}, then: defer}", "{id: c, then: reject}"))
+    decision = decide(
+        rules(
+            "{id: a, when: {login: x}, then: reject}",
+            "{id: b, when: {spf: none}, then: defer}",
+            "{id: c, then: reject}",
+        )
+    )
 
     assert decision.verdict.rule == "b"
     assert list(decision.trace) == [0, MATCHED]
 
 
 def test_non_final_rules_collect_on_the_way():
-    decision = decide(rules("{id: a, add_header: {X-A: '1'}}", "{id: b, class: inbound, label: seen, then: accept}", "{id: c, label: never}"))
+    decision = decide(
+        rules(
+            "{id: a, add_header: {X-A: '1'}}",
+            "{id: b, class: inbound, label: seen, then: accept}",
+            "{id: c, label: never}",
+        )
+    )
 
     assert [(action.kind, action.name, action.value, action.rule) for action in decision.verdict.actions] == [
         (ActionKind.ADD_HEADER, "X-A", "1", "a"),
@@ -121,7 +133,9 @@ def test_mistake(line, complaint):
 
 
 def test_rules_at_rcpt_to_know_only_the_envelope():
-    assert "known only when the message is complete" in complaints("{id: a, when: {subject: x}, then: reject}", stage="recipient")
+    assert "known only when the message is complete" in complaints(
+        "{id: a, when: {subject: x}, then: reject}", stage="recipient"
+    )
     assert "needs the whole message" in complaints("{id: a, replace_body: x, then: accept}", stage="recipient")
 
 
@@ -153,4 +167,6 @@ def test_a_rule_that_may_be_reached_is_none(lines):
 
 
 def test_ids_are_unique():
-    assert 'rule "a" stands already at place 0' in complaints("{id: a, when: {spf: pass}, then: reject}", "{id: a, then: defer}")
+    assert 'rule "a" stands already at place 0' in complaints(
+        "{id: a, when: {spf: pass}, then: reject}", "{id: a, then: defer}"
+    )
