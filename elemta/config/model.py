@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from elemta.config.names import (
     DnsServer,
@@ -20,6 +20,7 @@ from elemta.config.names import (
     SignedName,
     SmtpServer,
     StateUrl,
+    report_interval,
 )
 from elemta.config.types import Duration, Listen
 
@@ -226,7 +227,7 @@ class Reports(Section):
     )
     smtp: SmtpServer = Field("127.0.0.1:25", description="HOST:PORT of the Postfix that takes the reports")
     hour: int = Field(1, ge=0, le=23, description="reports about a whole day leave after it, from this hour on (UTC)")
-    shortest: Annotated[Duration, Field(ge=3600)] = Field(
+    shortest: Annotated[Duration, AfterValidator(report_interval)] = Field(
         3600.0, description="domains may ask for reports as often as this (ri); 1d: once a day at most"
     )
     classes: tuple[str, ...] | None = Field(

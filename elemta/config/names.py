@@ -112,6 +112,13 @@ def _host_or_address(text: str) -> str:
     return str(ip_address(text)) if text.replace(".", "").isdigit() else host_name(text)
 
 
+def report_interval(seconds: float) -> float:
+    """At least an hour: the grid on which reports lie."""
+    if seconds < 3600:
+        raise ValueError("reports lie on whole hours; write 1h or more")
+    return seconds
+
+
 def state_url(text: str) -> str:
     """Where state is kept: sqlite:///absolute/path."""
     scheme, separator, _ = text.partition("://")
