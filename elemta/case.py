@@ -13,6 +13,7 @@ import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from elemta.at_once import at_once
 from elemta.check import Seen, Stage
 from elemta.decision import Decision, StageName, new_id
 from elemta.dns import DEADLINE, DnsError
@@ -60,12 +61,22 @@ class Case:
                 self._launch(plan, envelope)
         self._started = True
 
+    def start_now(self, envelope: Envelope) -> bool:
+        """Do what `start` does at once, on any thread; False if a check must wait: then let the loop call `start`."""
+        engine = self.engine
+        if not engine.early_at_once:
+            return False
+        self.klass = engine.policy.klass(View(envelope))
+        self._started = all(self._look_at_once(plan, envelope) for plan in engine.early)
+        return self._started
+
     async def message(self, message: Message) -> Decision:
         """The message is complete: judge it."""
         began = time.perf_counter()
         if not self._started:
             self.start(message.envelope)
         if self.engine.late:
+            self._limit_dns()
             self._arm()
             for plan in self.engine.late:
                 self._launch(plan, message)
@@ -75,14 +86,17 @@ class Case:
     def message_now(self, message: Message) -> Decision | None:
         """The decision, if nothing is left to wait for; else None, and `message` must be awaited on the loop.
 
-        May be called from any thread: nothing but pure judging is done.
+        May be called from any thread.  Checks that ask the name system are made here, if all it has to say is known.
         """
-        if not self._started or self.engine.late or not all(task.done() for task in self._tasks.values()):
+        engine = self.engine
+        if not self._started or not engine.late_at_once or not all(task.done() for task in self._tasks.values()):
             return None
         began = time.perf_counter()
         for name, task in self._tasks.items():
             self.findings[name] = task.result()
-        return self._judge_message(message, began)
+        if all(self._look_at_once(plan, message) for plan in engine.late):
+            return self._judge_message(message, began)
+        return None
 
     async def recipient(self, envelope: Envelope) -> Decision:
         """One recipient is asked about: judge it. May be called for every recipient of the mail."""
@@ -117,12 +131,24 @@ class Case:
     def _begin(self, envelope: Envelope) -> None:
         view = View(envelope)
         self.klass = self.engine.policy.klass(view)
+        self._limit_dns()
+
+    def _limit_dns(self) -> None:
+        """Let the time for DNS begin, for this task and those it launches."""
         DEADLINE.set(time.monotonic() + self.engine.policy.settings.dns.budget)
 
     def _launch(self, plan: CheckPlan, facts: Client | Envelope | Message) -> None:
         if isinstance(facts, Envelope) and plan.stage is Stage.CLIENT:
             facts = facts.client
         self._tasks[plan.name] = _task(self._look(plan, facts))
+
+    def _look_at_once(self, plan: CheckPlan, facts: Envelope | Message) -> bool:
+        """Let one check run here and now; False if it must wait."""
+        looked_at = facts.client if isinstance(facts, Envelope) and plan.stage is Stage.CLIENT else facts
+        finding = at_once(self._look(plan, looked_at))
+        if finding is not None:
+            self.findings[plan.name] = finding
+        return finding is not None
 
     async def _settle(self) -> None:
         """Wait until every check that was launched has left its finding."""
@@ -155,7 +181,7 @@ class Case:
             return _trouble(plan.name, f"no answer within {plan.options.timeout or self.budget:g} s")
         except _EXPECTED as error:
             return _trouble(plan.name, f"{type(error).__name__}: {error}")
-        except Exception as error:  # noqa: BLE001 - a crash of a check costs its finding, not the mail
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a crash of a check costs its finding, not the mail
             _log.exception("check %s crashed", plan.name)
             return _trouble(plan.name, f"crashed: {type(error).__name__}: {error}")
         else:

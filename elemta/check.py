@@ -110,6 +110,8 @@ class Check(ABC, Generic[FactsT]):
         results: the result words it can give, for the documentation and for errors that teach.
         trouble: what "could not answer" means where the YAML does not say.
         needs_body: False when a message check looks at the header only.
+        only_dns: `run` waits for nothing but the resolver: with all answers at hand it is made on the thread that
+            holds the mail, where no event loop runs (`elemta.at_once`).
         per_recipient: it asks about one recipient and may count (greylisting): it runs in the policy
             service only, and only when a rule asks for it.
     """
@@ -120,6 +122,7 @@ class Check(ABC, Generic[FactsT]):
     results: ClassVar[tuple[Result, ...]] = tuple(Result)
     trouble: ClassVar[Trouble] = "defer"
     needs_body: ClassVar[bool] = True
+    only_dns: ClassVar[bool] = False
     per_recipient: ClassVar[bool] = False
     Options: ClassVar[type[Options]] = Options
 

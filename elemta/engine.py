@@ -68,6 +68,7 @@ class Engine:
         plans = policy.checks
         self.early = tuple(plan for plan in plans if plan.stage < Stage.MESSAGE and not plan.kind.per_recipient)
         self.late = tuple(plan for plan in plans if plan.stage is Stage.MESSAGE)
+        self.early_at_once, self.late_at_once = _at_once(self.early), _at_once(self.late)
         self.at_rcpt = {plan.name: plan for plan in plans if plan.kind.per_recipient}
         self.asked_at_rcpt = self._asked_at_rcpt()
         reads_body = any(plan.kind.needs_body for plan in self.late)
@@ -154,3 +155,8 @@ class Engine:
             budget: seconds that checks may take, counted anew at each stage.
         """
         return Case(self, budget)
+
+
+def _at_once(plans: Sequence[CheckPlan]) -> bool:
+    """Whether these checks can be made without the loop, as far as they need not wait."""
+    return all(plan.kind.only_dns and plan.options.timeout is None for plan in plans)

@@ -26,6 +26,7 @@ class Iprev(Check[Client]):
     fields: ClassVar = {"name": Field(str, "the name that leads back to the address")}
     results: ClassVar = (Result.NONE, Result.PASS, Result.FAIL, Result.TEMPERROR, Result.PERMERROR)
     trouble: ClassVar[Trouble] = "accept"
+    only_dns = True
 
     async def run(self, facts: Client, seen: Seen) -> Finding:
         """Look there and back."""

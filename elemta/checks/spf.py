@@ -43,6 +43,7 @@ class Spf(Check[Envelope]):
         "explanation": Field(str, "what the domain tells the sender of a refused mail; a stranger's words"),
     }
     trouble: ClassVar[Trouble] = "accept"
+    only_dns = True
     Options = SpfOptions
 
     async def run(self, facts: Envelope, seen: Seen) -> Finding:

@@ -11,6 +11,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+from elemta.at_once import elsewhere, on_loop
 from elemta.config.model import Dns
 from elemta.dns.exchange import Exchange, servers_of
 from elemta.dns.port import DEADLINE, Answer, DnsError
@@ -64,6 +65,8 @@ class CachedResolver:
 
     async def _wait(self, key: Key) -> Answer:
         """Ask, or wait for who is asking, as long as the mail's DNS budget lasts."""
+        if not on_loop():
+            await elsewhere()
         left = DEADLINE.get() - time.monotonic()
         if left <= 0:
             raise DnsError(*key, "the mail's DNS budget is spent")

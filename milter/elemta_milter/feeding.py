@@ -5,6 +5,7 @@ A short body is hashed where we are; a long one in a thread, where hashing lets 
 
 from __future__ import annotations
 
+from elemta.at_once import on_loop
 from elemta.check import Tools
 from elemta.facts import Body
 from elemta_milter.mailauth.canonical import BodyHasher
@@ -21,7 +22,7 @@ async def feed(hasher: BodyHasher, body: Body, tools: Tools) -> None:
     """
     if not hasher.needs_body:
         return
-    if body.size > BIG:
+    if body.size > BIG and on_loop():
         await tools.in_thread(feed_now, hasher, body)
     else:
         feed_now(hasher, body)

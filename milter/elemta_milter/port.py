@@ -28,6 +28,10 @@ class Case(Protocol):
         """Decide."""
         ...
 
+    def start_now(self, envelope: Envelope) -> bool:
+        """Let early checks run here and now; False if they cannot."""
+        ...
+
     def message_now(self, message: Message) -> Decision | None:
         """Decide at once, on this thread; None if there is something to wait for."""
         ...
@@ -61,7 +65,8 @@ class LoopPort:
     def start(self, envelope: Envelope) -> Case:
         """Begin a mail; early checks run from now on."""
         case = self._case()
-        self._loop.call_soon_threadsafe(case.start, envelope)
+        if not case.start_now(envelope):
+            self._loop.call_soon_threadsafe(case.start, envelope)
         return case
 
     def cancel(self, case: Case) -> None:

@@ -25,6 +25,8 @@ from elemta_milter.mailauth.arc import ChainResult, ChainValidator, Sealer
 from elemta_milter.mailauth.canonical import BodyHasher
 from elemta_milter.mailauth.fields import HeaderFields
 
+FIELDS = ("ARC-Seal", "ARC-Message-Signature", "ARC-Authentication-Results")
+_NO_CHAIN = (AuthResult("arc", "none"),)
 CLAIMS = ("spf", "dkim", "dmarc")
 """Methods whose results, as the first sealer tells them, are facts."""
 
@@ -64,6 +66,7 @@ class Arc(Check[Message]):
     }
     results: ClassVar = (Result.NONE, Result.PASS, Result.FAIL, Result.NEUTRAL, Result.TEMPERROR)
     trouble: ClassVar[Trouble] = "accept"
+    only_dns = True
     Options = ArcOptions
 
     def __init__(self, options: ArcOptions, tools: Tools) -> None:
@@ -74,8 +77,11 @@ class Arc(Check[Message]):
         """Validate the chain; `detail` is its `ChainResult`."""
         if facts.truncated:
             return self.finding(Result.NEUTRAL, f"not evaluated: more than {facts.truncated}")
+        if not any(facts.header(name) for name in FIELDS):
+            return Finding(self.name, Result.NONE, "", {"trusted": False}, _NO_CHAIN, detail=ChainResult(Result.NONE))
         body = BodyHasher()
         validator = ChainValidator(HeaderFields(facts.headers), body=body, now=int(self.tools.clock()))
+        await validator.fetch_keys(self.tools.resolver)
         await feed(body, facts.body, self.tools)
         return self._told(await validator.finish(self.tools.resolver), facts)
 

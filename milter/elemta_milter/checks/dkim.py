@@ -17,6 +17,7 @@ from typing import ClassVar
 
 from pydantic import Field as Setting
 
+from elemta.at_once import on_loop
 from elemta.check import Check, Field, Options, Seen, Tools, Trouble
 from elemta.facts import Message
 from elemta.findings import AuthResult, Finding, Result, Value
@@ -61,6 +62,7 @@ class Dkim(Check[Message]):
         "length_uncovered": Field(int, "octets of the body that its l= leaves unsigned", unit="octets"),
     }
     trouble: ClassVar[Trouble] = "accept"
+    only_dns = True
     Options = DkimOptions
 
     def __init__(self, options: DkimOptions, tools: Tools) -> None:
@@ -84,10 +86,11 @@ class Dkim(Check[Message]):
             prefer=facts.authors.domains,
             trust_length=self.options.trust_length,
         )
-        # Postfix sends the whole message at once when it has it all: there is nothing earlier to ask for keys
-        if body.needs_body and facts.body.size > BIG:
+        # Postfix hands a message on when it has it all, in one go: keys could not be asked for any earlier than here
+        if facts.body.size > BIG and on_loop():
             await asyncio.gather(verifier.fetch_keys(self.tools.resolver), feed(body, facts.body, self.tools))
         else:
+            await verifier.fetch_keys(self.tools.resolver)
             await feed(body, facts.body, self.tools)
         return self._told(await verifier.finish(self.tools.resolver))
 

@@ -53,6 +53,7 @@ class Dmarc(Check[Message]):
     results: ClassVar = (Result.NONE, Result.PASS, Result.FAIL, Result.TEMPERROR, Result.PERMERROR)
     trouble: ClassVar[Trouble] = "accept"
     needs_body = False
+    only_dns = True
     Options = DmarcOptions
 
     _org_domain: OrgDomain | None = None

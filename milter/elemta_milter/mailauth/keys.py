@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from elemta.at_once import on_loop
 from elemta.dns import DnsError, Resolver
 from elemta.findings import Result
 from elemta_milter.mailauth import taglist
@@ -112,8 +113,8 @@ class Proof:
 async def fetch(resolver: Resolver, names: Iterable[str]) -> dict[str, Published]:
     """Ask for the key records at all of `names`, side by side."""
     asked = list(dict.fromkeys(names))
-    if len(asked) == 1:  # no task is needed
-        return {asked[0]: await _published(resolver, asked[0])}
+    if len(asked) == 1 or not on_loop():  # no task is needed, or none can be made
+        return {name: await _published(resolver, name) for name in asked}
     return dict(zip(asked, await asyncio.gather(*(_published(resolver, name) for name in asked)), strict=True))
 
 

@@ -1,0 +1,44 @@
+"""At once: can this be done here and now, or must somebody wait for the world?
+
+Most mails find every answer of the name system in the cache; then no event loop is needed, and the thread that holds
+the mail (libmilter's) can see and judge it by itself.  `at_once` runs a coroutine up to where it would wait; what
+would wait without a loop says so by `elsewhere`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Generator
+from types import coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def at_once(work: Coroutine[Any, Any, T]) -> T | None:
+    """Give what `work` gives; None if it would have to wait: it is then closed, and must be begun anew on the loop.
+
+    Raises:
+        Exception: whatever `work` raises.
+    """
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    work.close()
+    return None
+
+
+def on_loop() -> bool:
+    """Whether an event loop runs on this thread, so that one may wait."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+@coroutine
+def elsewhere() -> Generator[None, None, None]:
+    """Stop here for good: this must wait, and may not on this thread."""
+    yield

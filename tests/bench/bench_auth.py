@@ -1,0 +1,318 @@
+"""How fast does signed mail go through Postfix when Elemta authenticates it, OpenDKIM and OpenDMARC, or Rspamd?
+
+    python tests/bench/bench_auth.py [--mails 1500] [--rounds 5] [--workers 2] [--only elemta]
+
+One run in a network of its own (root), DNS from unbound on loopback: a private Postfix (queue on tmpfs, deliveries
+discarded) is fed by smtp-source, 20 sessions side by side, one DKIM-signed mail of 5.7 KB over and over, turn and turn
+about:
+
+    plain      no milter
+    elemta     spf, dkim, dmarc, arc, two rules, Authentication-Results, journal, metrics
+    open       OpenDKIM, then OpenDMARC with SPFSelfValidate (Debian packages), both with Authentication-Results
+    rspamd     spf, dkim, dmarc and nothing else, by its milter proxy, scanning itself
+
+All on unix sockets. Prints mails a second of each round and the medians as parts of plain. Nothing is asserted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from harness.postfix import PrivatePostfix
+from harness.signatures import rsa_key, signed, wire
+
+SENDER = "sender.example"
+POLICY = """
+host: mx1.example.org
+dns: {{servers: ["127.0.0.1:53"]}}
+state: sqlite://{directory}/state.db
+journal: {{path: {directory}/journal.db}}
+spool: {directory}/spool
+metrics: {{listen: "127.0.0.1:0", directory: {directory}/metrics}}
+user: root
+milter: {{listen: "unix:{socket}", workers: {workers}}}
+checks: {{spf: , dkim: , dmarc: , arc: {{trusted_sealers: [lists.example.com]}}}}
+rules:
+  message:
+    - {{id: dmarc-reject, class: inbound, when: {{dmarc: fail, dmarc.policy: reject}}, then: reject,
+        unless: {{arc: pass, arc.trusted: true}}}}
+    - {{id: dmarc-quarantine, class: inbound, when: {{dmarc: fail, dmarc.policy: quarantine}}, then: quarantine}}
+"""
+UNBOUND = """
+server:
+  interface: 127.0.0.1
+  do-daemonize: no
+  username: ""
+  chroot: ""
+  pidfile: ""
+  use-syslog: no
+  logfile: "{directory}/unbound.log"
+  module-config: "iterator"
+  local-zone: "." static
+{records}
+remote-control:
+  control-enable: no
+"""
+OPENDKIM = """
+Mode v
+Socket local:{sockets}/opendkim.sock
+UMask 000
+PidFile {directory}/opendkim.pid
+AuthservID mx1.example.org
+InternalHosts {directory}/nobody
+PeerList {directory}/nobody
+Nameservers 127.0.0.1
+Syslog no
+AlwaysAddARHeader yes
+"""
+OPENDMARC = """
+Socket local:{sockets}/opendmarc.sock
+UMask 000
+PidFile {directory}/opendmarc.pid
+AuthservID mx1.example.org
+TrustedAuthservIDs mx1.example.org
+IgnoreHosts {directory}/nobody
+RejectFailures no
+SPFSelfValidate yes
+SPFIgnoreResults yes
+Syslog no
+"""
+RSPAMD_ON = {"spf", "dkim", "dmarc", "milter_headers"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mails", type=int, default=1500)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", default="", help="compare only this one with plain")
+    given = parser.parse_args()
+    if "ELEMTA_BENCH_NETWORK" not in os.environ:
+        _in_a_network_of_its_own()
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name, contextlib.ExitStack() as stack:
+        directory = Path(name)
+        directory.chmod(0o755)
+        stack.enter_context(_dns(directory))
+        mail = _mail(directory)
+        setups = {"plain": stack.enter_context(_postfix(False))}
+        for setup, start in (("elemta", _elemta), ("open", _open), ("rspamd", _rspamd)):
+            if given.only in ("", setup):
+                made = stack.enter_context(start(directory, given.workers))
+                if made is None:
+                    print(f"{setup}: not installed, left out")
+                else:
+                    setups[setup] = made
+        for setup, postfix in setups.items():
+            print(f"{setup}: {_evidence(postfix, mail)}")
+        before = _spent(directory)
+        _race(setups, mail, given.mails, given.rounds)
+        if "elemta" in setups:
+            mails = given.mails * given.rounds + 200
+            user, system = (after - first for after, first in zip(_spent(directory), before, strict=True))
+            print(f"elemta-milter: {user / mails * 1e6:.0f} us user and {system / mails * 1e6:.0f} us system a mail")
+
+
+def _spent(directory: Path) -> tuple[float, float]:
+    """User and system seconds of all processes of elemta-milter so far."""
+    command = ["pgrep", "-f", f"elemta-milter --config {directory}"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in found.stdout.split()]
+    tick = os.sysconf("SC_CLK_TCK")
+    return sum(int(stat[11]) for stat in stats) / tick, sum(int(stat[12]) for stat in stats) / tick
+
+
+def _in_a_network_of_its_own() -> None:
+    """Start again where port 53 and resolv.conf are ours."""
+    with tempfile.NamedTemporaryFile("w", suffix=".conf", delete=False) as conf:
+        conf.write("nameserver 127.0.0.1\noptions edns0\n")
+    Path(conf.name).chmod(0o644)
+    bind = f'mount --bind {conf.name} /etc/resolv.conf; exec "$@"'
+    os.environ["ELEMTA_BENCH_NETWORK"] = "own"
+    os.execvp("unshare", ["unshare", "-n", "-m", "sh", "-c", bind, "sh", sys.executable, *sys.argv])
+
+
+def _mail(directory: Path) -> Path:
+    body = (b"A line of a mail as people write it, of seventy characters or so.\r\n" * 90)[:5000] + b"\r\n"
+    headers = (
+        (b"Received", b" from a.example by b.example\r\n\tfor <x@b.example>; Mon, 1 Jan 2024 00:00:00 +0000"),
+        (b"From", b" Anna <anna@sender.example>"),
+        (b"To", b" Bert <rcpt@example.org>"),
+        (b"Subject", b" The boat is ready"),
+        (b"Date", b" Mon, 1 Jan 2024 00:00:00 +0000"),
+        (b"Message-ID", b" <1@sender.example>"),
+        (b"MIME-Version", b" 1.0"),
+        (b"Content-Type", b" text/plain; charset=utf-8"),
+    )
+    path = directory / "mail"
+    # smtp-source wants lines that end in LF
+    signed_headers = signed(headers, body, key=rsa_key(SENDER), now=int(time.time()) - 60)
+    path.write_bytes(wire(signed_headers, body).replace(b"\r\n", b"\n"))
+    return path
+
+
+@contextlib.contextmanager
+def _dns(directory: Path) -> Iterator[None]:
+    key = rsa_key(SENDER)
+    parts = [key.record[at : at + 250] for at in range(0, len(key.record), 250)]
+    records = {
+        SENDER: ['TXT "v=spf1 include:_spf.sender.example -all"', "A 192.0.2.1", "MX 10 mx.sender.example."],
+        f"_spf.{SENDER}": ['TXT "v=spf1 ip4:192.0.2.0/24 ip4:127.0.0.0/8 -all"'],
+        key.record_name: ["TXT " + "".join(f'"{part}"' for part in parts)],
+        f"_dmarc.{SENDER}": ['TXT "v=DMARC1; p=reject; rua=mailto:dmarc@sender.example"'],
+    }
+    lines = [f"  local-data: '{name}. 3600 IN {value}'" for name, values in records.items() for value in values]
+    lines += [f'  local-zone: "{name}." transparent' for name in ("sender.example",)]
+    conf = directory / "unbound.conf"
+    conf.write_text(UNBOUND.format(directory=directory, records="\n".join(lines)))
+    with _program(["unbound", "-d", "-c", str(conf)], directory / "unbound.out"):
+        time.sleep(1)
+        yield
+
+
+@contextlib.contextmanager
+def _program(command: list[str], log: Path, **more: object) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, **more)  # type: ignore[call-overload]
+    try:
+        yield process
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(40)
+
+
+def _postfix(milter: bool | str) -> PrivatePostfix:
+    quiet = {"virtual_transport": "discard:", "default_transport": "discard:"}
+    return PrivatePostfix(milter=milter, memory=True, main=quiet)
+
+
+def _wait(path: Path) -> None:
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(path))
+            return
+        time.sleep(0.05)
+    sys.exit(f"nobody listens on {path}")
+
+
+@contextlib.contextmanager
+def _elemta(directory: Path, workers: int) -> Iterator[PrivatePostfix | None]:
+    with _postfix(True) as postfix:
+        policy = directory / "policy.yaml"
+        policy.write_text(POLICY.format(directory=directory, socket=postfix.milter_socket, workers=workers))
+        program = str(Path(sys.executable).parent / "elemta-milter")
+        with _program([program, "--config", str(policy)], directory / "elemta.log"):
+            _wait(postfix.milter_socket)
+            yield postfix
+
+
+@contextlib.contextmanager
+def _open(directory: Path, workers: int) -> Iterator[PrivatePostfix | None]:
+    if not (shutil.which("opendkim") and shutil.which("opendmarc")):
+        yield None
+        return
+    sockets = directory / "open"
+    sockets.mkdir()
+    sockets.chmod(0o777)
+    (directory / "nobody").write_text("192.0.2.255\n")
+    both = f"unix:{sockets}/opendkim.sock, unix:{sockets}/opendmarc.sock"
+    with contextlib.ExitStack() as stack:
+        for name, text in (("opendkim", OPENDKIM), ("opendmarc", OPENDMARC)):
+            conf = directory / f"{name}.conf"
+            conf.write_text(text.format(directory=directory, sockets=sockets))
+            switch = "-x" if name == "opendkim" else "-c"
+            stack.enter_context(_program([name, "-f", switch, str(conf)], directory / f"{name}.log"))
+            _wait(sockets / f"{name}.sock")
+        yield stack.enter_context(_postfix(both))
+
+
+@contextlib.contextmanager
+def _rspamd(directory: Path, workers: int) -> Iterator[PrivatePostfix | None]:
+    if not shutil.which("rspamd"):
+        yield None
+        return
+    home = directory / "rspamd"
+    for part in ("local.d", "override.d", "run", "db", "log", "sockets"):
+        (home / part).mkdir(parents=True)
+        (home / part).chmod(0o777)
+    for module in Path("/etc/rspamd/modules.d").glob("*.conf"):
+        if module.stem not in RSPAMD_ON:
+            (home / "override.d" / module.name).write_text("enabled = false;\n")
+    options = 'filters = "dkim";\nlocal_addrs = ["192.0.2.255"];\ndns { nameserver = ["127.0.0.1:53:1"]; }\n'
+    (home / "override.d" / "options.inc").write_text(options)
+    (home / "override.d" / "milter_headers.conf").write_text('use = ["authentication-results"];\n')
+    for worker in ("normal", "controller", "fuzzy"):
+        (home / "override.d" / f"worker-{worker}.inc").write_text("enabled = false;\n")
+    proxy = f'bind_socket = "{home}/sockets/rspamd.sock mode=0666";\nmilter = yes;\ncount = {workers};\n'
+    proxy += 'upstream "local" { default = yes; self_scan = yes; }\n'
+    (home / "override.d" / "worker-proxy.inc").write_text(proxy)
+    (home / "override.d" / "logging.inc").write_text('level = "error";\n')
+    names = {"LOCAL_CONFDIR": home, "RUNDIR": home / "run", "DBDIR": home / "db", "LOGDIR": home / "log"}
+    command = ["rspamd", "-f", "-i", "-c", "/etc/rspamd/rspamd.conf"]
+    command += [word for name, value in names.items() for word in ("--var", f"{name}={value}")]
+    with _program(command, directory / "rspamd.out"):
+        _wait(home / "sockets" / "rspamd.sock")
+        with _postfix(f"unix:{home}/sockets/rspamd.sock") as postfix:
+            yield postfix
+
+
+def _evidence(postfix: PrivatePostfix, mail: Path) -> str:
+    """What the set-up says of the mail, so that nobody is measured who does nothing."""
+    postfix.postconf(virtual_transport="virtual")
+    postfix.reload()
+    data = mail.read_bytes()
+    before = len(postfix.delivered())
+    outcome = postfix.send(f"anna@{SENDER}", "rcpt@example.org", data)
+    if not outcome.accepted:
+        return f"{outcome.final}"
+    delivered = postfix.wait_delivered(before + 1, timeout=30)[-1].decode(errors="replace")
+    postfix.postconf(virtual_transport="discard:")
+    postfix.reload()
+    methods = ("spf=", "dkim=", "dmarc=", "arc=")
+    words = [word for word in delivered.replace(";", " ").split() if word.startswith(methods)]
+    return " ".join(words) or "no evidence"
+
+
+def _feed(postfix: PrivatePostfix, mail: Path, mails: int) -> float:
+    """Mails a second."""
+    began = time.perf_counter()
+    command = ["smtp-source", "-s", "20", "-m", str(mails), "-F", str(mail), "-d"]
+    command += ["-f", f"anna@{SENDER}", "-t", "rcpt@example.org"]
+    subprocess.run([*command, f"127.0.0.1:{postfix.port}"], check=True)
+    return mails / (time.perf_counter() - began)
+
+
+def _race(setups: dict[str, PrivatePostfix], mail: Path, mails: int, rounds: int) -> None:
+    rates: dict[str, list[float]] = {name: [] for name in setups}
+    for postfix in setups.values():
+        _feed(postfix, mail, 200)
+    for number in range(rounds):
+        for name, postfix in setups.items():
+            rates[name].append(_feed(postfix, mail, mails))
+        print(f"round {number + 1}: " + ", ".join(f"{name} {of[-1]:.0f}/s" for name, of in rates.items()), flush=True)
+    for name, of in rates.items():
+        parts = [rate / plain for rate, plain in zip(of, rates["plain"], strict=True)]
+        print(f"{name}: {statistics.median(of):.0f} mails/s, {statistics.median(parts):.2f} of plain")
+    if "elemta" in rates:
+        for name in rates.keys() - {"plain", "elemta"}:
+            times = [ours / theirs for ours, theirs in zip(rates["elemta"], rates[name], strict=True)]
+            print(f"elemta is {statistics.median(times):.2f} times {name}")
+
+
+if __name__ == "__main__":
+    main()
