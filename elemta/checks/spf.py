@@ -16,6 +16,7 @@ from elemta.check import Check, Field, Options, Seen, Trouble
 from elemta.facts import Envelope
 from elemta.findings import AuthResult, Finding, Result
 from elemta.spf import DEFAULT_LIMITS, Limits, SpfResult, check_host
+from elemta.spf.received import NAME, received_spf
 
 DOTLESS = Limits(labels=1)
 """RFC 7208 section 4.3 gives `none` to a domain of one label. For HELO that is a host without a domain; in MAIL FROM
@@ -26,6 +27,7 @@ class SpfOptions(Options):
     """Options of `spf`."""
 
     explanation: bool = Setting(True, description="fetch what the domain wants to tell the sender of a refused mail")
+    received_spf: bool = Setting(False, description="add Received-SPF too, besides Authentication-Results")
 
 
 class Spf(Check[Envelope]):
@@ -76,7 +78,22 @@ class Spf(Check[Envelope]):
             fields,
             (evidence,),
             trouble=main.result == Result.TEMPERROR,
+            header=((NAME, self._received(facts, main, identity)),) if self.options.received_spf else (),
         )
+
+    def _received(self, facts: Envelope, main: SpfResult, identity: str) -> str:
+        """Give Received-SPF (RFC 7208 section 9.1)."""
+        host = self.tools.host
+        pairs = (
+            ("client-ip", str(facts.client.address)),
+            ("envelope-from", facts.sender),
+            ("helo", facts.client.helo),
+            ("receiver", host),
+            ("identity", identity),
+            ("mechanism", main.mechanism),
+            ("problem", main.reason if main.result in (Result.TEMPERROR, Result.PERMERROR) else ""),
+        )
+        return received_spf(main.result, f"{host}: {main.reason}" if main.reason else host, pairs)
 
     async def _check(self, facts: Envelope, domain: str, sender: str, limits: Limits = DEFAULT_LIMITS) -> SpfResult:
         client, tools = facts.client, self.tools

@@ -141,6 +141,9 @@ def plan(
     if decision.verdict.actions:
         edits += _asked(decision.verdict.actions, message, edits)
     if mark:
+        # RFC 7208 section 9.1: above all that the mail came with
+        own = [field for finding in decision.findings for field in finding.header]
+        edits += [InsertHeader(0, name, _lawful_value(name, value)) for name, value in own]
         results = [result for finding in decision.findings for result in finding.authres]
         if results:
             edits.append(InsertHeader(0, AUTHENTICATION_RESULTS, render(host, results)))  # RFC 8601 section 4.1
