@@ -1,9 +1,9 @@
 """How fast does mail go through Postfix with Elemta's milter, compared with the same Postfix without one?
 
-    python tests/bench/bench_milter.py [--mails 2000] [--rounds 5] [--workers 2] [--cold] [--profile]
+    python tests/bench/bench_milter.py [--mails 2000] [--rounds 5] [--workers 2] [--cold]
 
-One run: a private Postfix (queue on tmpfs, deliveries discarded) is fed by smtp-source, 20 sessions side by side, 5.7 KB
-a mail; without a milter and with elemta-milter on a unix socket (spf, iprev, rules, journal, metrics), turn about.
+One run: a private Postfix (queue on tmpfs, deliveries discarded) is fed by smtp-source, 20 sessions side by side,
+5.7 KB a mail; without a milter and with elemta-milter on a unix socket (spf, iprev, rules, journal, metrics), turn about.
 Prints mails a second of each round and the median ratio. Nothing is asserted: machines differ, ratios less.
 """
 
@@ -134,7 +134,8 @@ def main() -> None:
                 ratios.append(with_it / without)
                 print(f"round {number + 1}: {without:6.0f} without, {with_it:6.0f} with: {ratios[-1]:.2f}")
             print(
-                f"median ratio {statistics.median(ratios):.2f} ({'cold' if given.cold else 'warm'} DNS, {given.workers} workers)"
+                f"median ratio {statistics.median(ratios):.2f}",
+                f"({'cold' if given.cold else 'warm'} DNS, {given.workers} workers)",
             )
             mails = given.rounds * given.mails + 200
             for pid in sorted(children(daemon.pid))[1:]:
