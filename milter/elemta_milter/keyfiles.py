@@ -30,9 +30,11 @@ def load(path: str, user: str) -> PrivateKey:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise KeyFileError(f"cannot read the key {path}: {error.strerror}") from None
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - what was opened is what is looked at
-        _secret(os.fstat(descriptor), path, _account(user))
-        pem = file.read(LONGEST)
+    try:
+        _secret(os.fstat(descriptor), path, _account(user))  # of what was opened, whatever the name means by now
+        pem = os.read(descriptor, LONGEST)
+    finally:
+        os.close(descriptor)
     try:
         return load_private_key(pem)
     except SigningError as error:

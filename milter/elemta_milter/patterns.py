@@ -5,12 +5,10 @@ A word is an address, a domain or a login name; * stands for any characters and 
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Collection
 
-import re2
-
 from elemta.addresses import a_label, split
+from elemta.rules.patterns import glob
 
 Matches = Callable[[str], bool]
 
@@ -19,11 +17,11 @@ def matcher(words: str | Collection[str]) -> Matches:
     """Tell of a text whether it is one of `words`."""
     wanted = [words.lower()] if isinstance(words, str) else [word.lower() for word in words]
     exact = frozenset(a_label(word) or word for word in wanted) | frozenset(wanted)
-    globs = [re2.compile(fnmatch.translate(word)) for word in wanted if "*" in word or "?" in word]
+    globs = [glob(word) for word in wanted if "*" in word or "?" in word]
 
     def matches(text: str) -> bool:
         text = text.lower()
-        return text in exact or any(glob.fullmatch(text) is not None for glob in globs)
+        return text in exact or any(looks_like(text) for looks_like in globs)
 
     return matches
 

@@ -27,8 +27,9 @@ def field(sender="a@sender.test", address="192.0.2.1", **more):
 
 def test_it_tells_who_sent_what_from_where():
     assert field() == (
-        'pass (mx.receiver.test: 192.0.2.1 is authorized by sender.test [matched ip4:192.0.2.1]) client-ip=192.0.2.1; envelope-from="a@sender.test"; helo=client.test; '
-        'receiver=mx.receiver.test; identity=mailfrom; mechanism="ip4:192.0.2.1"'
+        "pass (mx.receiver.test: 192.0.2.1 is authorized by sender.test [matched ip4:192.0.2.1])"
+        ' client-ip=192.0.2.1; envelope-from="a@sender.test"; helo=client.test;'
+        ' receiver=mx.receiver.test; identity=mailfrom; mechanism="ip4:192.0.2.1"'
     )
 
 
