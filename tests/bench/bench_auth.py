@@ -251,11 +251,14 @@ def _rspamd(directory: Path, workers: int) -> Iterator[PrivatePostfix | None]:
         (home / part).mkdir(parents=True)
         (home / part).chmod(0o777)
     for module in Path("/etc/rspamd/modules.d").glob("*.conf"):
-        if module.stem not in RSPAMD_ON:
-            (home / "override.d" / module.name).write_text("enabled = false;\n")
+        told = "check_local = true;\nskip_local = false;\n" if module.stem in RSPAMD_ON else "enabled = false;\n"
+        (home / "override.d" / module.name).write_text(told)
     options = 'filters = "dkim";\nlocal_addrs = ["192.0.2.255"];\ndns { nameserver = ["127.0.0.1:53:1"]; }\n'
+    options += "check_local = true;\n"  # all mail comes from loopback here
     (home / "override.d" / "options.inc").write_text(options)
-    (home / "override.d" / "milter_headers.conf").write_text('use = ["authentication-results"];\n')
+    (home / "override.d" / "milter_headers.conf").write_text(
+        'use = ["authentication-results"];\nskip_local = false;\ncheck_local = true;\n'
+    )
     for worker in ("normal", "controller", "fuzzy"):
         (home / "override.d" / f"worker-{worker}.inc").write_text("enabled = false;\n")
     proxy = f'bind_socket = "{home}/sockets/rspamd.sock mode=0666";\nmilter = yes;\ncount = {workers};\n'
