@@ -2,8 +2,9 @@
 
     python tests/bench/bench_milter.py [--mails 2000] [--rounds 5] [--workers 2] [--cold]
 
-One run: a private Postfix (queue on tmpfs, deliveries discarded) is fed by smtp-source, 20 sessions side by side, 5.7 KB
-a mail, turn about without a milter and with elemta-milter on a unix socket (spf, iprev, rules, journal, metrics).
+One run: a private Postfix (queue on tmpfs, deliveries discarded) is fed by smtp-source, 20 sessions side by side,
+5.7 KB a mail, turn about without a milter and with elemta-milter on a unix socket (spf, iprev, rules, journal and
+metrics on).
 Prints mails a second of each round and the median ratio. Nothing is asserted: machines differ, ratios less.
 """
 
