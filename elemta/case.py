@@ -10,11 +10,11 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from elemta.at_once import at_once
-from elemta.check import Seen, Stage
+from elemta.check import CLASS, Check, Seen, Stage
 from elemta.decision import Decision, StageName, new_id
 from elemta.dns import DEADLINE, DnsError
 from elemta.facts import Client, Envelope, Message
@@ -22,6 +22,7 @@ from elemta.findings import Finding, Result
 from elemta.policy import CheckPlan
 from elemta.rules.catalogue import View, Wanted
 from elemta.rules.judge import judge
+from elemta.rules.ruleset import Ruleset
 from elemta.store import StoreError
 from elemta.verdict import KEPT
 
@@ -37,7 +38,7 @@ _EXPECTED = (DnsError, StoreError, OSError, TimeoutError, EOFError)
 class Case:
     """One mail as it goes by."""
 
-    __slots__ = ("_expired", "_started", "_tasks", "_timer", "budget", "engine", "findings", "klass", "timings")
+    __slots__ = ("_expired", "_started", "_tasks", "_timer", "budget", "engine", "findings", "kept", "klass", "timings")
 
     def __init__(self, engine: Engine, budget: float) -> None:
         self.engine = engine
@@ -48,6 +49,7 @@ class Case:
         self._tasks: dict[str, asyncio.Task[Finding]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._expired = False
+        self.kept = False  # a recipient of it was not refused
         self._started = False  # every early check was launched; set last, since `message_now` runs on other threads
 
     # ── what the daemons call ────────────────────────────────────────────────────────────────────────────
@@ -100,24 +102,24 @@ class Case:
 
     async def recipient(self, envelope: Envelope) -> Decision:
         """One recipient is asked about: judge it. May be called for every recipient of the mail."""
-        began = time.perf_counter()
-        engine = self.engine
-        if not self.klass:
-            self._begin(envelope)
-            if engine.asked_at_rcpt:
-                self._arm()
-                for plan in engine.asked_at_rcpt:
-                    self._launch(plan, envelope)
-                await self._settle()
-        view = View(envelope)
-        view.findings.update(self.findings)
-        reference = new_id()
-        while True:
-            try:
-                return self._judge("recipient", view, reference, envelope, began)
-            except Wanted as wanted:
-                plan = engine.at_rcpt[wanted.check]
-                view.findings[wanted.check] = await self._look_now(plan, envelope)
+        decision = await self._judge_recipient(self.engine.policy.rules["recipient"], envelope)
+        if decision.verdict.disposition in KEPT:
+            self.kept = True
+        elif any(finding.check == check.name for check in self.engine.counting for finding in decision.findings):
+            await self._tell(lambda check: check.recipient_refused(envelope, only=not self.kept))
+        return decision
+
+    async def whole(self, envelope: Envelope) -> Decision:
+        """Postfix asks about the whole message and has not asked about its recipients: judge it by the other rules."""
+        return await self._judge_recipient(self.engine.without_recipient, envelope)
+
+    async def accepted(self, envelope: Envelope) -> None:
+        """Postfix has the whole message and takes it."""
+        await self._tell(lambda check: check.message_accepted(envelope))
+
+    async def given_up(self, envelope: Envelope) -> None:
+        """The message, last asked about with this envelope, was never accepted."""
+        await self._tell(lambda check: check.message_given_up(envelope))
 
     def cancel(self) -> None:
         """Nobody waits for the verdict any more."""
@@ -125,6 +127,10 @@ class Case:
         for task in self._tasks.values():
             task.cancel()
         self._tasks.clear()
+
+    async def _tell(self, what: Callable[[Check[Any]], Awaitable[None]]) -> None:
+        CLASS.set(self.klass)
+        await self.engine.tell(what)
 
     # ── running checks ───────────────────────────────────────────────────────────────────────────────────
 
@@ -164,6 +170,7 @@ class Case:
         if plan.classes is not None and self.klass not in plan.classes:
             return Finding(plan.name, Result.NONE, f"not made for class {self.klass}")
         began = time.perf_counter()
+        CLASS.set(self.klass)
         try:
             seen = await self._seen(plan) if plan.after else {}
             began = time.perf_counter()
@@ -217,14 +224,34 @@ class Case:
 
     # ── judging ──────────────────────────────────────────────────────────────────────────────────────────
 
+    async def _judge_recipient(self, rules: Ruleset, envelope: Envelope) -> Decision:
+        """Judge by `rules`, and let checks run that they ask for; those that look at no recipient once a mail."""
+        began = time.perf_counter()
+        if not self.klass:
+            self._begin(envelope)
+            if self.engine.asked_at_rcpt:
+                self._arm()
+                for plan in self.engine.asked_at_rcpt:
+                    self._launch(plan, envelope)
+                await self._settle()
+        view = View(envelope)
+        view.findings.update(self.findings)
+        reference = new_id()
+        while True:
+            try:
+                return self._judge(rules, view, reference, envelope, began)
+            except Wanted as wanted:
+                plan = self.engine.at_rcpt[wanted.check]
+                view.findings[wanted.check] = await self._look_now(plan, envelope)
+
     def _judge_message(self, message: Message, began: float) -> Decision:
         view = View(message.envelope, message)
         view.findings.update(self.findings)
         for finding in self.engine.unasked["message"]:
             view.findings[finding.check] = finding
-        return self._judge("message", view, new_id(), message, began)
+        return self._judge(self.engine.policy.rules["message"], view, new_id(), message, began)
 
-    def _judge(self, stage: StageName, view: View, reference: str, facts: Envelope | Message, began: float) -> Decision:
+    def _judge(self, rules: Ruleset, view: View, reference: str, facts: Envelope | Message, began: float) -> Decision:
         """Judge, and tell the observers.
 
         Raises:
@@ -232,7 +259,8 @@ class Case:
         """
         engine = self.engine
         view.klass = self.klass
-        verdict, judgement = judge(engine.policy.rules[stage], engine.policy.checks, view, reference)
+        stage: StageName = "message" if isinstance(facts, Message) else "recipient"
+        verdict, judgement = judge(rules, engine.policy.checks, view, reference)
         findings = tuple(view.findings.values())
         if isinstance(facts, Envelope):
             findings += engine.unasked["recipient"]

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Executor
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import IPv4Address
@@ -37,6 +38,10 @@ from elemta.store import Store
 FactsT = TypeVar("FactsT", Client, Envelope, Message)
 Seen = Mapping[str, Finding]
 Trouble = Literal["accept", "defer", "reject", "quarantine"]
+
+
+CLASS: ContextVar[str] = ContextVar("mail_class", default="")
+"""The class of the mail that a check looks at; set by the engine."""
 
 
 class Stage(IntEnum):
@@ -75,6 +80,10 @@ class Options(BaseModel):
     trouble: Trouble | dict[str, Trouble] | None = Setting(
         None, description="what it means when the check cannot answer; one word, or a word by class"
     )
+
+    def named_classes(self) -> Iterable[tuple[tuple[str, ...], tuple[str, ...]]]:
+        """Where classes of mail are named, and which: each must exist."""
+        yield ("classes",), self.classes or ()
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,20 @@ class Check(ABC, Generic[FactsT]):
     @abstractmethod
     async def run(self, facts: FactsT, seen: Seen) -> Finding:
         """Look at `facts` and say what was seen; raise when it could not be seen (that is trouble)."""
+
+    # What becomes of a mail is told to checks that count (`per_recipient`) and have run for it.
+
+    async def recipient_refused(self, facts: Envelope, *, only: bool) -> None:
+        """A rule refused the recipient; `only`: the message has no other so far (policy service)."""
+
+    async def message_accepted(self, facts: Envelope) -> None:
+        """Postfix has the whole message and takes it, unless the milter refuses it (policy service)."""
+
+    async def message_given_up(self, facts: Envelope) -> None:
+        """The message was never accepted; `facts` are those last asked about (policy service)."""
+
+    async def message_refused(self, facts: Envelope) -> None:
+        """The complete message was refused by a rule, after it was accepted (milter)."""
 
     @classmethod
     def stage(cls) -> Stage:

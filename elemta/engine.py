@@ -7,6 +7,8 @@
     decision = await case.message(message)         # milter, at the end of the message; or, where nothing is left
     decision = case.message_now(message)           #   to wait for, at once and on any thread (None: await the other)
     decision = await case.recipient(envelope)      # policy service, for each RCPT TO
+    await case.accepted(envelope)                  # policy service: what became of it, for checks that count;
+    await case.given_up(envelope)                  #   whole(envelope) judges where nothing was asked at RCPT TO
     case.cancel()                                  # the client went away
     await engine.close()
 
@@ -19,7 +21,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +32,11 @@ from elemta.findings import Finding, Result
 from elemta.policy import CheckPlan, Policy
 from elemta.rules.refresh import first_snapshot, refresh_sets
 from elemta.store import StoreError
-from elemta.verdict import Action, ActionKind
+from elemta.verdict import KEPT, Action, ActionKind
 
 _log = logging.getLogger("elemta.engine")
 
+_OF_A_RECIPIENT = ("recipient", "recipient.local", "recipient.domain")
 WARN_EVERY = 3600.0  # seconds
 WARNINGS = 1000  # different warnings remembered
 
@@ -71,6 +74,8 @@ class Engine:
         self.early_at_once, self.late_at_once = _at_once(self.early), _at_once(self.late)
         self.at_rcpt = {plan.name: plan for plan in plans if plan.kind.per_recipient}
         self.asked_at_rcpt = self._asked_at_rcpt()
+        self.counting = self._counting()
+        self.without_recipient = policy.rules["recipient"].without(_OF_A_RECIPIENT)
         reads_body = any(plan.kind.needs_body for plan in self.late)
         reads_body |= any(part.needs_body for part in policy.parts.values())
         self.wants = Wants(early=bool(self.early), body=reads_body)
@@ -95,6 +100,15 @@ class Engine:
             if plan.name in names:
                 names.update(plan.after)
         return tuple(plan for plan in self.early if plan.name in names)
+
+    def _counting(self) -> tuple[Check[Any], ...]:
+        """The checks that rules at RCPT TO need and that want to know which messages are accepted."""
+        asked = {fact.partition(".")[0] for fact in self.policy.rules["recipient"].facts}
+        return tuple(
+            self.checks[name]
+            for name, plan in self.at_rcpt.items()
+            if name in asked and plan.kind.message_accepted is not Check.message_accepted
+        )
 
     async def open(self) -> None:
         """Let every check prepare, and keep the named sets current.
@@ -136,10 +150,28 @@ class Engine:
             if action.kind is ActionKind.ADD_TO_SET and self._loop is not None:
                 self._loop.call_soon_threadsafe(self._add_to_set, action, decision.at)
 
-    def _add_to_set(self, action: Action, at: float) -> None:
-        task = asyncio.get_running_loop().create_task(self._added(action, at))
+        if self.counting and decision.stage == "message" and decision.verdict.disposition not in KEPT:
+            envelope = decision.envelope
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._soon, self.tell(lambda check: check.message_refused(envelope)))
+
+    async def tell(self, what: Callable[[Check[Any]], Awaitable[None]]) -> None:
+        """Tell the checks that count what became of a mail. A state store that does not answer is logged."""
+        for check in self.counting:
+            try:
+                await what(check)
+            except StoreError as error:
+                _log.error("check %s did not count: %s", check.name, error)
+            except Exception:  # noqa: BLE001 - a crash of a check costs its count, not the mail
+                _log.exception("check %s crashed while it counted", check.name)
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._adding.add(task)
         task.add_done_callback(self._adding.discard)
+
+    def _add_to_set(self, action: Action, at: float) -> None:
+        self._soon(self._added(action, at))
 
     async def _added(self, action: Action, at: float) -> None:
         until = at + action.seconds if action.seconds else 0.0

@@ -200,7 +200,8 @@ class _Compiler:
             self.problems += problems
             if options is None:
                 continue
-            self._known_classes(options.classes or (), ("checks", name, "classes"))
+            for place, named in options.named_classes():
+                self._known_classes(named, ("checks", name, *place))
             trouble = self._trouble(name, kind, options)
             classes = None if options.classes is None else frozenset(options.classes)
             plans.append(CheckPlan(name, kind, options, kind.stage(), wants[name], classes, trouble))

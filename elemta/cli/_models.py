@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -20,6 +20,7 @@ def models(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
             seen.add(found)
             yield found
             waiting += [field.annotation for field in found.model_fields.values()]
+            waiting.append(get_type_hints(found).get("__pydantic_extra__"))  # keys of any name
 
 
 def meaning(field: FieldInfo) -> str:

@@ -147,6 +147,9 @@ def _keys(kind: type[BaseModel]) -> Iterator[dict[str, str]]:
             default = "see below"
         kinds = describe(list(schemas(top, (key,))))
         yield {"key": f"`{key}`", "type": kinds, "default": default, "meaning": meaning(field)}
+    if kind.model_config.get("extra") == "allow":
+        kinds = describe(list(schemas(top, ("any name",))))
+        yield {"key": "any other name", "type": kinds, "default": "", "meaning": (getdoc(kind) or "").strip()}
 
 
 def _default(value: object) -> str:

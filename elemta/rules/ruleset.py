@@ -7,8 +7,8 @@ recorded, and changes nothing.  `elemta.rules.compiler` makes rules of what the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from elemta.decision import MATCHED
 from elemta.findings import Value
@@ -92,6 +92,13 @@ class Ruleset:
                     judgement.rule = rule
                     break
         return judgement
+
+    def without(self, unknown: Collection[str]) -> Ruleset:
+        """The same rules in the same places; those that ask for one of the `unknown` facts never match."""
+        never = (lambda _view: False,)
+        return Ruleset(
+            tuple(replace(rule, tests=never) if set(rule.facts) & set(unknown) else rule for rule in self.rules)
+        )
 
     def asked(self, read: int) -> frozenset[str]:
         """The facts that the first `read` enforced rules ask for."""

@@ -1,8 +1,8 @@
 """Limits in SQLite: counting within one transaction, so that of requests that come at once each sees the one before.
 
-`uses` holds what was used, by slot; `reserved` what messages under way may use; `spent` what each message used, by
-queue id and for an hour, so that it can be given back.  Functions of an open connection: they do not wait, and
-`sqlite3.Error` rises.  See `counting` for what is counted.
+`uses` holds what was used, by slot; `reserved` what messages under way may use; `spent` for an hour what each message
+used, so that it is counted once however often Postfix asks, and can be given back.  Functions of an open connection:
+they do not wait, and `sqlite3.Error` rises.  See `counting` for what is counted.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ SCHEMA = """
     ) WITHOUT ROWID;
     CREATE INDEX reserved_by_key ON reserved (key, until, amount);
     CREATE TABLE spent (
-        queue_id TEXT, key TEXT, slot INTEGER NOT NULL, amount INTEGER NOT NULL, until REAL NOT NULL,
-        PRIMARY KEY (queue_id, key)
+        message TEXT, key TEXT, slot INTEGER NOT NULL, amount INTEGER NOT NULL, queue_id TEXT NOT NULL,
+        until REAL NOT NULL, PRIMARY KEY (message, key)
     ) WITHOUT ROWID;
+    CREATE INDEX spent_by_queue_id ON spent (queue_id);
     CREATE INDEX uses_by_end ON uses (until);
     CREATE INDEX spent_by_end ON spent (until);
 """
@@ -36,6 +37,7 @@ _USED = """
          - (SELECT coalesce(sum(amount), 0) FROM reserved WHERE message = ?4 AND key = ?1 AND until > ?3
                 AND (?5 = '' OR part = ?5))
 """
+_IS_FINAL = "SELECT 1 FROM spent WHERE message = ?"
 _ADD = """
     INSERT INTO uses VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET amount = amount + excluded.amount
 """
@@ -45,7 +47,9 @@ def reserve(db: sqlite3.Connection, message: str, quotas: Sequence[Quota], now: 
     """See `Store.reserve`."""
     db.execute("BEGIN IMMEDIATE")
     used = [_used(db, message, quota, now) for quota in quotas]
-    if all(before + max(quota.amount, 1) <= quota.most for quota, before in zip(quotas, used, strict=True)):
+    if db.execute(_IS_FINAL, (message,)).fetchone():
+        found = [Use(before) for before in used]  # it has had its share
+    elif all(before + max(quota.amount, 1) <= quota.most for quota, before in zip(quotas, used, strict=True)):
         for quota in quotas:
             if not quota.part:
                 db.execute("DELETE FROM reserved WHERE message = ? AND key = ?", (message, quota.key))
@@ -92,10 +96,8 @@ def consume(
         low, high = within.get(key, (amount, amount))
         final, number = min(max(amount, low), high), slot(now, window)
         db.execute(_ADD, (key, number, final, end(number, window)))
-        if queue_id:
-            db.execute(
-                "INSERT OR REPLACE INTO spent VALUES (?, ?, ?, ?, ?)", (queue_id, key, number, final, now + KEEP)
-            )
+        row = (message, key, number, final, queue_id, now + KEEP)
+        db.execute("INSERT OR REPLACE INTO spent VALUES (?, ?, ?, ?, ?, ?)", row)
     db.execute("DELETE FROM reserved WHERE message = ?", (message,))
     db.execute("COMMIT")
     return len(rows)
@@ -120,7 +122,7 @@ def expire(db: sqlite3.Connection, now: float, most: int) -> int:
     """Throw away what counts no more, at most so many rows of each table; how many went."""
     gone = 0
     for table, before in (("uses", now), ("reserved", now - KEEP), ("spent", now)):
-        key = {"uses": "key, slot", "reserved": "message, key, part", "spent": "queue_id, key"}[table]
+        key = {"uses": "key, slot", "reserved": "message, key, part", "spent": "message, key"}[table]
         old = f"SELECT {key} FROM {table} WHERE until <= ? LIMIT ?"  # noqa: S608 - of the three names above
         gone += db.execute(f"DELETE FROM {table} WHERE ({key}) IN ({old})", (before, most)).rowcount  # noqa: S608
     return gone

@@ -6,7 +6,9 @@ answers, is not read any further; who sends junk is closed, as Postfix's SMTPD_P
 trouble.
 
 A message is one `instance`: all its requests share one `Case`, so that what does not depend on the recipient is
-looked at once.  Only RCPT is judged; in every other state the answer is DUNNO.
+looked at once.  RCPT is judged.  Where checks count (limits), END-OF-MESSAGE says that the message is accepted, a new
+instance that the one before is over, and DATA and END-OF-MESSAGE are judged if nothing was asked at RCPT.  In every
+other state the answer is DUNNO.
 """
 
 from __future__ import annotations
@@ -18,13 +20,18 @@ import socket
 from collections.abc import Callable
 from typing import cast
 
-from elemta.engine import Case
+from elemta.case import Case
+from elemta.decision import Decision
+from elemta.facts import Envelope
+from elemta.verdict import KEPT
 from elemta_policyd.protocol import MAX_REQUEST, Attributes, ProtocolError, Requests, answer
 from elemta_policyd.translate import DUNNO, action, envelope
 
 SLOW = 30.0  # seconds for a request to arrive whole, or for our answers to be read
 
 _log = logging.getLogger("elemta.policyd")
+_END = "END-OF-MESSAGE"
+_WHOLE = ("DATA", _END)
 _MESSAGE = ("instance", "client_address", "sasl_username", "sender")  # attributes that all requests of a message share
 
 
@@ -37,6 +44,8 @@ class Connection(asyncio.Protocol):
         idle: float,
         flush_soon: Callable[[Connection], None],
         lost: Callable[[Connection], None],
+        *,
+        counts: bool = False,
     ) -> None:
         """Wait to be connected.
 
@@ -45,11 +54,13 @@ class Connection(asyncio.Protocol):
             idle: seconds that the peer may be silent between requests.
             flush_soon: called when there are answers to send; calls `flush` when all that can be judged now is judged.
             lost: called once, when the connection is over.
+            counts: some check wants to know which messages are accepted.
         """
         self._new_case = new_case
         self._idle = idle
         self._flush_soon = flush_soon
         self._lost = lost
+        self._counts = counts
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()  # when the last answer went, or the first octets of a request came
         self._requests = Requests()
@@ -60,6 +71,7 @@ class Connection(asyncio.Protocol):
         self._hand_over: Callable[[socket.socket], bool] | None = None  # set when this process is to end
         self._message: tuple[str | None, ...] = ()
         self._case: Case | None = None
+        self._asked: Envelope | None = None  # what was last asked about the message, until it is accepted
         self._prepended = False
 
     # ── what the event loop calls ────────────────────────────────────────────────────────────────────────
@@ -163,14 +175,38 @@ class Connection(asyncio.Protocol):
         """The action for one request."""
         message = tuple(map(attributes.get, _MESSAGE))
         if message != self._message or not message[0]:  # without an instance nothing says that it is the same message
+            await self._given_up()
             self._message = message
             self._case = None
             self._prepended = False
-        if attributes.get("protocol_state") != "RCPT":
-            return DUNNO  # DATA and END-OF-MESSAGE: here the case can learn that the message was accepted
+        state = attributes.get("protocol_state")
+        if state == "RCPT":
+            facts = self._asked = envelope(attributes)
+            if self._case is None:
+                self._case = self._new_case()
+            return self._answer(await self._case.recipient(facts))
+        return await self._of_whole(attributes, state) if self._counts and state in _WHOLE else DUNNO
+
+    async def _of_whole(self, attributes: Attributes, state: str | None) -> str:
+        """The action for DATA or END-OF-MESSAGE: judged only if nothing was asked at RCPT; then it may be accepted."""
+        facts = self._asked = envelope(attributes)
         if self._case is None:
             self._case = self._new_case()
-        decision = await self._case.recipient(envelope(attributes))
+            decision = await self._case.whole(facts)
+            if decision.verdict.disposition not in KEPT:
+                return self._answer(decision)
+        if state == _END:
+            await self._case.accepted(facts)
+            self._asked = None
+        return DUNNO
+
+    async def _given_up(self) -> None:
+        """Another message begins: the one before is complete or was given up (SMTPD_POLICY_README)."""
+        if self._counts and self._case is not None and self._asked is not None:
+            await self._case.given_up(self._asked)
+        self._asked = None
+
+    def _answer(self, decision: Decision) -> str:
         found = action(decision, may_prepend=not self._prepended)
         self._prepended = self._prepended or found.startswith("PREPEND")
         return found

@@ -14,7 +14,7 @@ import logging
 import socket
 from collections.abc import Callable
 
-from elemta.engine import Case
+from elemta.case import Case
 from elemta_policyd.connection import Connection
 
 LOOK = 2.0  # seconds between two looks at all connections
@@ -25,17 +25,19 @@ _log = logging.getLogger("elemta.policyd")
 class Server:
     """Keeps the connections of one worker."""
 
-    def __init__(self, new_case: Callable[[], Case], *, idle: float, most: int) -> None:
+    def __init__(self, new_case: Callable[[], Case], *, idle: float, most: int, counts: bool = False) -> None:
         """Prepare.
 
         Args:
             new_case: begins a message.
             idle: seconds that a peer may be silent between requests.
             most: connections open at once.
+            counts: some check wants to know which messages are accepted.
         """
         self._new_case = new_case
         self._idle = idle
         self._most = most
+        self._counts = counts
         self._loop = asyncio.get_running_loop()
         self._listener: socket.socket | None = None
         self._connections: set[Connection] = set()
@@ -107,7 +109,7 @@ class Server:
             self._loop.add_reader(self._listener, self._accept)
 
     async def _attach(self, sock: socket.socket) -> None:
-        connection = Connection(self._new_case, self._idle, self._flush_soon, self._gone)
+        connection = Connection(self._new_case, self._idle, self._flush_soon, self._gone, counts=self._counts)
         self._connections.add(connection)
         try:
             await self._loop.connect_accepted_socket(lambda: connection, sock)

@@ -16,7 +16,12 @@ class PolicydService:
     async def serve(self, worker: Worker) -> None:
         """Serve until the worker is to stop; return when every connection has gone."""
         settings = worker.settings.policyd
-        server = Server(partial(worker.engine.case, settings.budget), idle=settings.idle, most=settings.connections)
+        server = Server(
+            partial(worker.engine.case, settings.budget),
+            idle=settings.idle,
+            most=settings.connections,
+            counts=bool(worker.engine.counting),
+        )
         worker.adopt(server.take)
         server.listen(worker.listener)
         worker.ready()

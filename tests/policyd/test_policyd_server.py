@@ -35,13 +35,25 @@ class Engine:
 
     def __init__(self):
         self.cases, self.cancelled, self.release = [], 0, asyncio.Event()
+        self.counting, self.refuses_whole, self.told = (), False, []
 
     def case(self, budget=0.0):
         case = SimpleNamespace(engine=self, asked=[], budget=budget)
         case.recipient = lambda envelope: self.recipient(case, envelope)
+        case.whole = self.whole
+        case.accepted = lambda envelope: self.tell("accepted", envelope)
+        case.given_up = lambda envelope: self.tell("given up", envelope)
         case.cancel = lambda: None
         self.cases.append(case)
         return case
+
+    async def tell(self, what, envelope):
+        self.told.append((what, envelope.instance, envelope.recipient_count))
+
+    async def whole(self, envelope):
+        await self.tell("whole", envelope)
+        verdict = Verdict(Disposition.REJECT, "r", "550 5.7.1 too much") if self.refuses_whole else Verdict()
+        return Decision("ID", 0.0, "recipient", "inbound", envelope, {}, (), verdict)
 
     async def recipient(self, case, envelope):
         [recipient] = envelope.recipients
@@ -90,10 +102,10 @@ class Client:
 class World:
     """A server on a socket of its own."""
 
-    def __init__(self, listener, idle=100.0, most=100):
+    def __init__(self, listener, idle=100.0, most=100, counts=False):
         self.listener = listener
         self.engine = Engine()
-        self.server = Server(self.engine.case, idle=idle, most=most)
+        self.server = Server(self.engine.case, idle=idle, most=most, counts=counts)
         self.clients = []
 
     async def client(self):
@@ -207,6 +219,53 @@ def test_a_message_is_one_case():
         assert asked == [["a@a", "b@a", "c@a"], ["d@a"], ["e@a"], ["f@a"], ["g@a"], ["h@a"]]
 
     serve(test)
+
+
+END = "END-OF-MESSAGE"
+
+
+def told(*requests, refuses=False):
+    """What the engine is told, and the answers, where some check counts."""
+    found = []
+
+    async def test(world):
+        world.engine.refuses_whole = refuses
+        client = await world.client()
+        found.append(await client.ask(*requests))
+        found.append(world.engine.told)
+
+    serve(test, counts=True)
+    return found
+
+
+def test_the_end_of_a_message_says_that_it_is_accepted():
+    answers, heard = told(request("ok@a"), request("", state="DATA"), request("", state=END, recipient_count="3"))
+    assert answers == ["DUNNO"] * 3
+    assert heard == [("accepted", "i.1", 3)]
+
+
+def test_another_message_says_that_the_one_before_was_given_up():
+    requests = (request("ok@a"), request("ok@a", "i.2"), request("", "i.2", END), request("ok@a", "i.3"))
+    assert told(*requests)[1] == [("given up", "i.1", 0), ("accepted", "i.2", 0)]
+
+
+@pytest.mark.parametrize("state", ["DATA", END])
+def test_a_message_of_which_nothing_was_asked_is_judged_whole(state):
+    answers, heard = told(request("", state=state, recipient_count="4"))
+    assert answers == ["DUNNO"]
+    assert heard == [("whole", "i.1", 4), ("accepted", "i.1", 4)][: 1 if state == "DATA" else 2]
+    answers, heard = told(request("", state=state, recipient_count="4"), refuses=True)
+    assert answers == ["550 5.7.1 too much"]
+    assert heard == [("whole", "i.1", 4)]  # and not accepted
+
+
+def test_a_whole_message_is_judged_once():
+    heard = told(request("", state="DATA"), request("", state=END))[1]
+    assert [what for what, *_ in heard] == ["whole", "accepted"]
+
+
+def test_other_states_tell_nothing():
+    assert told(*(request("", state=state) for state in STATES if state not in ("DATA", END)))[1] == []
 
 
 def test_a_header_is_prepended_once_a_message():

@@ -189,7 +189,7 @@ def test_what_counts_no_more_goes(path):
         return early, await store.expire(HOUR + HOUR / SLOTS + KEEP + HOLD)
 
     early, late = live(path, steps)
-    assert (early, late) == (0, 2500 + 1250)
+    assert (early, late) == (0, 2500 + 1250)  # use and what it was for; what was reserved only
     with sqlite3.connect(path) as db:
         assert [db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in ("uses", "reserved", "spent")] == [
             0, 0, 0,
