@@ -149,18 +149,18 @@ async def _evaluate(walker: Walker, author_domain: str, spf: SpfInput, dkim: Seq
     if domain is None:
         return DmarcResult(Result.PERMERROR, "author domain is none", author_domain, discovery=walker.method)
     found = await discover_policy(walker, domain)
-    base = DmarcResult(Result.NONE, found.reason, domain, found.org_domain, discovery=walker.method)
-    if found.trouble:  # RFC 9989 section 5.3.6: neither pass nor fail
-        return replace(base, result=Result.TEMPERROR, reason=found.trouble)
-    if found.record is None or found.policy is None:
-        return base
+    if found.record is None or found.policy is None:  # RFC 9989 section 5.3.6: with trouble neither pass nor fail
+        result, reason = (Result.TEMPERROR, found.trouble) if found.trouble else (Result.NONE, found.reason)
+        return DmarcResult(result, reason, domain, found.org_domain, discovery=walker.method)
     alignment = _Alignment(walker, found)
     spf_aligned = await alignment.of(_domains([(spf.result, spf.domain)], Result.PASS), found.record.aspf)
     dkim_aligned = await alignment.of(_domains(dkim, Result.PASS), found.record.adkim)
     aligned = tuple(dict.fromkeys(spf_aligned + dkim_aligned))
-    judged = replace(
-        base,
-        org_domain=await alignment.for_display(domain in aligned),
+    judged = DmarcResult(
+        Result.PASS,
+        f"aligned: {', '.join(aligned)[:200]}",
+        domain,
+        await alignment.for_display(domain in aligned),
         policy_domain=found.policy_domain,
         policy=found.policy,
         testing=found.testing,
@@ -168,9 +168,10 @@ async def _evaluate(walker: Walker, author_domain: str, spf: SpfInput, dkim: Seq
         spf_aligned=bool(spf_aligned),
         dkim_aligned=bool(dkim_aligned),
         aligned=aligned,
+        discovery=walker.method,
     )
     if aligned:
-        return replace(judged, result=Result.PASS, reason=f"aligned: {', '.join(aligned)[:200]}")
+        return judged
     # RFC 9989 section 5.3.6: what could not be looked up might have passed; then the message does not fail either
     open_spf = await alignment.of(_domains([(spf.result, spf.domain)], Result.TEMPERROR), found.record.aspf)
     open_dkim = await alignment.of(_domains(dkim, Result.TEMPERROR), found.record.adkim)

@@ -33,7 +33,7 @@ class HeaderFields:
         for place, (name, _) in enumerate(headers):
             # RFC 6376 section 3.4.2: white space before the colon is no part of the name (RFC 5322 section 4.5)
             self._places.setdefault(name.rstrip(b" \t").lower(), []).append(place)
-        self._canonical: dict[tuple[int, Canon], bytes] = {}
+        self._canonical: dict[Canon, dict[int, bytes]] = {}
 
     def places(self, name: bytes) -> Sequence[int]:
         """Give the places of all fields called `name` (lower case), from top to bottom."""
@@ -62,9 +62,10 @@ class HeaderFields:
 
     def canonical(self, place: int, canon: Canon) -> bytes:
         """Give one field's canonical form, without a final CRLF."""
-        found = self._canonical.get((place, canon))
+        made = self._canonical.setdefault(canon, {})
+        found = made.get(place)
         if found is None:
-            found = self._canonical[place, canon] = header_field(canon, *self.headers[place])
+            found = made[place] = header_field(canon, *self.headers[place])
         return found
 
     def digest(self, names: Sequence[bytes], canon: Canon, place: int) -> bytes:
