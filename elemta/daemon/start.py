@@ -21,6 +21,7 @@ from elemta.daemon.observing import Observing, metrics_directory, section
 from elemta.daemon.supervisor import Supervisor
 from elemta.daemon.worker import Service
 from elemta.policy import Policy
+from elemta.store.urls import preload
 from elemta.version import VERSION, refuse_python
 
 DEFAULT_CONFIG = "/etc/elemta/elemta.yaml"
@@ -39,6 +40,7 @@ def run(service: Service) -> int:
         if own.listen.path:
             privileges.prepare([Path(own.listen.path).parent], settings.user, own.group)
         listener = sockets.listen(own.listen, own.group)
+        preload(settings.state)
         privileges.drop(settings.user, named="user" in settings.model_fields_set)
         watch.start_metrics()
     except ConfigErrors as error:

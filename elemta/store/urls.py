@@ -8,6 +8,7 @@ A scheme is one line in `_SCHEMES`: the function that opens it, imported only wh
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 from elemta.store import Store
 
@@ -37,10 +38,19 @@ def split_url(url: str) -> tuple[str, str]:
     return scheme, place
 
 
+def preload(url: str) -> None:
+    """Import what `url` needs, so that a process that has dropped its privileges need not read program files.
+
+    Raises:
+        ValueError: the URL names no store.
+    """
+    import_module(_MODULES[split_url(url)[0]])
+
+
 def _sqlite(place: str) -> Store:
-    from elemta.store.sqlite import SqliteStore  # noqa: PLC0415 - a store that is not used is not loaded
+    store: Store = import_module(_MODULES["sqlite"]).SqliteStore(place)  # a store that is not used is not loaded
+    return store
 
-    return SqliteStore(place)
 
-
+_MODULES = {"sqlite": "elemta.store.sqlite"}
 _SCHEMES: dict[str, Callable[[str], Store]] = {"sqlite": _sqlite}

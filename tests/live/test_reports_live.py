@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sqlite3
 import subprocess
@@ -112,8 +113,9 @@ def journaled(daemon, count):
         return found
 
     for _ in range(500):
-        if (daemon.directory / "journal.db").exists() and seen() >= count:
-            return
+        with contextlib.suppress(sqlite3.OperationalError):  # the journal is being made
+            if (daemon.directory / "journal.db").exists() and seen() >= count:
+                return
         time.sleep(0.02)
     raise AssertionError("decisions are missing in the journal")
 
