@@ -17,7 +17,7 @@ from pathlib import Path
 from elemta.store import StoreError
 from elemta.store.sqlite_limits import SCHEMA as LIMITS
 
-PATIENCE = 2.0  # seconds to wait for other processes that write
+PATIENCE = 5.0  # seconds to wait for other processes that write; below the budget of a mail and of a request
 
 _APPLICATION = 0x456C6D74  # "Elmt" in the file's header: whose file this is
 _MIGRATIONS = (  # each brings the schema from its index to the next version; never change one that was released
