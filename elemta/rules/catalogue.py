@@ -16,8 +16,8 @@ from typing import Any, Literal
 from elemta.addresses import a_label, split
 from elemta.check import Check, Stage
 from elemta.config.problems import quoted
-from elemta.facts import Client, Envelope, Message
-from elemta.findings import Finding, Result, Value
+from elemta.facts import Envelope, Message
+from elemta.findings import Finding, Value
 
 Kind = Literal["text", "domain", "address", "ip", "number", "bool", "result"]
 
@@ -292,5 +292,3 @@ _FACTS: tuple[tuple[Fact, Callable[[View], Value]], ...] = (
 
 MAIL_FACTS: tuple[Fact, ...] = tuple(fact for fact, _ in _FACTS)
 _MAIL: Mapping[str, Callable[[View], Value]] = {fact.name: getter for fact, getter in _FACTS}
-
-__all__ = ["MAIL_FACTS", "Catalogue", "Client", "Fact", "Given", "Result", "View", "Wanted", "catalogue"]
