@@ -8,6 +8,7 @@ would wait without a loop says so by `elsewhere`.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine, Generator
 from types import coroutine
 from typing import Any, TypeVar
@@ -27,6 +28,14 @@ def at_once(work: Coroutine[Any, Any, T]) -> T | None:
         return done.value  # type: ignore[no-any-return]
     work.close()
     return None
+
+
+def eager_task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task; where Python can, it begins at once: what need not wait needs no turn of the loop."""
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=loop, eager_start=True)
+    return loop.create_task(work)
 
 
 def on_loop() -> bool:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
+import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from elemta.at_once import at_once
-from elemta.check import CLASS, Check, Seen, Stage
+from elemta.at_once import at_once, eager_task
+from elemta.check import CLASS, UNTIL, Check, Seen, Stage
 from elemta.decision import Decision, StageName, new_id
 from elemta.dns import DEADLINE, DnsError
 from elemta.facts import Client, Envelope, Message
@@ -38,7 +38,19 @@ _EXPECTED = (DnsError, StoreError, OSError, TimeoutError, EOFError)
 class Case:
     """One mail as it goes by."""
 
-    __slots__ = ("_expired", "_started", "_tasks", "_timer", "budget", "engine", "findings", "kept", "klass", "timings")
+    __slots__ = (
+        "_expired",
+        "_started",
+        "_tasks",
+        "_timer",
+        "_until",
+        "budget",
+        "engine",
+        "findings",
+        "kept",
+        "klass",
+        "timings",
+    )
 
     def __init__(self, engine: Engine, budget: float) -> None:
         self.engine = engine
@@ -48,6 +60,7 @@ class Case:
         self.timings: dict[str, float] = {}
         self._tasks: dict[str, asyncio.Task[Finding]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._until = math.inf
         self._expired = False
         self.kept = False  # a recipient of it was not refused
         self._started = False  # every early check was launched; set last, since `message_now` runs on other threads
@@ -146,7 +159,7 @@ class Case:
     def _launch(self, plan: CheckPlan, facts: Client | Envelope | Message) -> None:
         if isinstance(facts, Envelope) and plan.stage is Stage.CLIENT:
             facts = facts.client
-        self._tasks[plan.name] = _task(self._look(plan, facts))
+        self._tasks[plan.name] = eager_task(self._look(plan, facts))
 
     def _look_at_once(self, plan: CheckPlan, facts: Envelope | Message) -> bool:
         """Let one check run here and now; False if it must wait."""
@@ -176,8 +189,10 @@ class Case:
             began = time.perf_counter()
             check = self.engine.checks[plan.name]
             if plan.options.timeout is None:
+                UNTIL.set(self._until)
                 finding = await check.run(facts, seen)
             else:
+                UNTIL.set(min(self._until, time.monotonic() + plan.options.timeout))
                 async with asyncio.timeout(plan.options.timeout):
                     finding = await check.run(facts, seen)
         except asyncio.CancelledError:
@@ -209,6 +224,7 @@ class Case:
     def _arm(self) -> None:
         """Start the clock of this stage."""
         self._disarm()
+        self._until = time.monotonic() + self.budget
         self._timer = asyncio.get_running_loop().call_later(self.budget, self._expire)
 
     def _disarm(self) -> None:
@@ -265,7 +281,9 @@ class Case:
         if isinstance(facts, Envelope):
             findings += engine.unasked["recipient"]
         elif verdict.disposition in KEPT:
-            findings += tuple(part.see(self.klass, facts, view.findings) for part in engine.policy.parts.values())
+            findings += tuple(
+                part.see(self.klass, facts, view.findings, verdict) for part in engine.policy.parts.values()
+            )
         decision = Decision(
             id=reference,
             at=engine.tools.clock(),
@@ -298,20 +316,13 @@ class Case:
         task = asyncio.current_task()
         if task is not None:
             self._tasks = {}
+            self._until = time.monotonic() + self.budget
             self._timer = asyncio.get_running_loop().call_later(self.budget, self._expire_current, task)
 
     def _expire_current(self, task: asyncio.Task[Any]) -> None:
         self._expired = True
         task.cancel()
         task.uncancel()  # it ends the check, not the caller
-
-
-def _task(coroutine: Coroutine[Any, Any, Finding]) -> asyncio.Task[Finding]:
-    """A task; where Python can, it begins at once: a check that need not wait needs no turn of the loop."""
-    loop = asyncio.get_running_loop()
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(coroutine, loop=loop, eager_start=True)
-    return loop.create_task(coroutine)
 
 
 def _trouble(check: str, reason: str) -> Finding:

@@ -43,6 +43,10 @@ Trouble = Literal["accept", "defer", "reject", "quarantine"]
 CLASS: ContextVar[str] = ContextVar("mail_class", default="")
 """The class of the mail that a check looks at; set by the engine."""
 
+UNTIL: ContextVar[float] = ContextVar("answer_until", default=float("inf"))
+"""`time.monotonic()` at which nobody waits for a check's answer any more; set by the engine. Whoever blocks in a thread
+takes what is left of it as its time limit."""
+
 
 class Stage(IntEnum):
     """How early something is known."""
@@ -80,6 +84,7 @@ class Options(BaseModel):
     trouble: Trouble | dict[str, Trouble] | None = Setting(
         None, description="what it means when the check cannot answer; one word, or a word by class"
     )
+    edits: bool = Setting(False, description="make the changes to kept mail that the check itself asks for")
 
     def named_classes(self) -> Iterable[tuple[tuple[str, ...], tuple[str, ...]]]:
         """Where classes of mail are named, and which: each must exist."""
@@ -144,6 +149,10 @@ class Check(ABC, Generic[FactsT]):
 
     async def close(self) -> None:
         """Give back what `open` took."""
+
+    def dependencies(self) -> Mapping[str, str]:
+        """What it depends on, by name: why that does not answer at present, "" when it does; asked every second."""
+        return {}
 
     @abstractmethod
     async def run(self, facts: FactsT, seen: Seen) -> Finding:

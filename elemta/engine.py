@@ -132,6 +132,14 @@ class Engine:
         for check in self.checks.values():
             await check.close()
 
+    def dependencies(self) -> Mapping[tuple[str, str], str]:
+        """By check and name of what it depends on: why that does not answer at present; "" when it does."""
+        return {
+            (name, dependency): why
+            for name, check in self.checks.items()
+            for dependency, why in check.dependencies().items()
+        }
+
     def warn(self, check: str, text: str) -> None:
         """Log what the administrator should mend: the same text at most once an hour."""
         now = time.monotonic()

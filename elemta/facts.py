@@ -6,13 +6,15 @@ type says how early the check can run.  They hold wire identities: no rewriting,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from elemta.addresses import Authors, authors, split
+
+T = TypeVar("T")
 
 _BLANKS = bytes(range(0x21)) + b"\x7f"  # white space and controls that some mail programs pass over
 
@@ -138,6 +140,17 @@ class Message:
         for name, value in self.headers:
             found.setdefault(name.strip(_BLANKS).lower(), []).append(value)
         return {name: tuple(values) for name, values in found.items()}
+
+    def once(self, make: Callable[[Message], T]) -> T:
+        """What `make` makes of this mail, made once however many ask; such as the tree of its MIME parts."""
+        made = self._made
+        if make not in made:
+            made[make] = make(self)
+        return made[make]  # type: ignore[no-any-return]
+
+    @cached_property
+    def _made(self) -> dict[Callable[[Message], Any], Any]:
+        return {}
 
     @cached_property
     def authors(self) -> Authors:

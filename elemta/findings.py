@@ -13,6 +13,8 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 
+from elemta.verdict import Action
+
 Value = str | int | float | bool | None | IPv4Address | IPv6Address | tuple[str, ...]
 """What a fact may hold. Durations are seconds, sizes are octets, a tuple holds every one of several values."""
 
@@ -65,6 +67,7 @@ class Finding:
         detail: all that was seen, in the check's own type, for other parts of the same package (sealing goes on from
             what `arc` found); neither kept in the journal nor judged by.
         header: (name, value) of fields that hold the same evidence in a form of their own, such as Received-SPF.
+        edits: changes that the check proposes for the mail if it is kept; made where its option `edits` says so.
     """
 
     check: str
@@ -76,3 +79,4 @@ class Finding:
     warning: str = ""
     detail: object = None
     header: tuple[tuple[str, str], ...] = ()
+    edits: tuple[Action, ...] = ()

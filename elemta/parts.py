@@ -20,6 +20,7 @@ from elemta.config.problems import Problem
 from elemta.facts import Message
 from elemta.findings import Finding
 from elemta.plugins import PluginError
+from elemta.verdict import Verdict
 
 GROUP = "elemta.parts"
 
@@ -29,7 +30,7 @@ class Part(Protocol):
 
     needs_body: bool
 
-    def see(self, klass: str, message: Message, seen: Seen) -> Finding:
+    def see(self, klass: str, message: Message, seen: Seen, verdict: Verdict) -> Finding:
         """Say what will be done to this mail, or why nothing; quick, never waits, never raises."""
         ...
 

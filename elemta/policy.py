@@ -55,6 +55,11 @@ class CheckPlan:
     classes: frozenset[str] | None
     trouble: Mapping[str, Disposition]
 
+    @property
+    def edits(self) -> bool:
+        """Whether the changes are made that the check itself proposes."""
+        return self.options.edits
+
     def meaning_of_trouble(self, klass: str) -> Disposition:
         """What it means for a mail of class `klass` that this check could not answer."""
         return self.trouble.get(klass) or self.trouble[""]

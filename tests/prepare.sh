@@ -5,7 +5,7 @@
 #   tests/prepare.sh [EXTRA,…] [PROGRAM…]
 #
 # EXTRA: an optional dependency group of pyproject.toml, such as test or lint. PROGRAM: one that is wanted besides, from
-# the Debian package of the same name.
+# the Debian package of the same name; clamd:clamav-daemon names another package.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extras=${1:-}
@@ -36,7 +36,7 @@ missing_packages() {
   [ -e /usr/include/stdio.h ] || echo libc6-dev
   command -v openssl >/dev/null || echo openssl
   for program in "${programs[@]}"; do
-    command -v "$program" >/dev/null || echo "$program"
+    command -v "${program%%:*}" >/dev/null || echo "${program#*:}"
   done
   if [ -n "$python" ]; then
     "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv

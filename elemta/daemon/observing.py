@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,14 +85,19 @@ class Observing:
         write_status(self.directory, self.daemon, None)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Opened:
-    """The observers of one worker."""
+    """The observers of one worker.
+
+    Attributes:
+        dependencies: `Engine.dependencies`, once there is an engine: what /readyz and the metrics tell of them.
+    """
 
     log: Log
     metrics: Metrics
     journal: Writer
     all: tuple[Observer, ...]
+    dependencies: Callable[[], Mapping[tuple[str, str], str]] = dict
 
 
 @asynccontextmanager
@@ -114,15 +119,23 @@ async def open_observers(policy: Policy, daemon: str, tools: Tools) -> AsyncIter
         metrics.count(metrics.dns_errors, lambda: counts.errors)
     status = WorkerStatus(str(metrics_directory(settings)), metrics.identity)
 
+    opened = Opened(log, metrics, journal, (MailLog(log), metrics, journal))
+
     def tell() -> None:
-        silent = tuple(f"check {name} does not answer" for name in metrics.silent)
-        status.tell((*silent, *((f"journal: {journal.trouble}",) if journal.trouble else ())))
+        states = opened.dependencies()
+        metrics.depends(states)
+        left_alone = tuple(
+            f"check {check}: {name} does not answer: {why}" for (check, name), why in states.items() if why
+        )
+        known = {check for check, _ in states}
+        silent = tuple(f"check {name} does not answer" for name in metrics.silent if name not in known)
+        status.tell((*left_alone, *silent, *((f"journal: {journal.trouble}",) if journal.trouble else ())))
 
     metrics.each_second(tell)
     journal.open()
     metrics.open()
     try:
-        yield Opened(log, metrics, journal, (MailLog(log), metrics, journal))
+        yield opened
     finally:
         await asyncio.to_thread(journal.close)
         metrics.close()

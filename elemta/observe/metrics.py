@@ -108,6 +108,14 @@ class Metrics:
         self.dns_queries = _counter("dns_queries", "DNS queries sent.", "daemon")
         self.dns_errors = _counter("dns_errors", "DNS queries that nobody answered.", "daemon")
         self.connections = _gauge("connections", "Open connections from Postfix.", "sum", "daemon")
+        self.dependency_up = _gauge(
+            "dependency_up",
+            "1 while what a check depends on answers, 0 while it is left alone.",
+            "min",
+            "daemon",
+            "check",
+            "dependency",
+        )
         self.dkim_key_age = _gauge("dkim_key_age_seconds", "How long the oldest DKIM key has signed.", "max", "domain")
         self.dkim_keys_waiting = _gauge("dkim_keys_waiting", "DKIM keys that do not sign yet.", "max", "domain")
         self.dkim_keys_unpublished = _gauge(
@@ -178,6 +186,11 @@ class Metrics:
     def reloaded(self, *, ok: bool) -> None:
         """The configuration was read again, or refused (the supervisor)."""
         self.reloads.child(self.daemon, "ok" if ok else "refused").inc()
+
+    def depends(self, states: Mapping[tuple[str, str], str]) -> None:
+        """Show what checks depend on: `Engine.dependencies`."""
+        for (check, dependency), why in states.items():
+            self.dependency_up.child(self.daemon, check, dependency).set(0 if why else 1)
 
     def flush(self) -> None:
         """Hand over what was counted since the last time."""

@@ -7,12 +7,13 @@ class) can make a verdict stronger, never weaker.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from elemta.rules.catalogue import View
 from elemta.rules.ruleset import Filling, Judgement, Ruleset
-from elemta.verdict import Disposition, Verdict
+from elemta.verdict import KEPT, Action, Disposition, Verdict
 
 _STRENGTH: Mapping[Disposition, int] = {disposition: index for index, disposition in enumerate(Disposition)}
 _TROUBLE_REPLY: Mapping[Disposition, str] = {
@@ -27,6 +28,11 @@ class Meaning(Protocol):
     @property
     def name(self) -> str:
         """The check's name."""
+        ...
+
+    @property
+    def edits(self) -> bool:
+        """Whether the changes are made that the check itself proposes."""
         ...
 
     def meaning_of_trouble(self, klass: str) -> Disposition:
@@ -61,7 +67,19 @@ def judge(rules: Ruleset, checks: Sequence[Meaning], view: View, reference: str)
                 reply = _TROUBLE_REPLY.get(meaning, "").replace("{id}", reference)
     asked = tuple(dict.fromkeys(name.partition(".")[0] for name in rule.facts)) if rule else ()
     behind = tuple(name for name in asked if name in view.findings)
-    return Verdict(disposition, decided_by, reply, behind, tuple(judgement.actions)), judgement
+    actions = judgement.actions
+    if disposition in KEPT:
+        actions = [*actions, *_proposed(checks, view)]
+    return Verdict(disposition, decided_by, reply, behind, tuple(actions)), judgement
+
+
+def _proposed(checks: Sequence[Meaning], view: View) -> Iterator[Action]:
+    """What checks ask for themselves, where the policy lets them; after what the rules ask for."""
+    proposing = {name for name, finding in view.findings.items() if finding.edits}
+    for check in checks if proposing else ():
+        if check.edits and check.name in proposing:
+            for action in view.findings[check.name].edits:
+                yield replace(action, rule=f"check:{check.name}")
 
 
 def _counting(troubled: set[str], rules: Ruleset, judgement: Judgement) -> set[str]:

@@ -17,6 +17,7 @@ from elemta.config.model import Settings
 from elemta.config.problems import Problem
 from elemta.facts import Message
 from elemta.findings import Finding, Result
+from elemta.verdict import Verdict
 from elemta_milter.mailauth.arc import ChainResult
 from elemta_milter.mailauth.signing import SigningKey
 from elemta_milter.signing import load_key, unknown_classes
@@ -49,7 +50,7 @@ class Sealing:
             return None, f"the chain takes no other set: {chain.reason or 'it is full'}"
         return chain, ""
 
-    def see(self, klass: str, message: Message, seen: Seen) -> Finding:
+    def see(self, klass: str, message: Message, seen: Seen, verdict: Verdict) -> Finding:
         """Say whether we will seal."""
         chain, reason = self.choose(klass, message, seen)
         if chain is None:

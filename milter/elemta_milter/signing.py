@@ -18,6 +18,7 @@ from elemta.config.model import KeyFile, KeyRing, Settings, Sign
 from elemta.config.problems import Path, Problem, either, suggest
 from elemta.facts import Body, Message
 from elemta.findings import Finding, Result, Value
+from elemta.verdict import Verdict
 from elemta_milter import keyfiles
 from elemta_milter.keyring import ring
 from elemta_milter.mailauth.canonical import Canon
@@ -114,7 +115,7 @@ class Signing:
         fitting = [signer for signer in self.signers if signer.fits(klass, message)]
         return fitting, "" if fitting else f"no entry of sign: fits mail from {', '.join(authors.domains)}"
 
-    def see(self, klass: str, message: Message, seen: Seen) -> Finding:
+    def see(self, klass: str, message: Message, seen: Seen, verdict: Verdict) -> Finding:
         """Say who will sign."""
         fitting, reason = self.choose(klass, message, seen)
         if not fitting:

@@ -13,6 +13,7 @@ from elemta.config.problems import ConfigErrors
 from elemta.facts import BytesBody, Message
 from elemta.findings import Finding, Result
 from elemta.testing import FakeResolver, client, envelope, judge, policy
+from elemta.verdict import Verdict
 from elemta_milter import edits, keyfiles
 from elemta_milter.mailauth import dkim
 from elemta_milter.mailauth.arc import ChainValidator
@@ -184,9 +185,10 @@ def test_a_login_that_may_not_use_the_address_gets_no_signature(keys):
     of, message = make(keys), mail()
     table = of.parts["sign"]
     fail = {"sender_login": Finding("sender_login", Result.FAIL, "anna may not send as anna@sender.example")}
-    assert table.see("submission", message, fail).result is Result.NONE
+    assert table.see("submission", message, fail, Verdict()).result is Result.NONE
     assert (
-        table.see("submission", message, {"sender_login": Finding("sender_login", Result.PASS)}).result is Result.PASS
+        table.see("submission", message, {"sender_login": Finding("sender_login", Result.PASS)}, Verdict()).result
+        is Result.PASS
     )
 
 
