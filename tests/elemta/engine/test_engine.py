@@ -1,18 +1,19 @@
 """The engine: checks run when their facts are known, trouble means what the policy says, nothing raises."""
 
 import asyncio
+import time
 from typing import ClassVar
 
 import pytest
 
 from elemta import plugins
-from elemta.check import Check, Options
+from elemta.check import UNTIL, Check, Field, Options
 from elemta.config.problems import ConfigErrors
 from elemta.engine import Engine
 from elemta.facts import Client, Envelope, Message
-from elemta.findings import Result
+from elemta.findings import Finding, Result
 from elemta.testing import FakeResolver, envelope, judge, message, policy, tools
-from elemta.verdict import Disposition
+from elemta.verdict import Action, ActionKind, Disposition
 
 
 class Early(Check[Client]):
@@ -279,3 +280,71 @@ def test_trusted_names_a_set_or_a_network():
     assert 'milter.trusted[0]: "insid" is neither a set nor a network; did you mean "inside"?' in str(raised.value)
     assert 'milter.trusted[1]: "10.0.0.1/8" is neither' in str(raised.value)
     assert len(raised.value.problems) == 2
+
+
+class Proposes(Check[Message]):
+    """What would it change?"""
+
+    name = "proposes"
+
+    async def run(self, facts, seen):
+        edits = (Action(ActionKind.ADD_HEADER, "X-Seen", "yes", rule="not mine to say"),)
+        return Finding(self.name, Result.PASS, edits=edits)
+
+
+@pytest.mark.parametrize(
+    ("options", "rules", "wanted"),
+    [
+        ("{edits: true}", "[]", [("add_header", "X-Seen", "yes", "check:proposes")]),
+        ("", "[]", []),
+        ("{edits: false}", "[]", []),
+        ("{edits: true}", "[{id: no, when: {proposes: pass}, then: reject}]", []),
+        (
+            "{edits: true}",
+            "[{id: tag, when: {proposes: pass}, add_header: {X-Tag: a}}]",
+            [("add_header", "X-Tag", "a", "tag"), ("add_header", "X-Seen", "yes", "check:proposes")],
+        ),
+    ],
+)
+def test_a_check_asks_for_edits_of_kept_mail_where_the_policy_lets_it(monkeypatch, options, rules, wanted):
+    monkeypatch.setattr("elemta.policy.find_checks", lambda: {"proposes": Proposes})
+    decision = judge(
+        policy(f"host: mx.test.example\nchecks: {{proposes: {options}}}\nrules: {{message: {rules}}}\n"), message()
+    )
+    actions = [(action.kind.value, action.name, action.value, action.rule) for action in decision.verdict.actions]
+    assert actions == wanted
+
+
+class Impatient(Check[Message]):
+    """How long is it waited for?"""
+
+    name = "impatient"
+    fields: ClassVar = {"left": Field(float, "seconds")}
+
+    async def run(self, facts, seen):
+        return self.finding(Result.PASS, left=UNTIL.get() - time.monotonic())
+
+
+@pytest.mark.parametrize(("options", "low", "high"), [("", 20, 25), ("{timeout: 2s}", 0, 2)])
+def test_a_check_knows_how_long_it_is_waited_for(monkeypatch, options, low, high):
+    monkeypatch.setattr("elemta.policy.find_checks", lambda: {"impatient": Impatient})
+    decision = judge(policy(f"host: mx.test.example\nchecks: {{impatient: {options}}}\n"), message())
+    assert low < found(decision, "impatient").fields["left"] <= high
+
+
+class Leaning(Check[Message]):
+    """What does it lean on?"""
+
+    name = "leaning"
+
+    def dependencies(self):
+        return {"a": "", "b": "refused"}
+
+    async def run(self, facts, seen):
+        return self.finding(Result.PASS)
+
+
+def test_what_checks_depend_on_is_told_by_check_and_name(monkeypatch):
+    monkeypatch.setattr("elemta.policy.find_checks", lambda: {"leaning": Leaning, "impatient": Impatient})
+    engine = Engine(policy("host: mx.test.example\nchecks: {leaning: , impatient: }\n"), tools())
+    assert engine.dependencies() == {("leaning", "a"): "", ("leaning", "b"): "refused"}

@@ -1,0 +1,211 @@
+"""Servers: failover, the breaker, the ping in the background, and time that runs out."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from elemta.servers import FAILURES, NoServer, ServerError, Servers
+
+
+class World:
+    """Servers that answer, refuse or hang as told; what was asked of whom."""
+
+    def __init__(self):
+        self.down: set[str] = set()
+        self.deaf: set[str] = set()  # ping answers, questions fail
+        self.asked: list[str] = []
+        self.pinged = threading.Event()
+        self.lawful = ServerError("refused")
+
+    def ping(self, name, until):
+        assert until > time.monotonic()
+        try:
+            if name in self.down:
+                raise ServerError("no pong")
+        finally:
+            self.pinged.set()
+
+    def question(self, name, until):
+        self.asked.append(name)
+        if name in self.down or name in self.deaf:
+            raise self.lawful
+        return f"{name} answers"
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+@pytest.fixture
+def opened():
+    made = []
+
+    def make(*arguments, **options):
+        made.append(Servers("scan", *arguments, **options))
+        return made[-1]
+
+    yield make
+    for servers in made:
+        servers.close()
+
+
+def ask(servers, question, seconds=5.0):
+    return asyncio.run(servers.ask(question, time.monotonic() + seconds))
+
+
+def wait_for(what, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.01)
+
+
+def test_the_first_server_is_asked_while_it_answers(world, opened):
+    servers = opened(["a", "b"], world.ping)
+    assert [ask(servers, world.question) for _ in range(3)] == ["a answers"] * 3
+    assert servers.states == {"a": "", "b": ""}
+
+
+def test_balancing_asks_all_in_turn(world, opened):
+    servers = opened(["a", "b", "c"], world.ping, balance=True)
+    assert {ask(servers, world.question) for _ in range(3)} == {"a answers", "b answers", "c answers"}
+
+
+def test_the_next_one_is_asked_when_one_fails_and_the_failing_one_is_left_alone_after_a_while(world, opened):
+    servers = opened(["a", "b"], world.ping)
+    world.down = {"a"}
+    assert [ask(servers, world.question) for _ in range(FAILURES + 2)] == ["b answers"] * (FAILURES + 2)
+    assert world.asked.count("a") == FAILURES
+    assert servers.states["a"] in ("refused", "no pong")
+    assert servers.states["b"] == ""
+
+
+def test_an_answer_between_failures_begins_the_count_anew(world, opened):
+    servers = opened(["a"], world.ping)
+    for _ in range(3):
+        world.down = {"a"}
+        for _ in range(FAILURES - 1):
+            with pytest.raises(NoServer):
+                ask(servers, world.question)
+        world.down = set()
+        ask(servers, world.question)
+    assert servers.states == {"a": ""}
+
+
+def test_with_all_breakers_open_nothing_is_asked_and_the_reason_is_told(world, opened):
+    servers = opened(["a"], world.ping)
+    world.down = {"a"}
+    for _ in range(FAILURES):
+        with pytest.raises(NoServer, match="a: refused"):
+            ask(servers, world.question)
+    asked = len(world.asked)
+    with pytest.raises(NoServer, match="not asked, it has not answered for"):
+        ask(servers, world.question)
+    assert len(world.asked) == asked
+
+
+def test_a_ping_in_the_background_and_one_trial_close_the_breaker(world, opened, monkeypatch):
+    monkeypatch.setattr("elemta.servers.PAUSE", 0.01)
+    servers = opened(["a"], world.ping)
+    servers._servers[0].pause = 0.01
+    world.down = {"a"}
+    for _ in range(FAILURES):
+        with pytest.raises(NoServer):
+            ask(servers, world.question)
+    world.down = set()
+
+    def answers():
+        try:
+            return ask(servers, world.question) == "a answers"
+        except NoServer:
+            return False
+
+    wait_for(answers)
+    assert servers.states == {"a": ""}
+
+
+def test_a_server_that_answers_pings_only_opens_its_breaker_again_at_the_first_question(world, opened):
+    servers = opened(["a"], world.ping)
+    servers._servers[0].pause = 0.01
+    world.deaf = {"a"}
+    for _ in range(FAILURES):
+        with pytest.raises(NoServer):
+            ask(servers, world.question)
+    pause = servers._servers[0].pause
+    wait_for(lambda: bool(servers.states) and servers._servers[0].trial)
+    asked = len(world.asked)
+    with pytest.raises(NoServer, match="refused"):
+        ask(servers, world.question)
+    assert len(world.asked) == asked + 1
+    assert servers._servers[0].pause > pause
+    assert not servers._servers[0].trial
+
+
+def test_only_one_question_at_a_time_tries_a_server_that_came_back(world, opened):
+    servers = opened(["a"], world.ping)
+    server = servers._servers[0]
+    server.open = server.trial = True
+    server.why = "was away"
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow(name, until):
+        entered.set()
+        leave.wait(5)
+        return name
+
+    async def both():
+        until = time.monotonic() + 5
+        first = asyncio.create_task(servers.ask(slow, until))
+        await asyncio.to_thread(entered.wait, 5)
+        with pytest.raises(NoServer, match="was away"):
+            await servers.ask(slow, until)
+        leave.set()
+        return await first
+
+    assert asyncio.run(both()) == "a"
+    assert servers.states == {"a": ""}
+
+
+def test_each_server_gets_its_share_of_the_time_and_none_is_asked_after_it(world, opened):
+    servers = opened(["a", "b"], world.ping)
+    shares = []
+
+    def question(name, until):
+        shares.append(until - time.monotonic())
+        raise ServerError("slow")
+
+    with pytest.raises(NoServer, match="a: slow; b: slow"):
+        ask(servers, question, seconds=10.0)
+    assert shares[0] <= 5.0 < shares[1] <= 10.0
+    with pytest.raises(NoServer, match="no time is left"):
+        ask(servers, question, seconds=-1.0)
+
+
+def test_a_mistake_of_the_question_is_no_failure_of_the_server(world, opened):
+    servers = opened(["a"], world.ping)
+
+    def wrong(name, until):
+        raise ZeroDivisionError
+
+    for _ in range(FAILURES + 1):
+        with pytest.raises(ZeroDivisionError):
+            ask(servers, wrong)
+    assert servers.states == {"a": ""}
+
+
+def test_one_kind_that_hangs_takes_no_threads_from_another(world, opened):
+    hanging, other = opened(["a"], world.ping), opened(["b"], world.ping)
+    leave = threading.Event()
+
+    async def both():
+        until = time.monotonic() + 10
+        stuck = [asyncio.create_task(hanging.ask(lambda *_: leave.wait(10), until)) for _ in range(40)]
+        answer = await other.ask(world.question, until)
+        leave.set()
+        await asyncio.gather(*stuck)
+        return answer
+
+    assert asyncio.run(both()) == "b answers"
