@@ -23,7 +23,7 @@ from elemta.daemon.keeper import keep, write_status
 from elemta.daemon.status import WorkerStatus
 from elemta.decision import Observer
 from elemta.dns import CachedResolver
-from elemta.journal import Writer
+from elemta.journal import Courier
 from elemta.observe import Log, MailLog, Metrics
 from elemta.observe.metrics import prepare
 from elemta.policy import Policy
@@ -95,7 +95,7 @@ class Opened:
 
     log: Log
     metrics: Metrics
-    journal: Writer
+    journal: Courier
     all: tuple[Observer, ...]
     dependencies: Callable[[], Mapping[tuple[str, str], str]] = dict
 
@@ -106,7 +106,7 @@ async def open_observers(policy: Policy, daemon: str, tools: Tools) -> AsyncIter
     settings = policy.settings
     log = Log(settings.log.format, settings.log.level, daemon=daemon)
     metrics = Metrics(str(metrics_directory(settings)), daemon)
-    journal = Writer(settings.journal.path, log.trouble)
+    journal = Courier(settings.journal.path, log.trouble)
     journal.policy(policy.fingerprint, policy.describe())
     metrics.gauge(metrics.journal_queue, lambda: journal.waiting)
     metrics.count(metrics.journal_written, lambda: journal.written)
@@ -137,7 +137,7 @@ async def open_observers(policy: Policy, daemon: str, tools: Tools) -> AsyncIter
     try:
         yield opened
     finally:
-        await asyncio.to_thread(journal.close)
+        await journal.close()
         metrics.close()
         status.gone()
 

@@ -1,7 +1,7 @@
 """Journal entries: how does a decision become a row of the journal, and the row an entry again?
 
-`note` takes from a decision what the journal keeps, on the worker's loop, and lets go of the message: its body must not
-stay in memory until the next write.  `row` does the costly rest in the writer's thread.  `entry` reads a row.
+`row` takes from a decision what the journal keeps and lets go of the message: its body must not stay in memory until
+the next write.  `entry` reads a row.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from elemta.decision import Decision
-from elemta.facts import Envelope, Message
+from elemta.facts import Message
 from elemta.findings import AuthResult, Finding, Result, Value
 from elemta.printable import storable
-from elemta.verdict import Action, ActionKind, Disposition, Verdict
+from elemta.verdict import Action, ActionKind, Disposition
 
 LONGEST_FIELD = 300  # characters kept of Message-ID and From
 LONGEST_VALUE = 1000  # characters kept of a fact or a reason
@@ -29,21 +29,6 @@ COLUMNS = (
 )  # fmt: skip
 
 Row = tuple[str | float | int, ...]
-
-
-class Note(NamedTuple):
-    """What the journal keeps of one decision, not yet put into words."""
-
-    decision: tuple[str, float, str, str, float, str]  # id, at, stage, class, seconds, policy
-    envelope: Envelope
-    message_id: bytes
-    header_from: bytes
-    verdict: Verdict
-    findings: Sequence[Finding]
-    values: Mapping[str, Value]
-    trace: Sequence[int]
-    shadow: Sequence[str]
-    timings: Mapping[str, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,48 +97,28 @@ class Entry:
     rules: tuple[Mapping[str, Any], ...] | None = None
 
 
-def note(decision: Decision) -> Note:
-    """What the journal keeps of `decision`, in a few microseconds; neither the body nor the other header fields."""
-    facts = decision.facts
-    message_id = header_from = b""
-    if isinstance(facts, Message):
-        envelope = facts.envelope
-        for name, value in facts.headers:
-            if len(name) == 4 and not header_from and name.lower() == b"from":
-                header_from = value
-            elif len(name) == 10 and not message_id and name.lower() == b"message-id":
-                message_id = value
-    else:
-        envelope = facts
-    return Note(
-        (decision.id, decision.at, decision.stage, decision.klass, decision.seconds, decision.policy),
-        envelope, message_id, header_from, decision.verdict, decision.findings, decision.values,
-        decision.trace, decision.shadow, decision.timings,
-    )  # fmt: skip
-
-
-def row(noted: Note) -> Row:
-    """The columns of `decisions`, in the order of COLUMNS.
+def row(decision: Decision) -> Row:
+    """The columns of `decisions`, in the order of COLUMNS; of the mail neither the body nor the other header fields.
 
     Raises:
         ValueError, TypeError: a finding holds what cannot be written down.
     """
-    id_, at, stage, klass, seconds, policy = noted.decision
-    envelope, verdict = noted.envelope, noted.verdict
+    envelope, verdict = decision.envelope, decision.verdict
     client = envelope.client
+    message_id, header_from = _fields(decision.facts) if isinstance(decision.facts, Message) else ("", "")
     return (
-        id_, at, stage, storable(envelope.queue_id), storable(envelope.instance), klass,
-        verdict.disposition.value, verdict.rule, storable(verdict.reply),
+        decision.id, decision.at, decision.stage, storable(envelope.queue_id), storable(envelope.instance),
+        decision.klass, verdict.disposition.value, verdict.rule, storable(verdict.reply),
         str(client.address) if client.address is not None else "", storable(client.name),
         storable(client.helo), storable(client.login), storable(envelope.sender),
         _json([storable(recipient) for recipient in envelope.recipients]), min(envelope.size, LARGEST),
-        _field(noted.message_id), _field(noted.header_from), seconds, policy, _json(_detail(noted)),
+        message_id, header_from, decision.seconds, decision.policy, _json(_detail(decision)),
     )  # fmt: skip
 
 
 def of_decision(decision: Decision, document: Mapping[str, Any]) -> Entry:
     """The entry that `decision` will be in the journal; `document` is `Policy.describe()`."""
-    return entry(row(note(decision)), json.dumps(document))
+    return entry(row(decision), json.dumps(document))
 
 
 def entry(columns: Sequence[Any], document: str | None = None) -> Entry:
@@ -178,14 +143,14 @@ def entry(columns: Sequence[Any], document: str | None = None) -> Entry:
     )
 
 
-def _detail(noted: Note) -> dict[str, Any]:
+def _detail(decision: Decision) -> dict[str, Any]:
     """All that is not a column. Times in microseconds: whole numbers are short."""
-    verdict, timings = noted.verdict, noted.timings
+    verdict, timings = decision.verdict, decision.timings
     return {
-        "findings": [_told(finding) for finding in noted.findings],
-        "values": {name: _bounded(value) for name, value in noted.values.items()},
-        "trace": noted.trace,
-        "shadow": noted.shadow,
+        "findings": [_told(finding) for finding in decision.findings],
+        "values": {name: _bounded(value) for name, value in decision.values.items()},
+        "trace": decision.trace,
+        "shadow": decision.shadow,
         "timings": {name: round(seconds * 1e6) for name, seconds in timings.items()} if timings else {},
         "actions": [(each.kind, each.name, each.value, each.seconds, each.rule) for each in verdict.actions],
         "behind": verdict.findings,
@@ -235,6 +200,17 @@ def _json(value: object) -> str:
         return msgspec.json.encode(value, enc_hook=str).decode()  # str: of an IP address
     except UnicodeEncodeError:  # a surrogate, from an octet that was no UTF-8: msgspec refuses, json escapes
         return json.dumps(value, separators=(",", ":"), default=str)
+
+
+def _fields(message: Message) -> tuple[str, str]:
+    """The first Message-ID and the first From."""
+    message_id = header_from = b""
+    for name, value in message.headers:
+        if len(name) == 4 and not header_from and name.lower() == b"from":
+            header_from = value
+        elif len(name) == 10 and not message_id and name.lower() == b"message-id":
+            message_id = value
+    return _field(message_id), _field(header_from)
 
 
 def _field(value: bytes) -> str:

@@ -1,12 +1,12 @@
-"""Journal writer: how is every decision kept without holding up the mail?
+"""Journal writer: how do rows get into the file, whatever happens to the file?
 
-`decided` only appends to a queue.  A thread of the worker writes the queue to SQLite every half second, or as soon as
-500 decisions wait; so a clean stop loses nothing, and kill -9 what came in the last second.
+`take` only appends to a queue.  A thread writes the queue to SQLite every half second, or as soon as 500 decisions
+wait.  In a daemon this runs in a process of its own, to which `courier.py` brings the rows.
 
 When the file cannot be written (disk full, locked, read-only, damaged, gone) mail is judged on: the writer reports it,
 tries again each second with a fresh connection, and keeps the newest 20,000 decisions meanwhile.  Beyond them the
 oldest are dropped and counted: what an administrator looks for then is what happens now, and the log has a line for
-each.  Nothing here raises to the worker.
+each.  Nothing here raises to who brings them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
 from elemta.decision import Decision
-from elemta.journal.entry import COLUMNS, Note, Row, note, row
+from elemta.journal.entry import COLUMNS, Row, row
 from elemta.journal.schema import TOUCH, JournalError, connect
 
 INTERVAL = 0.5  # seconds between two writes
@@ -40,7 +40,7 @@ _ID, _AT, _RECIPIENT_LIST = (COLUMNS.index(name) for name in ("id", "at", "recip
 
 
 class Writer:
-    """Keeps decisions; one for each worker, made after the fork.
+    """Keeps decisions.
 
     Attributes:
         written: decisions that stand in the file.
@@ -56,6 +56,7 @@ class Writer:
         interval: float = INTERVAL,
         bound: int = BOUND,
         clock: Callable[[], float] = time.monotonic,
+        settled: Callable[[], None] = lambda: None,
     ) -> None:
         """Make it; nothing is opened yet.
 
@@ -65,6 +66,7 @@ class Writer:
             interval: seconds between two writes.
             bound: decisions to keep in memory.
             clock: seconds, for the reports.
+            settled: called from the writer's thread after each attempt to write.
         """
         self.path = path
         self.written = 0
@@ -74,11 +76,13 @@ class Writer:
         self._interval = interval
         self._clock = clock
         self._reported = 0.0
-        self._offered = 0  # counted by the loop only
+        self._settled = settled
+        self._offered = 0  # counted by who brings rows only
         self._taken = 0  # counted by the thread only
         self._lost = 0
-        self._queue: deque[Note] = deque(maxlen=bound)
+        self._queue: deque[Row] = deque(maxlen=bound)
         self._rows: list[Row] = []  # taken from the queue, not yet committed; the writer's thread only
+        self._doubtful: set[object] = set()  # ids that may stand in the file already
         self._policies: dict[str, str] = {}
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -94,15 +98,29 @@ class Writer:
 
     def policy(self, fingerprint: str, document: Mapping[str, object]) -> None:
         """Keep the words of a policy (`Policy.describe()`) beside the decisions that it will make."""
-        text = msgspec.json.encode(document, enc_hook=str).decode()
+        self.words(fingerprint, in_words(document))
+
+    def words(self, fingerprint: str, text: str) -> None:
+        """The same, for words that are a text already."""
         self._policies = {**self._policies, fingerprint: text}  # a new one: the thread may be reading the old
 
     def decided(self, decision: Decision) -> None:
-        """Take note; a few microseconds, never raises, never waits."""
+        """Take note; some ten microseconds, never raises, never waits."""
+        try:
+            self.take((row(decision),))
+        except Exception as error:  # noqa: BLE001 - a plugin's finding may hold anything
+            self._lost += 1
+            self._report(f"journal: decision {decision.id} cannot be written down: {error!r}")
+
+    def take(self, rows: Iterable[Row], *, again: bool = False) -> None:
+        """Keep rows; `again`: they may stand in the file already."""
         queue = self._queue
-        queue.append(note(decision))  # drops the oldest when it is full
-        self._offered += 1
-        if len(queue) == BATCH:
+        for columns in rows:
+            if again:
+                self._doubtful.add(columns[_ID])
+            queue.append(columns)  # drops the oldest when it is full
+            self._offered += 1
+        if len(queue) >= BATCH:
             self._wake.set()
 
     @property
@@ -158,31 +176,29 @@ class Writer:
             self._rows = []
             self._disconnect()
             self._report(f"journal: a batch of decisions is lost: {error!r}")
+            self._settled()
             return True
         self.written += len(self._rows)
         self._rows = []
+        self._doubtful.clear()
         if self.trouble:
             self._report(f"journal: written again; {self.dropped} decisions were dropped so far")
             self.trouble = ""
+        self._settled()
         return True
 
     def _fill(self) -> None:
-        """Turn the head of the queue into rows. One that cannot be written down must not stop the others."""
+        """Take the head of the queue."""
         while self._queue and len(self._rows) < BATCH:
-            noted = self._queue.popleft()
+            self._rows.append(self._queue.popleft())
             self._taken += 1
-            try:
-                self._rows.append(row(noted))
-            except Exception as error:  # noqa: BLE001 - a plugin's finding may hold anything
-                self._lost += 1
-                self._report(f"journal: decision {noted.decision[0]} cannot be written down: {error!r}")
 
     def _commit(self) -> None:
         database = self._connected()
         database.execute("BEGIN IMMEDIATE")
         try:
             number = database.execute("SELECT coalesce(max(number), 0) FROM decisions").fetchone()[0]
-            numbered = list(enumerate(self._rows, number + 1))
+            numbered = list(enumerate(self._new(database), number + 1))
             database.executemany(_DECISION, [(place, *columns) for place, columns in numbered])
             database.executemany(_RECIPIENTS, [(place, columns[_RECIPIENT_LIST]) for place, columns in numbered])
             if self._rows:
@@ -193,6 +209,17 @@ class Writer:
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
+
+    def _new(self, database: sqlite3.Connection) -> Iterable[Row]:
+        """The rows that do not stand in the file yet."""
+        if not self._doubtful:
+            return self._rows
+        asked = "SELECT 1 FROM decisions WHERE id = ?"
+        return [
+            each
+            for each in self._rows
+            if each[_ID] not in self._doubtful or database.execute(asked, (each[_ID],)).fetchone() is None
+        ]
 
     def _connected(self) -> sqlite3.Connection:
         """The connection, made anew when somebody moved the file away."""
@@ -225,3 +252,9 @@ class Writer:
             counts = f"{self.waiting} waiting, {self.dropped} dropped"
             self._report(f"journal: cannot be written, trying on: {text}; {counts}")
         self.trouble = text
+        self._settled()
+
+
+def in_words(document: Mapping[str, object]) -> str:
+    """The words of a policy as they stand in the journal."""
+    return msgspec.json.encode(document, enc_hook=str).decode()

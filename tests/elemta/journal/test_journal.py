@@ -142,7 +142,7 @@ def test_a_finding_that_cannot_be_written_down_costs_only_its_own_decision(keepi
 
 
 def test_a_batch_that_sqlite_cannot_take_does_not_end_the_writing(keeping, monkeypatch):
-    monkeypatch.setattr("elemta.journal.write.row", lambda noted: ("\udcff", *row(noted)[1:]))
+    monkeypatch.setattr("elemta.journal.write.row", lambda decision: ("\udcff", *row(decision)[1:]))
     keeping.keep(decision())
     until(lambda: keeping.writer.dropped == 1)
     monkeypatch.undo()
@@ -396,9 +396,8 @@ def test_the_body_of_a_mail_is_not_kept_in_memory():
     given = decision()
     writer = Writer("/nowhere", print)
     writer.decided(given)
-    [noted] = writer._queue
-    assert given.facts not in tuple(noted)
-    assert not any(hasattr(part, "body") for part in noted)
+    [columns] = writer._queue
+    assert all(isinstance(column, str | int | float) for column in columns)
 
 
 def newer(path):

@@ -1,0 +1,56 @@
+"""Journal process: writes what the courier of one worker brings, until its pipe ends.
+
+Signals that end a daemon do not end this: the worker's last decisions are still to come.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import msgspec
+
+from elemta.journal.courier import State
+from elemta.journal.write import Writer
+
+
+def main() -> int:
+    """Write the journal at the path that is the first argument; the exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    telling = threading.Lock()
+
+    def tell(report: str = "") -> None:
+        state = State(writer.written + writer.dropped, writer.written, writer.failures, writer.trouble, report)
+        with telling:
+            try:
+                sys.stdout.buffer.write(msgspec.json.encode(state) + b"\n")
+                sys.stdout.buffer.flush()
+            except OSError:  # the worker was killed: nobody listens, and what it sent is still written
+                return
+
+    writer = Writer(sys.argv[1], tell, settled=tell)
+    writer.open()
+    for told in frames(sys.stdin.buffer):
+        match told:
+            case [bool(again), list(rows)]:
+                writer.take(map(tuple, rows), again=again)
+            case [str(fingerprint), str(words)]:
+                writer.words(fingerprint, words)
+    return 1 if writer.close() else 0
+
+
+def frames(source: BinaryIO) -> Iterator[list[object]]:
+    """What the courier sent; a frame that was cut off by its death is left out."""
+    while len(head := source.read(4)) == 4:
+        data = source.read(int.from_bytes(head, "big"))
+        if len(data) < int.from_bytes(head, "big"):
+            return
+        yield msgspec.msgpack.decode(data)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

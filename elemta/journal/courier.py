@@ -1,0 +1,239 @@
+"""Journal courier: how does every decision reach the journal without holding up the mail?
+
+Each worker starts a process of its own that writes its decisions to the file (`python -m elemta.journal`, with `Writer`
+inside); a thread in the worker would take the interpreter from the mail.  `decided` puts a decision into words;
+a quarter of a second later, or as soon as 100 wait, they go through a pipe.  A clean stop loses nothing; kill -9 of
+the worker what came in that quarter, kill -9 of the writing process nothing: what it has not acknowledged is kept,
+and goes to the next one.
+
+Frames to the process: four octets of length, then msgpack: [fingerprint, words] of a policy, or [again, rows].  It
+answers with a line of JSON for each attempt to write: `State`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+from asyncio.subprocess import PIPE, Process
+from collections import deque
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from elemta.decision import Decision
+from elemta.journal.entry import Row, row
+from elemta.journal.write import BOUND, RETRY, in_words
+
+INTERVAL = 0.25  # seconds between two deliveries
+BATCH = 100  # decisions in one frame; as many waiting are sent at once
+ON_THE_WAY = 4000  # decisions sent and not acknowledged; the others wait here, where the oldest can be dropped
+
+
+class State(msgspec.Struct):
+    """What the writing process says.
+
+    Attributes:
+        settled: decisions that stand in the file, or never will, since it began.
+        written: those that stand there.
+        failures: attempts that failed.
+        trouble: why the file cannot be written now, "" when it can.
+        report: for the log, "" for nothing.
+    """
+
+    settled: int
+    written: int
+    failures: int
+    trouble: str
+    report: str = ""
+
+
+class Courier:
+    """Brings the decisions of one worker to its writing process.
+
+    Attributes:
+        written: decisions that stand in the file.
+        failures: attempts to write that failed, and processes that ended.
+        trouble: why nothing can be written now, "" when it can.
+    """
+
+    def __init__(
+        self, path: str, report: Callable[[str], None], *, interval: float = INTERVAL, bound: int = BOUND
+    ) -> None:
+        """Make it; nothing is started yet.
+
+        Args:
+            path: the file.
+            report: is told of trouble in words.
+            interval: seconds between two deliveries.
+            bound: decisions to keep in memory while nothing can be written.
+        """
+        self.path = path
+        self.written = 0
+        self.failures = 0
+        self.trouble = ""
+        self._report = report
+        self._interval = interval
+        self._offered = 0
+        self._taken = 0  # from the queue
+        self._lost = 0
+        self._queue: deque[Row] = deque(maxlen=bound)
+        self._sent: deque[Row] = deque()  # on the way
+        self._again = 0  # so many at the head of the queue may stand in the file already
+        self._counting = threading.Lock()  # decisions come from any thread
+        self._words: dict[str, str] = {}
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._process: Process | None = None
+        self._told = State(0, 0, 0, "")  # by the present process
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._working: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopping = False
+
+    def open(self) -> None:
+        """Start to write; on the worker's loop."""
+        self._loop = asyncio.get_running_loop()
+        self._working = self._loop.create_task(self._work())
+        self._tick()
+
+    def policy(self, fingerprint: str, document: Mapping[str, object]) -> None:
+        """Keep the words of a policy (`Policy.describe()`) beside the decisions that it will make."""
+        self._words[fingerprint] = in_words(document)
+        if self._process is not None:
+            self._frame([fingerprint, self._words[fingerprint]])
+
+    def decided(self, decision: Decision) -> None:
+        """Take note, on any thread; some ten microseconds, never raises, never waits."""
+        try:
+            columns = row(decision)
+        except Exception as error:  # noqa: BLE001 - a plugin's finding may hold anything
+            self._lost += 1
+            self._report(f"journal: decision {decision.id} cannot be written down: {error!r}")
+            return
+        queue = self._queue
+        with self._counting:
+            queue.append(columns)  # drops the oldest when it is full
+            self._offered += 1
+        if len(queue) == BATCH and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._deliver)
+
+    @property
+    def waiting(self) -> int:
+        """Decisions that do not stand in the file yet."""
+        return len(self._queue) + len(self._sent)
+
+    @property
+    def dropped(self) -> int:
+        """Decisions that will never stand in the file."""
+        return self._lost + max(0, self._offered - self._taken - len(self._queue))
+
+    async def close(self, grace: float = 5.0) -> int:
+        """Write what waits, for at most `grace` seconds; the number of decisions that are lost."""
+        deadline = time.monotonic() + grace
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._queue and time.monotonic() < deadline:
+            self._deliver()
+            await asyncio.sleep(0.01)
+        self._stopping = True
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()  # it writes the rest and ends
+        if self._working is not None:
+            await asyncio.wait([self._working], timeout=max(0.1, deadline - time.monotonic()))
+            self._working.cancel()
+            await asyncio.gather(self._working, return_exceptions=True)
+        if lost := self.waiting:
+            self._report(f"journal: stopped with {lost} decisions unwritten: {self.trouble or 'out of time'}")
+            self._lost += lost
+            self._taken += len(self._queue)
+            self._queue.clear()
+            self._sent.clear()
+        return lost
+
+    async def _work(self) -> None:
+        """Keep one process writing."""
+        while True:
+            why = "it cannot be started"
+            try:
+                why = await self._serve()
+            except OSError as error:
+                why = f"it cannot be started: {error}"
+            finally:
+                self._take_back()
+            if self._stopping and not self.waiting:
+                return
+            self.failures += 1
+            self.trouble = f"the process that writes it ended: {why}"
+            self._report(f"journal: {self.trouble}; another is started, {self.waiting} waiting, {self.dropped} dropped")
+            await asyncio.sleep(RETRY)
+
+    async def _serve(self) -> str:
+        """Start a process and listen to it until it ends; how it ended."""
+        command = (sys.executable, "-m", "elemta.journal", self.path)
+        process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, start_new_session=True)
+        assert process.stdout is not None  # noqa: S101 - it was asked for
+        self._told = State(0, 0, 0, "")
+        self._process = process
+        try:
+            for fingerprint, text in self._words.items():
+                self._frame([fingerprint, text])
+            self._deliver()
+            if self._stopping and process.stdin is not None:
+                process.stdin.close()
+            while line := await process.stdout.readline():
+                self._learn(msgspec.json.decode(line, type=State))
+            return f"exit status {await process.wait()}"
+        finally:
+            self._process = None
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    def _learn(self, state: State) -> None:
+        before, self._told = self._told, state
+        for _ in range(state.settled - before.settled):
+            self._sent.popleft()
+        written = state.written - before.written
+        self.written += written
+        self._lost += state.settled - before.settled - written
+        self.failures += state.failures - before.failures
+        if state.report:
+            self._report(state.report)
+        self.trouble = state.trouble
+
+    def _take_back(self) -> None:
+        """What was on the way waits again, before the others."""
+        with self._counting:
+            self._again = len(self._sent) + self._again
+            self._taken -= len(self._sent)
+            room = (self._queue.maxlen or 0) - len(self._queue)
+            while len(self._sent) > room:  # the oldest go
+                self._sent.popleft()
+                self._taken += 1
+                self._lost += 1
+                self._again -= 1
+            self._queue.extendleft(reversed(self._sent))
+            self._sent.clear()
+
+    def _tick(self) -> None:
+        if self._loop is not None and not self._stopping:
+            self._deliver()
+            self._timer = self._loop.call_later(self._interval, self._tick)
+
+    def _deliver(self) -> None:
+        """Send what waits."""
+        queue, sent = self._queue, self._sent
+        while queue and self._process is not None and len(sent) < ON_THE_WAY:
+            again = self._again > 0
+            most = min(self._again or BATCH, BATCH, len(queue))
+            rows = [queue.popleft() for _ in range(most)]
+            self._taken += most
+            self._again -= most if again else 0
+            sent += rows
+            self._frame([again, rows])
+
+    def _frame(self, told: list[object]) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            data = self._encode(told)
+            self._process.stdin.write(len(data).to_bytes(4, "big") + data)

@@ -1,0 +1,233 @@
+"""The courier: decisions reach the file through a process of their own, whichever of the two dies."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from elemta.findings import Finding, Result
+from elemta.journal import Courier, JournalError, Reader
+from elemta.journal import courier as module
+from harness.decisions import POLICY, decision
+
+TESTS = Path(__file__).parents[2]
+
+
+async def until(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "did not happen in time"
+        await asyncio.sleep(0.01)
+
+
+def opened(path, reports, **more):
+    courier = Courier(str(path), reports.append, interval=0.02, **more)
+    courier.policy("cafe00", POLICY)
+    courier.open()
+    return courier
+
+
+def senders(path):
+    return sorted(entry.sender for entry in Reader(str(path)).search(limit=100_000))
+
+
+def stored(path):
+    try:
+        return len(senders(path))
+    except JournalError:
+        return 0
+
+
+def test_every_decision_of_a_clean_run_stands_in_the_file_with_the_words_of_its_policy(tmp_path):
+    path, reports = tmp_path / "journal.db", []
+    given = [decision(sender=f"{number}@x.test") for number in range(1234)]
+
+    async def run():
+        courier = opened(path, reports)
+        for each in given:
+            courier.decided(each)
+        assert courier.waiting == len(given)
+        assert await courier.close() == 0
+        assert (courier.written, courier.waiting, courier.dropped, courier.failures) == (len(given), 0, 0, 0)
+
+    asyncio.run(run())
+    assert senders(path) == sorted(each.envelope.sender for each in given)
+    [found] = Reader(str(path)).find(given[7].id)
+    assert [rule["id"] for rule in found.rules] == ["virus", "executable", "spoofed"]
+    assert reports == []
+
+
+def test_the_words_of_a_policy_that_comes_later_are_kept_too(tmp_path):
+    path, later = tmp_path / "journal.db", decision(policy="beef00")
+
+    async def run():
+        courier = opened(path, [])
+        await until(lambda: courier._process is not None)
+        courier.policy("beef00", {"rules": {"message": [{"id": "new", "when": []}]}})
+        courier.decided(later)
+        assert await courier.close() == 0
+
+    asyncio.run(run())
+    assert [rule["id"] for rule in Reader(str(path)).find(later.id)[0].rules] == ["new"]
+
+
+def test_a_writing_process_that_is_killed_costs_no_decision_and_doubles_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "RETRY", 0.05)
+    path, reports = tmp_path / "journal.db", []
+
+    async def run():
+        courier = opened(path, reports)
+        for number in range(3000):
+            courier.decided(decision(sender=f"{number}@x.test"))
+            if number % 1000 == 500:
+                await until(lambda: courier._process is not None and courier._sent)
+                courier._process.send_signal(signal.SIGKILL)
+            if number % 100 == 0:
+                await asyncio.sleep(0.01)
+        assert await courier.close(20) == 0
+        assert courier.dropped == 0
+        assert courier.failures >= 3
+
+    asyncio.run(run())
+    assert senders(path) == sorted(f"{number}@x.test" for number in range(3000))
+    assert any("signal" in text or "exit status -9" in text for text in reports)
+
+
+def test_what_was_stored_but_not_acknowledged_is_not_stored_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "RETRY", 0.05)
+    path = tmp_path / "journal.db"
+
+    async def run():
+        courier = opened(path, [])
+        monkeypatch.setattr(courier, "_learn", lambda state: None)  # every acknowledgement is lost
+        for number in range(50):
+            courier.decided(decision(sender=f"{number}@x.test"))
+        await until(lambda: stored(path) == 50)
+        monkeypatch.undo()
+        courier._process.send_signal(signal.SIGKILL)
+        assert await courier.close(20) == 0
+        assert courier.dropped == 0
+
+    asyncio.run(run())
+    assert senders(path) == sorted(f"{number}@x.test" for number in range(50))
+
+
+def test_a_worker_that_is_killed_costs_at_most_the_last_quarter_of_a_second(tmp_path):
+    path = tmp_path / "journal.db"
+    code = """
+        import asyncio, sys, time
+        from harness.decisions import decision
+        from elemta.journal import Courier
+        async def main():
+            courier = Courier(sys.argv[1], print)
+            courier.open()
+            number = 0
+            while True:
+                courier.decided(decision(sender=f"{number}@x.test"))
+                number += 1
+                sys.stdout.write(f"{number} {time.time()}\\n")
+                sys.stdout.flush()
+                await asyncio.sleep(0.001)
+        asyncio.run(main())
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), str(path)],
+        stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(TESTS)},
+    )  # fmt: skip
+    told = [process.stdout.readline() for _ in range(1500)]
+    process.send_signal(signal.SIGKILL)
+    killed = time.time()
+    told += process.stdout.readlines()
+    process.wait()
+    process.stdout.close()
+    due = sum(1 for line in told if line.endswith("\n") and float(line.split()[1]) < killed - 1.0)
+    assert due > 0
+    end = time.monotonic() + 20
+    while stored(path) < due:
+        assert time.monotonic() < end, f"{stored(path)} of {due}"
+        time.sleep(0.05)
+
+
+def test_nothing_that_stops_a_daemon_stops_the_writing_process_before_its_work_is_done(tmp_path):
+    path = tmp_path / "journal.db"
+
+    async def run():
+        courier = opened(path, [])
+        courier.decided(decision())
+        await until(lambda: courier.written == 1)  # it runs
+        for signal_ in (signal.SIGTERM, signal.SIGINT):
+            courier._process.send_signal(signal_)
+        courier.decided(decision())
+        assert await courier.close() == 0
+        assert courier.failures == 0
+
+    asyncio.run(run())
+    assert len(senders(path)) == 2
+
+
+def test_trouble_with_the_file_is_told_and_ends(tmp_path):
+    directory, reports = tmp_path / "missing", []
+    path = directory / "journal.db"
+
+    async def run():
+        courier = opened(path, reports)
+        courier.decided(decision())
+        await until(lambda: "does not exist" in courier.trouble)
+        assert courier.waiting == 1
+        assert courier.failures > 0
+        directory.mkdir()
+        await until(lambda: courier.written == 1)
+        assert courier.trouble == ""
+        assert await courier.close() == 0
+
+    asyncio.run(run())
+    assert len(senders(path)) == 1
+    assert [words for words in reports if "cannot be written" in words]
+    assert [words for words in reports if "written again" in words]
+
+
+def test_memory_is_bounded_while_nothing_can_be_written_and_the_newest_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ON_THE_WAY", 10)
+    reports = []
+
+    async def run():
+        courier = opened(tmp_path / "missing" / "journal.db", reports, bound=20)
+        await until(lambda: courier._process is not None)
+        for number in range(100):
+            courier.decided(decision(sender=f"{number}@x.test"))
+        assert courier.waiting <= 10 + 20 + 90
+        await until(lambda: courier.waiting + courier.dropped == 100)
+        assert courier.dropped >= 100 - 20 - module.BATCH
+        lost = await courier.close(0.2)
+        assert lost == 100 - courier.written - (courier.dropped - lost)
+
+    asyncio.run(run())
+    assert any("unwritten" in words for words in reports)
+
+
+@pytest.mark.parametrize("after", ["before the process runs", "while it runs"])
+def test_a_decision_that_cannot_be_written_down_does_not_stop_the_others(tmp_path, after):
+    path, reports = tmp_path / "journal.db", []
+    cyclic = []
+    cyclic.append(cyclic)
+    strange = decision(findings=(Finding("odd", Result.PASS, fields={"loop": cyclic}),))
+
+    async def run():
+        courier = opened(path, reports)
+        if after == "while it runs":
+            await until(lambda: courier._process is not None)
+        courier.decided(decision())
+        courier.decided(strange)
+        courier.decided(decision())
+        assert await courier.close() == 0
+        assert (courier.written, courier.dropped) == (2, 1)
+
+    asyncio.run(run())
+    assert len(senders(path)) == 2
+    assert any("cannot be written down" in words for words in reports)
