@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine, Generator
+from functools import partial
 from types import coroutine
 from typing import Any, TypeVar
 
@@ -28,6 +29,25 @@ def at_once(work: Coroutine[Any, Any, T]) -> T | None:
         return done.value  # type: ignore[no-any-return]
     work.close()
     return None
+
+
+@coroutine
+def resumed(work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:  # noqa: ANN401 - a future, mostly
+    """Go on with `work`, which was run (`work.send(None)`) up to where it waits for `waits_for`."""
+    while True:
+        try:
+            answer = yield waits_for
+        except GeneratorExit:
+            work.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 - cancellation is for `work` to see
+            step = partial(work.throw, error)
+        else:
+            step = partial(work.send, answer)
+        try:
+            waits_for = step()
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
 
 
 def eager_task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from elemta.at_once import at_once, eager_task
+from elemta.at_once import at_once, eager_task, resumed
 from elemta.check import CLASS, UNTIL, Check, Seen, Stage
 from elemta.decision import Decision, StageName, new_id
 from elemta.dns import DEADLINE, DnsError
@@ -303,11 +303,16 @@ class Case:
         return decision
 
     async def _look_now(self, plan: CheckPlan, envelope: Envelope) -> Finding:
-        """Run a check that a rule asked for, within the budget."""
-        if not plan.after and plan.options.timeout is None and self._timer is None:
-            self._arm_current()
+        """Run a check that a rule asked for, within the budget; the clock starts only if it has to wait."""
+        self._until = time.monotonic() + self.budget
+        look = self._look(plan, envelope.client if plan.stage is Stage.CLIENT else envelope)
         try:
-            return await self._look(plan, envelope.client if plan.stage is Stage.CLIENT else envelope)
+            waits_for = look.send(None)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        self._arm_current()
+        try:
+            return await resumed(look, waits_for)
         finally:
             self._disarm()
 
@@ -316,7 +321,6 @@ class Case:
         task = asyncio.current_task()
         if task is not None:
             self._tasks = {}
-            self._until = time.monotonic() + self.budget
             self._timer = asyncio.get_running_loop().call_later(self.budget, self._expire_current, task)
 
     def _expire_current(self, task: asyncio.Task[Any]) -> None:

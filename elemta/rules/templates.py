@@ -7,7 +7,7 @@ characters and line ends become spaces, long values are cut.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from elemta.findings import Value
 
@@ -48,15 +48,29 @@ def compile_template(text: str, durations: Collection[str] = ()) -> Template:
         plain = text.replace("{{", "{").replace("}}", "}")
         return lambda _values: plain
 
-    def fill(values: Mapping[str, Value]) -> str:
-        def piece(match: re.Match[str]) -> str:
-            if match[1] is None:
-                return match[0][0]
-            return _printed(values[match[1]], match[1] in durations)
+    pieces = tuple(_pieces(text, durations))
 
-        return _PIECE.sub(piece, text)
+    def fill(values: Mapping[str, Value]) -> str:
+        return "".join([
+            text if name is None else _printed(values[name], is_duration) for text, name, is_duration in pieces
+        ])  # fmt: skip
 
     return fill
+
+
+def _pieces(text: str, durations: Collection[str]) -> Iterator[tuple[str, str | None, bool]]:
+    """What a text consists of: words as they stand, or a fact and whether it is a duration."""
+    end = 0
+    for match in _PIECE.finditer(text):
+        if before := text[end : match.start()]:
+            yield before, None, False
+        if match[1] is None:
+            yield match[0][0], None, False
+        else:
+            yield "", match[1], match[1] in durations
+        end = match.end()
+    if end < len(text):
+        yield text[end:], None, False
 
 
 def _printed(value: Value, is_duration: bool) -> str:

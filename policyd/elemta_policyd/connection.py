@@ -20,6 +20,7 @@ import socket
 from collections.abc import Callable
 from typing import cast
 
+from elemta.at_once import eager_task
 from elemta.case import Case
 from elemta.decision import Decision
 from elemta.facts import Envelope
@@ -86,7 +87,8 @@ class Connection(asyncio.Protocol):
             self._since = self._loop.time()
         self._requests.feed(data)
         if self._worker is None:
-            self._worker = self._loop.create_task(self._work())
+            worker = eager_task(self._work())
+            self._worker = None if worker.done() else worker
         elif self._requests.pending > MAX_REQUEST:
             self._transport.pause_reading()  # `_work` goes on reading
 
