@@ -44,6 +44,7 @@ class Action:
         value: the header's value, the address, the label, the set's entry, the body.
         seconds: the time to live of a set's entry; 0 for ever.
         rule: the id of the rule that asked.
+        nth: of `remove_header`: which field of that name, as the mail came: from 1 on from the top, -1 the last; 0 all.
     """
 
     kind: ActionKind
@@ -51,6 +52,7 @@ class Action:
     value: str = ""
     seconds: float = 0.0
     rule: str = ""
+    nth: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from binascii import b2a_qp
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -182,7 +182,7 @@ def _asked(  # noqa: C901, PLR0912 - one case for each kind of action
             case ActionKind.SET_HEADER:
                 yield from header.set(action.name, action.value)
             case ActionKind.REMOVE_HEADER:
-                yield from header.remove(action.value)
+                yield from header.remove_nth(action.value, action.nth) if action.nth else header.remove(action.value)
             case ActionKind.ADD_RECIPIENT:
                 if action.value.lower() not in recipients:
                     recipients[action.value.lower()] = action.value
@@ -210,8 +210,13 @@ class _Header:
     """How many fields of each name there are while edits are planned."""
 
     def __init__(self, message: Message, before: Sequence[Edit]) -> None:
-        self._count = Counter(name.decode("utf-8", "surrogateescape").lower() for name, _ in message.headers)
-        self._count.subtract(edit.name.lower() for edit in before if isinstance(edit, DeleteHeader))
+        self._came = Counter(name.decode("utf-8", "surrogateescape").lower() for name, _ in message.headers)
+        self._count = self._came.copy()
+        self._gone: defaultdict[str, set[int]] = defaultdict(set)  # of the fields that it came with, by number
+        for edit in before:
+            if isinstance(edit, DeleteHeader):
+                self._count[edit.name.lower()] -= 1
+                self._gone[edit.name.lower()].add(edit.nth)
 
     def add(self, name: str, value: str) -> AddHeader:
         self._count[_lawful_name(name).lower()] += 1
@@ -222,6 +227,17 @@ class _Header:
         for nth in range(last, keep, -1):
             yield DeleteHeader(name, nth)
         self._count[name.lower()] = min(last, keep)
+        self._gone[name.lower()].update(range(keep + 1, self._came[name.lower()] + 1))
+
+    def remove_nth(self, name: str, nth: int) -> Iterator[DeleteHeader]:
+        """Take out one field; `nth` counts those that the mail came with, from the end if negative."""
+        came = self._came[_lawful_name(name).lower()]
+        nth = came + 1 + nth if nth < 0 else nth
+        gone = self._gone[name.lower()]
+        if 1 <= nth <= came and nth not in gone:
+            yield DeleteHeader(name, nth - sum(each < nth for each in gone))
+            gone.add(nth)
+            self._count[name.lower()] -= 1
 
     def set(self, name: str, value: str) -> Iterator[Edit]:
         yield from self.remove(name, keep=1)
@@ -231,8 +247,18 @@ class _Header:
             yield self.add(name, value)
 
 
+def is_field_name(text: str) -> bool:
+    """Whether a header field may be called so."""
+    return _NAME.fullmatch(text) is not None
+
+
+def is_address(text: str) -> bool:
+    """Whether the envelope may hold this address; "" is none."""
+    return _ADDRESS.fullmatch(text) is not None
+
+
 def _lawful_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not is_field_name(name):
         raise Unlawful(f"{name!r} is no header field's name")
     return name
 
@@ -258,7 +284,7 @@ def _text(value: str) -> str:
 
 
 def _lawful_address(address: str) -> str:
-    if not _ADDRESS.fullmatch(address):
+    if not is_address(address):
         raise Unlawful(f"{address!r} is no address")
     return address
 

@@ -268,3 +268,36 @@ def test_the_numbers_fit_an_mta_that_counts_anew_after_each_edit(actions, names)
         else:
             expected.append((name, value))
     assert [tuple(field) for field in fields] == expected
+
+
+@pytest.mark.parametrize(
+    ("numbers", "left"),
+    [
+        ([1], "234"), ([4], "123"), ([-1], "123"), ([-4], "234"), ([1, 2], "34"), ([2, 1], "34"), ([2, 2], "134"),
+        ([-1, 4], "123"), ([1, 3, -1], "2"), ([5], "1234"), ([-5], "1234"), ([1, 0], ""), ([0, 1], ""),
+    ],
+)  # fmt: skip
+def test_single_fields_are_removed_by_their_number_in_the_mail_as_it_came(numbers, left):
+    message = mail(*((b"X-Number", b" %d" % number) for number in range(1, 5)))
+    actions = [Action(ActionKind.REMOVE_HEADER, value="x-number", nth=number) for number in numbers]
+    fields = [value.decode().strip() for _, value in message.headers]
+    for edit in plan(decide(*actions), message, HOST):
+        assert isinstance(edit, DeleteHeader)
+        del fields[edit.nth - 1]  # as Postfix does: it counts anew after each
+    assert "".join(fields) == left
+
+
+def test_numbers_of_fields_hold_beside_other_edits():
+    message = mail((AR, THEIRS), (AR, OURS), (AR, THEIRS), (b"X", b" 1"))
+    remove = [Action(ActionKind.REMOVE_HEADER, value=name, nth=nth) for name, nth in (("Authentication-Results", 3),)]
+    assert plan(decide(*remove), message, HOST) == (
+        DeleteHeader("Authentication-Results", 2), DeleteHeader("Authentication-Results", 2),
+    )  # fmt: skip
+    kept = plan(
+        decide(asked("add_header", "X", "ours"), Action(ActionKind.REMOVE_HEADER, value="X", nth=1)), message, HOST
+    )
+    assert kept[1:] == (AddHeader("X", "ours"), DeleteHeader("X", 1))
+    again = plan(
+        decide(asked("set_header", "X", "2"), Action(ActionKind.REMOVE_HEADER, value="X", nth=1)), message, HOST
+    )
+    assert again[1:] == (ChangeHeader("X", 1, "2"), DeleteHeader("X", 1))
