@@ -29,6 +29,7 @@ _MODELS: Sequence[tuple[str, type[BaseModel]]] = (
     ("The file", Settings),
     ("`dns:`", model.Dns),
     ("`journal:`", model.Journal),
+    ("`quarantine:`", model.Quarantine),
     ("`milter:`", model.Milter),
     ("`policyd:`", model.Policyd),
     ("`metrics:`", model.Metrics),

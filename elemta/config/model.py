@@ -50,7 +50,23 @@ class Journal(Section):
     """Where every decision is kept."""
 
     path: str = Field("/var/lib/elemta/journal.db", description="the SQLite file")
-    keep: Positive = Field(30 * 86400.0, description="older decisions are thrown away")
+    keep: Positive = Field(
+        30 * 86400.0,
+        description="older decisions are thrown away, but those that hold mail not before a week after its time",
+    )
+
+
+class Quarantine(Section):
+    """What becomes of mail that a rule put on Postfix's hold queue, see `elemta quarantine`."""
+
+    keep: Positive = Field(30 * 86400.0, description="how long it may stay; `elemta quarantine expire` then deletes it")
+    classes: dict[Name, Positive] = Field(default_factory=dict, description="the same for one class: `{inbound: 14d}`")
+    postfix: str = Field("/etc/postfix", description="the directory of main.cf of the Postfix that holds it")
+
+    @property
+    def longest(self) -> float:
+        """Seconds that any mail may stay."""
+        return max(self.keep, *self.classes.values(), 0.0)
 
 
 class Milter(Section):
@@ -254,6 +270,7 @@ class Settings(Section):
     dns: Dns = Field(default_factory=Dns, description="how to ask the name system")
     state: StateUrl = Field("sqlite:///var/lib/elemta/state.db", description="the state store")
     journal: Journal = Field(default_factory=Journal, description="where every decision is kept")
+    quarantine: Quarantine = Field(default_factory=Quarantine, description="mail on Postfix's hold queue")
     milter: Milter = Field(default_factory=Milter, description="the milter daemon")
     policyd: Policyd = Field(default_factory=Policyd, description="the policy daemon")
     metrics: Metrics = Field(default_factory=Metrics, description="metrics and health over HTTP")

@@ -33,11 +33,13 @@ def mistakes(settings: Settings) -> Iterator[Problem]:
         trouble = unreadable(entries.file) if isinstance(entries, FileSet) else ""
         if trouble:
             yield Problem(("sets", name, "file"), trouble)
-    if settings.reports is not None:
-        for name in settings.reports.classes or ():
+    for path, names in (
+        (("quarantine", "classes"), settings.quarantine.classes),
+        (("reports", "classes"), (settings.reports.classes if settings.reports is not None else None) or ()),
+    ):
+        for name in names:
             if name not in settings.classes:
-                text = f'there is no class "{name}"' + (suggest(name, settings.classes) or "")
-                yield Problem(("reports", "classes"), text)
+                yield Problem(path, f'there is no class "{name}"' + (suggest(name, settings.classes) or ""))
 
 
 def doubts(settings: Settings) -> Iterator[Problem]:

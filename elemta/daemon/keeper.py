@@ -37,6 +37,7 @@ MINUTE = 60.0
 REPORT = 300.0  # seconds between two looks at which reports are due
 REPORTING = "elemta_milter.reports.office"  # of the milter's package, on which nothing here depends
 SLICE = 1000  # decisions in one transaction of expiry: about 40 ms for those who wait to write
+HELD = 7 * 86400.0  # seconds that the journal still knows a held mail after its time: to see that it is ours
 REST = 0.1  # seconds between two slices: writers come first
 
 
@@ -125,8 +126,8 @@ async def expire_journal(settings: Settings, now: Callable[[], float] = time.tim
     """
     gone = 0
     while True:
-        before = now() - settings.journal.keep
-        some = await asyncio.to_thread(journal.expire, settings.journal.path, before, SLICE)
+        before, held = now() - settings.journal.keep, now() - settings.quarantine.longest - HELD
+        some = await asyncio.to_thread(journal.expire, settings.journal.path, before, SLICE, held=held)
         gone += some
         if some < SLICE:
             return gone

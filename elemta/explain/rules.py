@@ -57,7 +57,7 @@ def data(entry: Entry) -> dict[str, Any]:
     """The whole story as plain data for JSON."""
     return {
         "id": entry.id,
-        "at": datetime.fromtimestamp(entry.at, UTC).isoformat(timespec="milliseconds"),
+        "at": _time(entry.at),
         "stage": entry.stage, "class": entry.klass, "queue_id": entry.queue_id, "instance": entry.instance,
         "disposition": entry.disposition, "rule": entry.rule, "reply": entry.reply,
         "client": {"address": entry.client, "name": entry.client_name, "helo": entry.helo, "login": entry.login},
@@ -78,7 +78,12 @@ def data(entry: Entry) -> dict[str, Any]:
         "milliseconds": round(entry.seconds * 1000, 3),
         "check_milliseconds": {name: round(seconds * 1000, 3) for name, seconds in entry.timings.items()},
         "policy": entry.policy,
+        "acts": [{"at": _time(act.at), "deed": act.deed, "who": act.who} for act in entry.acts],
     }  # fmt: skip
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 
 def _condition(rule: Mapping[str, Any], place: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime, tzinfo
 
 from elemta.explain.rules import ReadRule, rules_read
-from elemta.explain.words import COLOUR, DONE, OTHER_COLOUR, WIDTH
+from elemta.explain.words import COLOUR, DEED, DONE, OTHER_COLOUR, WIDTH
 from elemta.findings import Value
 from elemta.journal import Entry
 from elemta.printable import clean
@@ -38,6 +38,7 @@ class _Story:
             ("Seen", self._seen()),
             ("Rules", self._rules()),
             ("Asked for besides", self._actions()),
+            ("Afterwards", self._acts()),
             ("Time", self._time()),
         ):
             told = list(lines)
@@ -52,7 +53,7 @@ class _Story:
         yield f"{self._paint(entry.id, '1')}  {done} {_by(entry.rule)}"
         if entry.reply:
             yield from self._wrapped("  ", clean(entry.reply))
-        when = datetime.fromtimestamp(entry.at, self.zone).astimezone(self.zone).strftime("%Y-%m-%d %H:%M:%S %z")
+        when = _when(entry.at, self.zone)
         stage = "at RCPT TO" if entry.stage == "recipient" else "complete message"
         yield from self._wrapped("  ", f"{when}, {stage}, class {entry.klass}, policy {entry.policy or 'unknown'}")
 
@@ -113,6 +114,10 @@ class _Story:
         for action in self.entry.actions:
             yield from self._wrapped("  ", f"{_asked(action)}  (rule {action.rule})")
 
+    def _acts(self) -> Iterator[str]:
+        for act in self.entry.acts:
+            yield from self._wrapped("  ", f"{_when(act.at, self.zone)}  {DEED[act.deed]} by {clean(act.who)}")
+
     def _time(self) -> Iterator[str]:
         timings = sorted(self.entry.timings.items(), key=lambda each: -each[1])
         names = max((len(name) for name, _ in timings), default=0)
@@ -130,6 +135,10 @@ class _Story:
 
     def _paint(self, words: str, code: str) -> str:
         return f"\x1b[{code}m{words}\x1b[0m" if self.colour else words
+
+
+def _when(at: float, zone: tzinfo | None) -> str:
+    return datetime.fromtimestamp(at, zone).astimezone(zone).strftime("%Y-%m-%d %H:%M:%S %z")
 
 
 def _by(rule: str) -> str:

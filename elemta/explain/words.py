@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from elemta.journal.acts import Deed
 from elemta.verdict import Disposition
 
 WIDTH = 100  # columns, where nothing else is known
@@ -13,6 +14,12 @@ DONE: Mapping[Disposition, str] = {
     Disposition.DISCARD: "discarded",
     Disposition.DEFER: "deferred",
     Disposition.REJECT: "rejected",
+}
+DEED: Mapping[Deed, str] = {
+    Deed.RELEASED: "released",
+    Deed.REQUEUED: "released as a new message, with a new queue id,",
+    Deed.DELETED: "deleted",
+    Deed.EXPIRED: "deleted, since its time was over,",
 }
 COLOUR: Mapping[Disposition, str] = {Disposition.ACCEPT: "32", Disposition.REJECT: "31"}  # SGR: green, red
 OTHER_COLOUR = "33"  # yellow

@@ -2,13 +2,27 @@
 
 Every `Decision` is kept in one SQLite file that the workers of both daemons share.  `courier.py` brings decisions to a
 process that writes them with `write.py`, and never holds up the mail; `read.py` finds them again and throws old ones
-away, `schema.py` knows what stands in the file, `entry.py` turns a decision into a row and a row into an entry.
+away, `schema.py` knows what stands in the file, `entry.py` turns a decision into a row and a row into an entry,
+`acts.py` keeps what was done with held mail later.
 """
 
+from elemta.journal.acts import Act, Deed, record
 from elemta.journal.courier import Courier
 from elemta.journal.entry import Entry
 from elemta.journal.read import BEGINNING, Mark, Reader, expire
 from elemta.journal.schema import JournalError
 from elemta.journal.write import Writer
 
-__all__ = ["BEGINNING", "Courier", "Entry", "JournalError", "Mark", "Reader", "Writer", "expire"]
+__all__ = [
+    "BEGINNING",
+    "Act",
+    "Courier",
+    "Deed",
+    "Entry",
+    "JournalError",
+    "Mark",
+    "Reader",
+    "Writer",
+    "expire",
+    "record",
+]

@@ -16,6 +16,7 @@ import msgspec
 from elemta.decision import Decision
 from elemta.facts import Message
 from elemta.findings import AuthResult, Finding, Result, Value
+from elemta.journal.acts import Act
 from elemta.printable import storable
 from elemta.verdict import Action, ActionKind, Disposition
 
@@ -65,6 +66,7 @@ class Entry:
         behind: names of the checks whose facts the deciding rule asked for.
         rules: the rules of this stage as they were, in order: id, when (texts), then, mode; None when the journal
             does not know that policy.
+        acts: what was done with the mail later, in order.
     """
 
     id: str
@@ -95,6 +97,7 @@ class Entry:
     actions: tuple[Action, ...] = ()
     behind: tuple[str, ...] = ()
     rules: tuple[Mapping[str, Any], ...] | None = None
+    acts: tuple[Act, ...] = ()
 
 
 def row(decision: Decision) -> Row:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
+from elemta.journal.acts import acts_on
 from elemta.journal.entry import COLUMNS, Entry, entry
 from elemta.journal.schema import TOUCH, JournalError, connect
 
@@ -36,6 +38,8 @@ _FIND = f"""{_SELECT} WHERE d.number IN (
 _BEFORE = f"""{_SELECT} WHERE d.sender = ? AND d.at BETWEEN ? AND ? AND d.client = ? AND d.stage = 'recipient'
     AND d.queue_id = '' AND d.number IN (SELECT number FROM recipients WHERE address = ?)
     ORDER BY d.at DESC LIMIT 1"""  # noqa: S608 - constants
+_OLD = """SELECT number FROM decisions WHERE at < ? AND (disposition != 'quarantine' OR at < ?)
+          ORDER BY at LIMIT ?"""
 _EXPIRE_RECIPIENTS = """DELETE FROM recipients WHERE (address, number) IN (
     SELECT j.value, d.number FROM decisions d, json_each(d.recipients) j WHERE d.number IN ({numbers}))"""
 
@@ -72,7 +76,7 @@ class Reader:
             for message in messages[:1]:
                 unknown = [each for each in message.recipients[:MOST_RECIPIENTS] if each not in known]
                 entries += [before for each in unknown for before in self._before(message, each)]
-        return sorted(entries, key=lambda each: each.at)
+            return sorted(self._with_acts(entries), key=lambda each: each.at)
 
     def _before(self, message: Entry, recipient: str) -> list[Entry]:
         """The last decision at RCPT TO about `recipient` that fits `message`."""
@@ -112,7 +116,7 @@ class Reader:
         with self._asked():
             query = f"{_SELECT} WHERE {' AND '.join(conditions)} ORDER BY d.at DESC, d.number DESC LIMIT ?"
             found = self._database.execute(query, (*values, limit)).fetchall()
-        return [entry(columns, document) for *columns, document in found]
+            return self._with_acts([entry(columns, document) for *columns, document in found])
 
     def follow(self, mark: Mark, limit: int = 1000) -> tuple[list[Entry], Mark]:
         """The complete messages kept after `mark`, in the order of keeping, and the mark to go on from.
@@ -142,6 +146,10 @@ class Reader:
             found = self._database.execute("SELECT id FROM decisions WHERE number = ?", (number,)).fetchone()
         return number, found[0] if found else ""
 
+    def _with_acts(self, entries: list[Entry]) -> list[Entry]:
+        done = acts_on(self._database, [each.id for each in entries])
+        return [replace(each, acts=done[each.id]) if each.id in done else each for each in entries]
+
     def _knows(self, mark: Mark) -> bool:
         """Whether the decision at the mark stands here, or stood here until it was thrown away for its age."""
         number, reference = mark
@@ -165,28 +173,31 @@ class Reader:
             raise JournalError(f"{self.path}: {error}") from error
 
 
-def expire(path: str, before: float, slice_: int = 1000) -> int:
+def expire(path: str, before: float, slice_: int = 1000, *, held: float | None = None) -> int:
     """Throw away up to `slice_` decisions made before `before`, in one short transaction; how many were thrown away.
 
     Call it again while it gives `slice_`.  When no old decision is left, policies that nothing refers to any more go.
 
+    Args:
+        path: the file.
+        before: seconds since 1970.
+        slice_: at most so many.
+        held: those that put a mail on hold stay unless they were made before this; default: `before`.
+
     Raises:
         JournalError: the file cannot be changed.
     """
+    oldest = before if held is None else min(before, held)
     database = connect(path, write=True)
     try:
         database.execute("BEGIN IMMEDIATE")
-        old = [
-            number
-            for (number,) in database.execute(
-                "SELECT number FROM decisions WHERE at < ? ORDER BY at LIMIT ?", (before, slice_)
-            )
-        ]
+        old = [number for (number,) in database.execute(_OLD, (before, oldest, slice_))]
         numbers = ",".join(map(str, old))
         database.execute(_EXPIRE_RECIPIENTS.format(numbers=numbers))
         database.execute(f"DELETE FROM decisions WHERE number IN ({numbers})")  # noqa: S608 - whole numbers of our own
         if len(old) < slice_:
-            database.execute("DELETE FROM policies WHERE last < ?", (before - TOUCH,))
+            database.execute("DELETE FROM policies WHERE last < ?", (oldest - TOUCH,))
+            database.execute("DELETE FROM acts WHERE at < ?", (oldest,))
         database.execute("COMMIT")
     except sqlite3.Error as error:
         raise JournalError(f"{path}: {error}") from error

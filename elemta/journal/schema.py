@@ -3,7 +3,7 @@
 One row of `decisions` for each decision: what is searched for in columns, the rest (findings, facts that rules
 asked for, rules read, timings, actions) as JSON in `detail`, so that the sqlite3 command can read it too.
 `recipients` leads from an address to its decisions.  `policies` keeps the words of every policy that judged, so that
-an old decision can be explained after the policy has changed.
+an old decision can be explained after the policy has changed.  `acts` says what was done with a held mail later.
 """
 
 from __future__ import annotations
@@ -43,6 +43,13 @@ MIGRATIONS = (
         address TEXT NOT NULL COLLATE NOCASE, number INTEGER NOT NULL, PRIMARY KEY (address, number)
     ) WITHOUT ROWID;
     CREATE TABLE policies (fingerprint TEXT PRIMARY KEY, last REAL NOT NULL, document TEXT NOT NULL) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE acts (
+        number INTEGER PRIMARY KEY, id TEXT NOT NULL, at REAL NOT NULL, deed TEXT NOT NULL, who TEXT NOT NULL
+    );
+    CREATE INDEX acts_id ON acts (id);
+    CREATE INDEX acts_at ON acts (at);
     """,
 )
 
