@@ -9,21 +9,42 @@ from __future__ import annotations
 
 import re
 from binascii import a2b_base64, a2b_qp
+from itertools import groupby
+
+from elemta.charsets import codec_of, decode
 
 _WORD = re.compile(r"=\?([^?\s]+)\?([bBqQ])\?([^?\s]*)\?=")
+_WORDS = re.compile(r"(?:=\?[^?\s]+\?[bBqQ]\?[^?\s]*\?=)++")
 _BETWEEN_WORDS = re.compile(r"(?<=\?=)[ \t\r\n]++(?==\?)")
 
 
 def decode_words(text: str) -> str:
     """Replace each encoded word by what it says; white space between two of them goes (RFC 2047 section 6.2)."""
-    return _WORD.sub(_decoded, _BETWEEN_WORDS.sub("", text)) if "=?" in text else text
+    return _WORDS.sub(_decoded, _BETWEEN_WORDS.sub("", text)) if "=?" in text else text
 
 
-def _decoded(match: re.Match[str]) -> str:
-    charset, encoding, text = match.groups()
+def _decoded(words: re.Match[str]) -> str:
+    """Decode neighbours of one charset as one: many programs cut a character in two, though section 5 forbids it."""
+    found = [_octets(word) for word in _WORD.finditer(words[0])]
+    together = groupby(found, key=lambda each: each[0])
+    return "".join(_text(charset, [octets for _, octets in same]) for charset, same in together)
+
+
+def _octets(word: re.Match[str]) -> tuple[str, bytes]:
+    """Give a word's charset and octets; "" and the word itself where it cannot be decoded."""
+    charset, encoding, text = word.groups()
+    charset = charset.partition("*")[0]  # RFC 2231 section 5: "charset*language"
     try:
         octets = text.encode("ascii")
-        data = a2b_base64(octets) if encoding in "bB" else a2b_qp(octets, header=True)
-        return data.decode(charset.partition("*")[0], "replace")  # RFC 2231 section 5: "charset*language"
-    except (LookupError, ValueError):
-        return match[0]
+        padding = b"=" * (-len(octets) % 4)  # some leave it out
+        data = a2b_base64(octets + padding) if encoding in "bB" else a2b_qp(octets, header=True)
+    except ValueError:
+        data = None
+    if data is None or codec_of(charset) is None:
+        return "", word[0].encode("utf-8", "surrogatepass")
+    return charset.lower(), data
+
+
+def _text(charset: str, octets: list[bytes]) -> str:
+    data = b"".join(octets)
+    return decode(data, charset)[0] if charset else data.decode("utf-8", "surrogatepass")

@@ -8,6 +8,7 @@ again, by several threads at once; the file lives as long as that body is referr
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import tempfile
 import weakref
@@ -103,6 +104,19 @@ class SpooledBody:
         """
         for at in range(0, self.size, PIECE):
             yield os.pread(self.file.descriptor, min(PIECE, self.size - at), at)
+
+
+def buffer(body: Body) -> bytes | mmap.mmap:
+    """The whole body to look things up in, all at once; a spooled one is mapped, not read into memory.
+
+    Raises:
+        OSError: a spooled body cannot be mapped.
+    """
+    if isinstance(body, BytesBody):
+        return body.data
+    if isinstance(body, SpooledBody) and body.size:
+        return mmap.mmap(body.file.descriptor, body.size, access=mmap.ACCESS_READ)
+    return b"".join(body.chunks())
 
 
 def _unnamed(directory: str) -> int:

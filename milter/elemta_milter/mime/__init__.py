@@ -1,0 +1,19 @@
+"""MIME: the parts of a message and what they hold, read as mail programs read them; without configuration or daemon."""
+
+from elemta_milter.mime.content import Content, content, text, text_of
+from elemta_milter.mime.parts import Part, Tree
+from elemta_milter.mime.tree import BOUNDS, MimeBounds, read, read_octets, tree_of
+
+__all__ = [
+    "BOUNDS",
+    "Content",
+    "MimeBounds",
+    "Part",
+    "Tree",
+    "content",
+    "read",
+    "read_octets",
+    "text",
+    "text_of",
+    "tree_of",
+]

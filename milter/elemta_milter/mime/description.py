@@ -1,0 +1,119 @@
+"""Description: what do the fields of one part say of it?
+
+Takes the part's own header fields; gives media type, file names, encoding and boundaries.  Where fields contradict each
+other or can be read in several ways, the reading that shows more attachments counts, and the contradiction is reported.
+Never raises.
+
+RFC 2045 sections 5 and 6, RFC 2046 section 5.1, RFC 2183 section 2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from elemta_milter.mime.parameters import Value, parameters
+
+MAX_NAME = 1024  # characters of a file name kept
+IDENTITY = frozenset({"7bit", "8bit", "binary"})
+
+_BLANKS = bytes(range(0x21)) + b"\x7f"  # what some mail programs pass over in a field's name
+_MEDIA_TYPE = re.compile(r"([^\s/]+)\s*/\s*([^\s/]+)")
+_ENCODING = re.compile(rb"[A-Za-z0-9-]+")
+_COMMENT = re.compile(rb"\([^()]*\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a part says of itself; see `Part` for what is not told here.
+
+    Attributes:
+        boundaries: what begins its delimiter lines after "--", of a multipart; every reading.
+        defects: what is wrong with it, in words.
+    """
+
+    media_type: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    disposition: str = ""
+    filenames: tuple[str, ...] = ()
+    encoding: str = "7bit"
+    boundaries: tuple[bytes, ...] = ()
+    defects: tuple[str, ...] = ()
+
+    @property
+    def is_multipart(self) -> bool:
+        """Whether it holds parts between delimiter lines."""
+        return self.media_type.startswith("multipart/")
+
+    @property
+    def is_message(self) -> bool:
+        """Whether it holds a whole message (RFC 2046 section 5.2.1, RFC 6532 section 3.7)."""
+        return self.media_type in {"message/rfc822", "message/global", "message/news"}
+
+
+def describe(header: Sequence[tuple[bytes, bytes]], default: str = "text/plain") -> Description:
+    """Read the fields; `default` is the media type of a part that tells none."""
+    by_name: dict[bytes, list[bytes]] = {}
+    for name, value in header:
+        lower = name.strip(_BLANKS).lower()
+        if lower.startswith(b"content-"):
+            by_name.setdefault(lower, []).append(value)
+    if not by_name:
+        return Description(default)
+    types = [parameters(value) for value in by_name.get(b"content-type", ())]
+    dispositions = [parameters(value) for value in by_name.get(b"content-disposition", ())]
+    encodings = [_encoding(value) for value in by_name.get(b"content-transfer-encoding", ())]
+    defects = [f"several {name} fields" for name in _NAMES if len(by_name.get(name.lower().encode(), ())) > 1]
+    media_types = [_media_type(each.word, default) for each in types]
+    if any(not _MEDIA_TYPE.fullmatch(each.word) for each in types):
+        defects.append("a Content-Type that cannot be read")
+    media_type = min(media_types, key=_shows_less, default=default)
+    boundaries = _boundaries(types) if media_type.startswith("multipart/") else ()
+    if len(boundaries) > 1:
+        defects.append("a boundary that can be read in several ways")
+    names = [name[:MAX_NAME] for each in dispositions for name in each.readings.get("filename", ())]
+    names += [name[:MAX_NAME] for each in types for name in each.readings.get("name", ())]
+    names += [name[:MAX_NAME] for each in types for name in each.readings.get("filename", ())]
+    names += [name[:MAX_NAME] for each in dispositions for name in each.readings.get("name", ())]
+    return Description(
+        media_type,
+        {name: readings[0] for each in reversed(types) for name, readings in each.readings.items()},
+        next((each.word for each in dispositions if each.word), "attachment" if dispositions else ""),
+        tuple(dict.fromkeys(names)),
+        next((each for each in encodings if each == "base64"), encodings[0] if encodings else "7bit"),
+        boundaries,
+        tuple(defects),
+    )
+
+
+_NAMES = ("Content-Type", "Content-Disposition", "Content-Transfer-Encoding")
+
+
+def _media_type(word: str, default: str) -> str:
+    """Give type/subtype; RFC 2045 section 5.2: what cannot be read is the default, but a multipart shows its parts."""
+    match = _MEDIA_TYPE.match(word)
+    if match is None:
+        return "multipart/mixed" if word.startswith("multipart") else default
+    return f"{match[1]}/{match[2]}"
+
+
+def _shows_less(media_type: str) -> int:
+    """How little of a part's content a program shows as parts or attachments that takes it for this."""
+    if media_type.startswith("multipart/"):
+        return 0
+    if media_type.startswith("message/"):
+        return 1
+    return 3 if media_type.startswith("text/") else 2
+
+
+def _boundaries(types: Sequence[Value]) -> tuple[bytes, ...]:
+    """Every reading of every boundary; blanks at its end are not a part of it (RFC 2046 section 5.1.1)."""
+    texts = [text.rstrip() for each in types for text in each.readings.get("boundary", ())]
+    found = [text.encode() for text in texts] + [text.encode("cp1252", "replace") for text in texts]
+    return tuple(dict.fromkeys(boundary for boundary in found if boundary))
+
+
+def _encoding(value: bytes) -> str:
+    word = _ENCODING.search(_COMMENT.sub(b" ", value))
+    return word[0].decode().lower() if word else "7bit"
