@@ -23,7 +23,7 @@ UNTIL: ContextVar[float] = ContextVar("request_until")
 
 
 def left() -> float:
-    """Seconds that are left.
+    """Seconds that are left, a day where there is no deadline.
 
     Raises:
         ServerError: none.
@@ -31,7 +31,7 @@ def left() -> float:
     seconds = UNTIL.get() - time.monotonic()
     if seconds <= 0:
         raise ServerError("no answer in time")
-    return seconds
+    return min(seconds, 86400.0)  # a socket takes no infinite time
 
 
 class InTime(HTTPAdapter):
