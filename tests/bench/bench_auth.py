@@ -32,6 +32,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness.postfix import PrivatePostfix
+from harness.rspamd import PrivateRspamd
+from harness.rspamd import why_not as why_no_rspamd
 from harness.signatures import rsa_key, signed, wire
 
 SENDER = "sender.example"
@@ -90,7 +92,6 @@ SPFSelfValidate yes
 SPFIgnoreResults yes
 Syslog no
 """
-RSPAMD_ON = {"spf", "dkim", "dmarc", "milter_headers"}
 
 
 def main() -> None:
@@ -242,36 +243,23 @@ def _open(directory: Path, workers: int) -> Iterator[PrivatePostfix | None]:
 
 
 @contextlib.contextmanager
-def _rspamd(directory: Path, workers: int) -> Iterator[PrivatePostfix | None]:
-    if not shutil.which("rspamd"):
+def _rspamd(_directory: Path, workers: int) -> Iterator[PrivatePostfix | None]:
+    if why_no_rspamd():
         yield None
         return
-    home = directory / "rspamd"
-    for part in ("local.d", "override.d", "run", "db", "log", "sockets"):
-        (home / part).mkdir(parents=True)
-        (home / part).chmod(0o777)
-    for module in Path("/etc/rspamd/modules.d").glob("*.conf"):
-        told = "check_local = true;\nskip_local = false;\n" if module.stem in RSPAMD_ON else "enabled = false;\n"
-        (home / "override.d" / module.name).write_text(told)
-    options = 'filters = "dkim";\nlocal_addrs = ["192.0.2.255"];\ndns { nameserver = ["127.0.0.1:53:1"]; }\n'
-    options += "check_local = true;\n"  # all mail comes from loopback here
-    (home / "override.d" / "options.inc").write_text(options)
-    (home / "override.d" / "milter_headers.conf").write_text(
-        'use = ["authentication-results"];\nskip_local = false;\ncheck_local = true;\n'
+    module = "check_local = true;\nskip_local = false;"
+    rspamd = PrivateRspamd(
+        dns=53,
+        scanner=None,
+        proxy=f"milter = yes;\ncount = {workers};\n" + 'upstream "local" { default = yes; self_scan = yes; }',
+        files={"logging.inc": 'level = "error";'},
+        spf=module,
+        dkim=module,
+        dmarc=module,
+        milter_headers='use = ["authentication-results"];\nskip_local = false;\ncheck_local = true;',
     )
-    for worker in ("normal", "controller", "fuzzy"):
-        (home / "override.d" / f"worker-{worker}.inc").write_text("enabled = false;\n")
-    proxy = f'bind_socket = "{home}/sockets/rspamd.sock mode=0666";\nmilter = yes;\ncount = {workers};\n'
-    proxy += 'upstream "local" { default = yes; self_scan = yes; }\n'
-    (home / "override.d" / "worker-proxy.inc").write_text(proxy)
-    (home / "override.d" / "logging.inc").write_text('level = "error";\n')
-    names = {"LOCAL_CONFDIR": home, "RUNDIR": home / "run", "DBDIR": home / "db", "LOGDIR": home / "log"}
-    command = ["rspamd", "-f", "-i", "-c", "/etc/rspamd/rspamd.conf"]
-    command += [word for name, value in names.items() for word in ("--var", f"{name}={value}")]
-    with _program(command, directory / "rspamd.out"):
-        _wait(home / "sockets" / "rspamd.sock")
-        with _postfix(f"unix:{home}/sockets/rspamd.sock") as postfix:
-            yield postfix
+    with rspamd, _postfix(f"unix:{rspamd.proxy_socket}") as postfix:
+        yield postfix
 
 
 def _evidence(postfix: PrivatePostfix, mail: Path) -> str:

@@ -11,6 +11,7 @@ module is off that is not named, so nobody on the network is asked.  It takes te
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import http.client
 import shutil
@@ -41,13 +42,15 @@ class PrivateRspamd:
 
     modules: what stands in the file of each module that is on: `milter_headers="use = [];"`.
     dns: the port of a name server on 127.0.0.1; none answers at 0.
-    scanner: what the normal worker is told; None switches it off. proxy: what the milter proxy is told, likewise.
+    scanner: what the normal worker is told; None switches it off.
+    proxy: what the milter proxy at `proxy_socket` is told; None switches it off.
     files: others of override.d by name: {"actions.conf": "reject = 20;"}.
 
     Attributes:
         directory: where everything is; `log` is in it.
         port: of the normal worker on 127.0.0.1.
         url: its address.
+        proxy_socket: where the milter proxy listens.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class PrivateRspamd:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = int(probe.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
+        self.proxy_socket = self.directory / "sockets" / "rspamd.sock"
         self.log_file = self.directory / "log" / "rspamd.log"
         self.process: subprocess.Popen[bytes] | None = None
         for part in ("local.d", "override.d", "run", "db", "log", "sockets"):
@@ -87,7 +91,8 @@ class PrivateRspamd:
         self._write("logging.inc", 'level = "info";')
         own = f'bind_socket = "127.0.0.1:{self.port}";\ncount = 1;\n'
         self._write("worker-normal.inc", "enabled = false;" if scanner is None else own + scanner)
-        self._write("worker-proxy.inc", "enabled = false;" if proxy is None else proxy)
+        own = f'bind_socket = "{self.proxy_socket} mode=0666";\n'
+        self._write("worker-proxy.inc", "enabled = false;" if proxy is None else own + proxy)
         for worker in ("controller", "fuzzy"):
             self._write(f"worker-{worker}.inc", "enabled = false;")
         for name, text in (files or {}).items():
@@ -106,7 +111,7 @@ class PrivateRspamd:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def start(self, *, wait: bool = True) -> None:
-        """Start it; with `wait`, return when the normal worker answers.
+        """Start it; with `wait`, return when it answers.
 
         Raises:
             RuntimeError: it ended, or does not answer; the text holds the log.
@@ -121,22 +126,24 @@ class PrivateRspamd:
                 stderr=out,
             )
         deadline = time.monotonic() + START
-        while wait and self._scans and not self.answers():
+        while wait and not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError(f"Rspamd did not start:\n{(self.directory / 'out').read_text()}\n{self.log()}")
             time.sleep(0.1)
 
     def answers(self) -> bool:
-        """Whether the normal worker answers a ping."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-        try:
-            connection.request("GET", "/ping")
-            return connection.getresponse().read().strip() == b"pong"
-        except OSError:
-            return False
-        finally:
-            connection.close()
+        """Whether the normal worker answers a ping; without one, whether the proxy takes connections."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if self._scans:
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+                with contextlib.closing(connection):
+                    connection.request("GET", "/ping")
+                    return connection.getresponse().read().strip() == b"pong"
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(self.proxy_socket))
+                return True
+        return False
 
     def signal(self, number: int) -> None:
         """Send the main process a signal."""
