@@ -26,12 +26,16 @@ def release(queue: HoldQueue, mails: Sequence[Held], now: float) -> dict[str, De
         QueueError: nothing could be done.
         ValueError: one of them is somebody else's.
     """
-    limit = queue.lifetime() * OLD if mails else 0.0
-    old = [held for held in mails if now - held.mail.arrived > limit]
-    young = [held for held in mails if now - held.mail.arrived <= limit]
-    return dict.fromkeys(queue.release(_ours(young)), Deed.RELEASED) | dict.fromkeys(
-        queue.requeue(_ours(old)), Deed.REQUEUED
-    )
+    if not mails:
+        return {}
+    lifetime, of_bounce = queue.lifetimes()
+    young: list[Held] = []
+    old: list[Held] = []
+    for held in mails:
+        limit = OLD * (lifetime if held.mail.sender else of_bounce)
+        (old if now - held.mail.arrived > limit else young).append(held)
+    done = dict.fromkeys(queue.release(_ours(young)), Deed.RELEASED)
+    return done | dict.fromkeys(queue.requeue(_ours(old)), Deed.REQUEUED)
 
 
 def delete(queue: HoldQueue, mails: Sequence[Held], deed: Deed = Deed.DELETED) -> dict[str, Deed]:

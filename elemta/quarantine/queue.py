@@ -20,10 +20,12 @@ from elemta.config.types import duration
 
 PATIENCE = 120.0  # seconds for one program; a queue of 100,000 files is read in a few
 BATCH = 100  # mails whose headers one postcat reads
+LONGEST_LINE = 1 << 16  # octets of a mail's line that are taken at once
+LONGEST_HEADER = 1 << 18  # octets kept of one of many headers; a mail may be all header
 NUDGED = 200  # mails for which a delivery is asked at once; more wait for the next queue run
 _WHERE = os.pathsep.join(("/usr/sbin", "/usr/local/sbin", "/sbin"))  # where PATH of a user may not lead
 _DONE = re.compile(r"postsuper: ([0-9A-Za-z]+): (?:released from hold|requeued|removed)$", re.MULTILINE)
-_MARK = re.compile(rb"^\*\*\* ([A-Z ]+) hold/([0-9A-Za-z]+) \*\*\*\n", re.MULTILINE)
+_MARK = re.compile(rb"\*\*\* ([A-Z ]+) hold/([0-9A-Za-z]+) \*\*\*\n")
 
 
 class QueueError(Exception):
@@ -95,37 +97,47 @@ class HoldQueue:
         return sorted(found, key=lambda mail: (mail.arrived, mail.queue_id))
 
     def read(self, queue_id: str, *, body: bool) -> Iterator[bytes]:
-        """The lines of a mail's header, with `body` of the whole mail, each with its line end (LF)."""
-        yield from self._lines("postcat", "-qbh" if body else "-qh", queue_id)
+        """A mail's header, with `body` the whole mail: its lines, long ones in pieces; line ends are LF."""
+        yield from self._lines("postcat", "-qbh" if body else "-qh", queue_id, longest=LONGEST_LINE)
 
     def headers(self, queue_ids: Sequence[str]) -> dict[str, bytes]:
-        """The headers of many mails by queue id; those that have just gone are missing."""
-        found: dict[str, bytes] = {}
+        """The headers of many mails by queue id, as far as LONGEST_HEADER; those that have just gone are missing."""
+        found: dict[str, bytearray] = {}
         rest = list(queue_ids)
         while rest:
-            batch = rest[:BATCH]
-            done = self._run("postcat", "-qeh", *batch)
-            if done.returncode and b"No such file" not in done.stderr:
-                raise _trouble("postcat", done.stderr)
-            # Only envelope and header are asked for, and no line of a header looks like such a mark.
-            _, *parts = _MARK.split(done.stdout)
-            texts = {
-                queue_id.decode(): text
-                for kind, queue_id, text in zip(*[iter(parts)] * 3, strict=True)
-                if kind == b"MESSAGE CONTENTS"
-            }
-            found |= texts
-            # postcat ends at the first mail that is gone: go on behind it
-            rest = rest[len(texts) + 1 if done.returncode else len(batch) :]
-        return found
+            batch, known = rest[:BATCH], len(found)
+            try:
+                self._read_headers(batch, found)
+            except QueueError as error:
+                if "No such file" not in str(error):
+                    raise
+                rest = rest[len(found) - known + 1 :]  # postcat ends at the first that is gone: go on behind it
+            else:
+                rest = rest[len(batch) :]
+        return {queue_id: bytes(header) for queue_id, header in found.items()}
 
-    def lifetime(self) -> float:
-        """Seconds after which Postfix gives a mail up that it cannot deliver, counted from its arrival."""
+    def _read_headers(self, queue_ids: Sequence[str], found: dict[str, bytearray]) -> None:
+        """Put the header of each into `found`. Envelopes and headers are read: no line of these is like a mark."""
+        header, begins = bytearray(), True
+        for line in self._lines("postcat", "-qeh", *queue_ids, longest=LONGEST_LINE):
+            mark = _MARK.fullmatch(line) if begins else None
+            begins = line.endswith(b"\n")
+            if mark is not None:
+                header = bytearray()
+                if mark[1] == b"MESSAGE CONTENTS":
+                    found[mark[2].decode()] = header
+            elif len(header) < LONGEST_HEADER:
+                header += line
+
+    def lifetimes(self) -> tuple[float, float]:
+        """Seconds from its arrival after which Postfix gives up a mail that it cannot deliver; and a bounce."""
         done = self._run("postconf", "-h", "maximal_queue_lifetime", "bounce_queue_lifetime")
         if done.returncode:
             raise _trouble("postconf", done.stderr)
-        words = done.stdout.decode().split()
-        return min(duration(f"{word}d" if word.isdigit() else word) for word in words)  # postconf(5): days
+        mail, bounce = (  # postconf(5): a bare number is days
+            duration(f"{word}d" if word.isdigit() else word) for word in done.stdout.decode().split()
+        )
+        return mail, bounce
 
     def release(self, queue_ids: Sequence[str]) -> set[str]:
         """Move mails to the deferred queue and ask Postfix to deliver them; the ids of those that were on hold."""
@@ -153,13 +165,14 @@ class HoldQueue:
             raise _trouble("postsuper", done.stderr)
         return acted & set(queue_ids)
 
-    def _lines(self, program: str, *arguments: str) -> Iterator[bytes]:
+    def _lines(self, program: str, *arguments: str, longest: int = -1) -> Iterator[bytes]:
         """The lines it prints as they come: a queue, or a mail, may be larger than the memory is meant for."""
         command = self._command(program, arguments)
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603
             try:
                 if process.stdout is not None and process.stderr is not None:
-                    yield from process.stdout
+                    while line := process.stdout.readline(longest):
+                        yield line
                     said = process.stderr.read()  # a line or two: never so much that writing it would block
             except BaseException:
                 process.kill()

@@ -46,7 +46,7 @@ def data(held: Held, subject: str, now: float) -> Mapping[str, Any]:
 def subject_of(header: bytes) -> str:
     """The first Subject of a header as a mail program shows it, "" for none."""
     value: list[bytes] = []
-    for line in header.splitlines():
+    for line in header.split(b"\n"):
         if value and line[:1] not in {b" ", b"\t"}:
             break
         if value:

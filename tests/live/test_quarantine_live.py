@@ -11,6 +11,8 @@ import pytest
 
 from elemta.cli import main
 from elemta.journal import JournalError, Reader
+from elemta.quarantine import HoldQueue
+from elemta.quarantine.telling import subject_of
 from harness.daemon import Daemon
 from harness.postfix import PrivatePostfix, why_not
 
@@ -87,7 +89,7 @@ def hold(postfix, journal):
 
     def send(subject="please hold", sender="a@b.test", to=TO):
         before = set(postfix.held())
-        mail = f"From: {sender}\r\nSubject: {subject}\r\n\r\nhello\r\n"
+        mail = f"From: {sender or 'a@b.test'}\r\nSubject: {subject}\r\n\r\nhello\r\n"
         assert postfix.send(sender, to, mail).accepted
         [queue_id] = set(postfix.held()) - before
         [decision] = journal(queue_id)
@@ -190,7 +192,7 @@ def test_expiry_goes_by_class_and_leaves_what_others_hold(postfix, elemta, hold,
     journal(by_hand)
 
     [other] = [mail for mail in listed(elemta, "--all") if mail["held_by"] == "other"]
-    assert other["queue_id"] == by_hand
+    assert (other["queue_id"], other["subject"]) == (by_hand, "other")
     status, _, err = elemta("delete", by_hand)
     assert (status, "put on hold by somebody else" in err) == (1, True)
     deadline = time.monotonic() + 10
@@ -212,6 +214,43 @@ def test_a_mail_held_by_hand_after_we_released_it_is_not_ours_any_more(postfix, 
     assert elemta("delete", queue_id)[0] == 1
     assert elemta("delete", "--older", "0", "--yes")[:2] == (0, "")
     assert postfix.held() == [queue_id]
+
+
+def test_headers_of_many_mails_are_read_at_once_and_one_that_is_gone_costs_no_other(postfix, hold):
+    mark = "*** MESSAGE CONTENTS hold/0z0 ***"
+    first, _ = hold(f"hold this\r\n{mark}\r\n {mark}")
+    second, _ = hold(f"hold that\r\nX-Long: {'y' * 5000}\r\nX-Last: 1")
+    queue = HoldQueue(str(postfix.config))
+    headers = queue.headers([first, "4jYKBx3MzfzJXXG", second])
+    assert [subject_of(headers.get(each, b"")) for each in (first, second)] == ["hold this", "hold that"]
+    assert list(headers) == [first, second]
+    assert b"\nX-Last: 1\n" in headers[second]
+    assert {each.queue_id for each in queue.mails()} == {first, second}
+
+
+def test_a_release_while_postfix_is_down_is_delivered_when_it_is_up(postfix, elemta, hold):
+    queue_id, _ = hold()
+    before = len(postfix.delivered())
+    postfix.stop()
+    try:
+        assert [mail["queue_id"] for mail in listed(elemta)] == [queue_id]
+        assert elemta("release", queue_id)[0] == 0
+    finally:
+        postfix.start()
+    assert len(postfix.wait_delivered(before + 1)) == before + 1
+
+
+def test_a_bounce_with_a_short_queue_id_is_recognised(postfix, elemta, hold):
+    postfix.postconf(enable_long_queue_ids="no")
+    postfix.reload()
+    try:
+        queue_id, decision = hold(sender="")
+        [mail] = listed(elemta)
+    finally:
+        postfix.postconf(enable_long_queue_ids="yes")
+        postfix.reload()
+    assert re.fullmatch("[0-9A-F]{6,}", queue_id)
+    assert (mail["queue_id"], mail["id"], mail["sender"]) == (queue_id, decision.id, "")
 
 
 def test_it_says_what_is_missing(place, elemta):
