@@ -29,6 +29,7 @@ from elemta.case import Case
 from elemta.check import Check, Stage, Tools
 from elemta.decision import Decision, Observer, StageName
 from elemta.findings import Finding, Result
+from elemta.plugins.isolated import Isolated
 from elemta.policy import CheckPlan, Policy
 from elemta.rules.refresh import first_snapshot, refresh_sets
 from elemta.store import StoreError
@@ -63,15 +64,27 @@ class Engine:
         wants: see `Wants`.
     """
 
-    def __init__(self, policy: Policy, tools: Tools, observers: Sequence[Observer] = ()) -> None:
+    def __init__(
+        self, policy: Policy, tools: Tools, observers: Sequence[Observer] = (), *, isolate: bool = True
+    ) -> None:
+        """Make the checks.
+
+        Args:
+            policy: see above.
+            tools: see above.
+            observers: hear of each decision.
+            isolate: plugins that are not trusted run in processes of their own, which open tools of their own. A
+                rehearsal lets them use `tools` instead.
+        """
         self.policy = policy
         self.tools = tools
         self.observers = tuple(observers)
-        self.checks: Mapping[str, Check[Any]] = {plan.name: plan.kind(plan.options, tools) for plan in policy.checks}
+        self.isolated = {plan.name for plan in policy.checks if isolate and plan.plugin and not plan.plugin.trusted}
+        self.checks: Mapping[str, Check[Any]] = {plan.name: self._make(plan) for plan in policy.checks}
         plans = policy.checks
         self.early = tuple(plan for plan in plans if plan.stage < Stage.MESSAGE and not plan.kind.per_recipient)
         self.late = tuple(plan for plan in plans if plan.stage is Stage.MESSAGE)
-        self.early_at_once, self.late_at_once = _at_once(self.early), _at_once(self.late)
+        self.early_at_once, self.late_at_once = self._at_once(self.early), self._at_once(self.late)
         self.at_rcpt = {plan.name: plan for plan in plans if plan.kind.per_recipient}
         self.asked_at_rcpt = self._asked_at_rcpt()
         self.counting = self._counting()
@@ -92,6 +105,17 @@ class Engine:
         self._adding: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refresher: asyncio.Task[None] | None = None
+
+    def _make(self, plan: CheckPlan) -> Check[Any]:
+        if plan.plugin is not None and plan.name in self.isolated:
+            return Isolated(plan.plugin, plan.options, self.tools, self.policy.settings)
+        return plan.kind(plan.options, self.tools)
+
+    def _at_once(self, plans: Sequence[CheckPlan]) -> bool:
+        """Whether these checks can be made without the loop, as far as they need not wait."""
+        return all(
+            plan.kind.only_dns and plan.options.timeout is None and plan.name not in self.isolated for plan in plans
+        )
 
     def _asked_at_rcpt(self) -> tuple[CheckPlan, ...]:
         """The early checks that rules at RCPT TO need, with those they wait for."""
@@ -122,6 +146,15 @@ class Engine:
         if any(named.path or named.dynamic for named in self.policy.sets.values()):
             version = await first_snapshot(self.policy.sets, self.tools)
             self._refresher = asyncio.create_task(refresh_sets(self.policy.sets, self.tools, version))
+
+    async def ahead(self, stage: StageName) -> None:
+        """Start the processes of isolated plugins that will be asked at this stage, before the first mail comes."""
+        asked = (*self.early, *self.late)
+        if stage == "recipient":
+            facts = {fact.partition(".")[0] for fact in self.policy.rules["recipient"].facts}
+            asked = (*self.asked_at_rcpt, *(plan for name, plan in self.at_rcpt.items() if name in facts))
+        checks = [self.checks[plan.name] for plan in asked]
+        await asyncio.gather(*(check.ahead() for check in checks if isinstance(check, Isolated)))
 
     async def close(self) -> None:
         """Give back what `open` took."""
@@ -195,8 +228,3 @@ class Engine:
             budget: seconds that checks may take, counted anew at each stage.
         """
         return Case(self, budget)
-
-
-def _at_once(plans: Sequence[CheckPlan]) -> bool:
-    """Whether these checks can be made without the loop, as far as they need not wait."""
-    return all(plan.kind.only_dns and plan.options.timeout is None for plan in plans)

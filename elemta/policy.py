@@ -21,7 +21,7 @@ from elemta.config.problems import Path, Problem, either, suggest
 from elemta.config.validate import read_options
 from elemta.decision import StageName
 from elemta.parts import Part, find_parts
-from elemta.plugins import PluginError, find_checks
+from elemta.plugins import Plugin, PluginError, built_in, find_checks, find_plugins
 from elemta.rules.catalogue import Catalogue, View, catalogue
 from elemta.rules.compiler import Surroundings, compile_rules
 from elemta.rules.conditions import Condition, Conditions
@@ -45,6 +45,7 @@ class CheckPlan:
         after: enabled checks whose findings it wants.
         classes: the mail classes it runs for; None for all.
         trouble: what it means that it could not answer, by class; "" holds for classes not named.
+        plugin: where it comes from, None for a built-in check.
     """
 
     name: str
@@ -54,6 +55,7 @@ class CheckPlan:
     after: tuple[str, ...]
     classes: frozenset[str] | None
     trouble: Mapping[str, Disposition]
+    plugin: Plugin | None = None
 
     @property
     def edits(self) -> bool:
@@ -142,6 +144,7 @@ class _Compiler:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.problems: list[Problem] = []
+        self.plugins: Mapping[str, Plugin] = {}
 
     def policy(self) -> Policy:
         settings = self.settings
@@ -174,11 +177,17 @@ class _Compiler:
         except PluginError as error:
             self.problems.append(Problem(("checks",), str(error)))
             return {}, {}
+        own = built_in(kinds)
+        wanted = [name for name in self.settings.checks if name not in own]
+        self.plugins, problems = find_plugins(self.settings.plugins, wanted, own)
+        self.problems += problems
+        kinds |= {name: plugin.check for name, plugin in self.plugins.items()}
+        told = {problem.path for problem in problems}
         enabled = {}
         for name in self.settings.checks:
-            if name in kinds:
+            if name in own or name in self.plugins:
                 enabled[name] = kinds[name]
-            else:
+            elif ("checks", name) not in told:
                 self.problems.append(_unknown(("checks", name), "check", name, kinds))
         return kinds, enabled
 
@@ -209,7 +218,8 @@ class _Compiler:
                 self._known_classes(named, ("checks", name, *place))
             trouble = self._trouble(name, kind, options)
             classes = None if options.classes is None else frozenset(options.classes)
-            plans.append(CheckPlan(name, kind, options, kind.stage(), wants[name], classes, trouble))
+            plugin = self.plugins.get(name)
+            plans.append(CheckPlan(name, kind, options, kind.stage(), wants[name], classes, trouble, plugin))
         return tuple(plans)
 
     def _trouble(self, name: str, kind: type[Check[Any]], options: Options) -> dict[str, Disposition]:

@@ -171,7 +171,7 @@ def judge(
     """What the engine decides: an `Envelope` is judged as one recipient at RCPT TO, a `Message` whole."""
 
     async def once() -> Decision:
-        engine = Engine(of, tools(resolver, store, clock, of.settings.host))
+        engine = Engine(of, tools(resolver, store, clock, of.settings.host), isolate=False)
         await engine.open()
         try:
             case = engine.case(budget)

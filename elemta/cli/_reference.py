@@ -34,6 +34,7 @@ _MODELS: Sequence[tuple[str, type[BaseModel]]] = (
     ("`policyd:`", model.Policyd),
     ("`metrics:`", model.Metrics),
     ("`log:`", model.Log),
+    ("`plugins:`", model.Plugins),
     ("`sets:` a set in a file", model.FileSet),
     ("`sets:` a set that changes while mail flows", model.DynamicSet),
     ("`reports:`", model.Reports),

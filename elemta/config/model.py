@@ -22,7 +22,7 @@ from elemta.config.names import (
     StateUrl,
     report_interval,
 )
-from elemta.config.types import Duration, Listen
+from elemta.config.types import Duration, Listen, Size
 
 Positive = Annotated[Duration, Field(gt=0)]
 
@@ -104,6 +104,21 @@ class Log(Section):
 
     format: Literal["text", "json"] = Field("text", description="key=value lines, or one JSON object a line")
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is written")
+
+
+class Plugins(Section):
+    """Checks that are no part of Elemta; each runs in processes of its own (docs/plugins.md)."""
+
+    folder: str = Field(
+        "", description="every NAME.py in it holds a plugin; a path relative to the file that names it; default: none"
+    )
+    trusted: tuple[Name, ...] = Field(
+        (), description="plugins that run in the workers' own process: faster, and a crash costs the worker"
+    )
+    processes: int = Field(2, ge=1, le=64, description="of each isolated plugin in each worker, at most")
+    memory: Annotated[Size, Field(ge=128 << 20, le=1 << 40)] = Field(
+        512 << 20, description="address space that one process of a plugin may take"
+    )
 
 
 class FileSet(Section):
@@ -282,6 +297,7 @@ class Settings(Section):
         default_factory=lambda: dict(DEFAULT_CLASSES),
         description="the first whose conditions hold names the mail's class",
     )
+    plugins: Plugins = Field(default_factory=Plugins, description="checks that are no part of Elemta")
     checks: dict[Name, dict[str, Any] | None] = Field(default_factory=dict, description="a check runs if named here")
     sign: tuple[Sign, ...] = Field((), description="DKIM signing")
     seal: Seal | None = Field(None, description="ARC sealing; off unless present")

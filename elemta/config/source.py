@@ -30,7 +30,7 @@ MAX_FILES = 1000
 
 JOINED = frozenset({("rules", "recipient"), ("rules", "message"), ("sign",), ("tests",)})
 """Lists to which every file may add."""
-_PATHS = frozenset({("journal", "path"), ("spool",), ("metrics", "directory")})
+_PATHS = frozenset({("journal", "path"), ("spool",), ("metrics", "directory"), ("plugins", "folder")})
 _SECTIONS_OF_FILES = frozenset({"sets", "checks", "sign", "seal"})
 
 

@@ -152,6 +152,7 @@ async def _serve(service: Service, post: Post) -> None:
         await engine.open()
         stack.push_async_callback(engine.close)
         opened.dependencies = engine.dependencies
+        await engine.ahead("message" if service.name == "milter" else "recipient")
         worker = Worker(post.slot, post.listener, engine, settings, post.control, post.inbox, opened)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, worker.stopping.set)

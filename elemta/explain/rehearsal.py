@@ -66,7 +66,7 @@ async def rehearse(policy: Policy, client: Client, sender: str, recipients: Sequ
         client = await _named(client, tools)
         headers, body = read_mail(mail)
         before = Envelope(client, sender, size=len(mail))
-        engine = Engine(policy, tools)
+        engine = Engine(policy, tools, isolate=False)  # plugins too see the copied store
         await engine.open()
         try:
             at_rcpt = engine.case(settings.policyd.budget)
