@@ -1,0 +1,183 @@
+"""Looking: which checks run for one mail now, and when is none waited for any more?
+
+Lets checks run as soon as their facts are known, within the mail's budget; what a check cannot answer becomes a finding
+with trouble.  This is the only place with time limits and `except Exception`: checks contain none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from elemta.at_once import at_once, eager_task, resumed
+from elemta.check import CLASS, UNTIL, Seen, Stage
+from elemta.dns import DEADLINE, DnsError
+from elemta.facts import Client, Envelope, Message
+from elemta.findings import Finding, Result
+from elemta.policy import CheckPlan
+from elemta.store import StoreError
+
+if TYPE_CHECKING:
+    from elemta.engine import Engine
+
+_log = logging.getLogger("elemta.engine")
+
+_EXPECTED = (DnsError, StoreError, OSError, TimeoutError, EOFError)
+"""What the world does to a check. Anything else is a mistake of the check, and is logged with its traceback."""
+
+
+class Looking:
+    """The checks of one mail.
+
+    Attributes:
+        engine: whose checks.
+        budget: seconds that they may take, counted anew at each stage.
+        klass: the mail's class, "" before it is known.
+        findings: what they saw, by name.
+        timings: seconds that they took.
+    """
+
+    __slots__ = ("_expired", "_tasks", "_timer", "_until", "budget", "engine", "findings", "klass", "timings")
+
+    def __init__(self, engine: Engine, budget: float) -> None:
+        self.engine = engine
+        self.budget = budget
+        self.klass = ""
+        self.findings: dict[str, Finding] = {}
+        self.timings: dict[str, float] = {}
+        self._tasks: dict[str, asyncio.Task[Finding]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._until = math.inf
+        self._expired = False
+
+    def cancel(self) -> None:
+        """Nobody waits for the verdict any more."""
+        self._disarm()
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
+
+    def _limit_dns(self) -> None:
+        """Let the time for DNS begin, for this task and those it launches."""
+        DEADLINE.set(time.monotonic() + self.engine.policy.settings.dns.budget)
+
+    def _launch(self, plans: Iterable[CheckPlan], facts: Envelope | Message) -> None:
+        """Let checks run in the background, but for those that have run at once."""
+        for plan in plans:
+            if plan.name not in self.findings:
+                self._tasks[plan.name] = eager_task(self._look(plan, _of_stage(plan, facts)))
+
+    def _look_at_once(self, plan: CheckPlan, facts: Envelope | Message) -> bool:
+        """Let one check run here and now; False if it must wait."""
+        finding = at_once(self._look(plan, _of_stage(plan, facts)))
+        if finding is not None:
+            self.findings[plan.name] = finding
+        return finding is not None
+
+    async def _settle(self) -> None:
+        """Wait until every check that was launched has left its finding."""
+        if not self._tasks:
+            return
+        for name, task in self._tasks.items():
+            self.findings[name] = await task
+        self._tasks.clear()
+        self._disarm()
+
+    async def _look(self, plan: CheckPlan, facts: Any) -> Finding:  # noqa: ANN401 - the type its class names
+        """Let one check run: the only place where its time, its crash and its absence are dealt with."""
+        if plan.classes is not None and self.klass not in plan.classes:
+            return Finding(plan.name, Result.NONE, f"not made for class {self.klass}")
+        began = time.perf_counter()
+        CLASS.set(self.klass)
+        try:
+            seen = await self._seen(plan) if plan.after else {}
+            began = time.perf_counter()
+            check = self.engine.checks[plan.name]
+            if plan.options.timeout is None:
+                UNTIL.set(self._until)
+                finding = await check.run(facts, seen)
+            else:
+                UNTIL.set(min(self._until, time.monotonic() + plan.options.timeout))
+                async with asyncio.timeout(plan.options.timeout):
+                    finding = await check.run(facts, seen)
+        except asyncio.CancelledError:
+            if not self._expired:
+                raise
+            return _trouble(plan.name, f"no answer within the mail's budget of {self.budget:g} s")
+        except TimeoutError:
+            return _trouble(plan.name, f"no answer within {plan.options.timeout or self.budget:g} s")
+        except _EXPECTED as error:
+            return _trouble(plan.name, f"{type(error).__name__}: {error}")
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a crash of a check costs its finding, not the mail
+            _log.exception("check %s crashed", plan.name)
+            return _trouble(plan.name, f"crashed: {type(error).__name__}: {error}")
+        else:
+            if finding.warning:
+                self.engine.warn(plan.name, finding.warning)
+            return finding
+        finally:
+            self.timings[plan.name] = time.perf_counter() - began
+
+    async def _seen(self, plan: CheckPlan) -> Seen:
+        """The findings that `plan` waits for."""
+        for name in plan.after:
+            task = self._tasks.get(name)
+            if task is not None and name not in self.findings:
+                self.findings[name] = await asyncio.shield(task)
+        return {name: self.findings[name] for name in plan.after if name in self.findings}
+
+    def _arm(self) -> None:
+        """Start the clock of this stage."""
+        self._disarm()
+        self._until = time.monotonic() + self.budget
+        self._timer = asyncio.get_running_loop().call_later(self.budget, self._expire)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        """The budget is spent: whoever has not answered is in trouble."""
+        self._expired = True
+        for task in self._tasks.values():
+            task.cancel()
+
+    async def _look_now(self, plan: CheckPlan, envelope: Envelope) -> Finding:
+        """Run a check that a rule asked for, within the budget; the clock starts only if it has to wait."""
+        self._until = time.monotonic() + self.budget
+        look = self._look(plan, _of_stage(plan, envelope))
+        try:
+            waits_for = look.send(None)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        self._arm_current()
+        try:
+            return await resumed(look, waits_for)
+        finally:
+            self._disarm()
+
+    def _arm_current(self) -> None:
+        """Start the clock for a check that runs in the caller's own task."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks = {}
+            self._timer = asyncio.get_running_loop().call_later(self.budget, self._expire_current, task)
+
+    def _expire_current(self, task: asyncio.Task[Any]) -> None:
+        self._expired = True
+        task.cancel()
+        task.uncancel()  # it ends the check, not the caller
+
+
+def _of_stage(plan: CheckPlan, facts: Envelope | Message) -> Client | Envelope | Message:
+    """What a check of this stage looks at."""
+    return facts.client if isinstance(facts, Envelope) and plan.stage is Stage.CLIENT else facts
+
+
+def _trouble(check: str, reason: str) -> Finding:
+    return Finding(check, Result.TEMPERROR, reason, trouble=True)
