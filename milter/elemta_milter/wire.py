@@ -49,17 +49,19 @@ class Link:
 
     Attributes:
         session: its SMTP session; None for a connection over the bound: every step of it is told to come again.
-        acts: what we may do to its messages (`Act`).
         steps: how its steps come and are answered (`Step`), as a number since flags are slow.
+        marks: we may change its header.
+        leading_space: header values come and go with their leading space.
         broken: a step of the mail under way failed.
     """
 
-    __slots__ = ("acts", "broken", "session", "steps")
+    __slots__ = ("broken", "leading_space", "marks", "session", "steps")
 
     def __init__(self, session: Session | None, agreed: Terms) -> None:
         self.session = session
-        self.acts = agreed.acts
         self.steps = int(agreed.steps)
+        self.marks = not _MARKS & ~agreed.acts
+        self.leading_space = bool(agreed.steps & Step.LEADING_SPACE)
         self.broken = False
 
 
@@ -68,6 +70,7 @@ def _step(quiet: int = 0) -> Callable[[Callable[..., int | None]], Callable[...,
 
     It catches everything, and answers NOREPLY if `quiet` was agreed, else what the method gives, None for CONTINUE.
     """
+    flag, go_on, no_reply, tempfail = int(quiet), int(Milter.CONTINUE), int(Milter.NOREPLY), int(Milter.TEMPFAIL)
 
     def decorate(method: Callable[..., int | None]) -> Callable[..., int]:
         @wraps(method)
@@ -77,16 +80,16 @@ def _step(quiet: int = 0) -> Callable[[Callable[..., int | None]], Callable[...,
             try:
                 link = ctx.getpriv() or self._follow(ctx)
                 if link.session is None:
-                    return int(Milter.TEMPFAIL)
+                    return tempfail
                 answer = method(self, ctx, link, link.session, *arguments)
             except BaseException:  # noqa: BLE001 - and it is logged
                 _log.exception("%s failed, the mail is deferred", method.__name__.strip("_"))
-                answer = Milter.TEMPFAIL
+                answer = tempfail
                 if link is not None:
                     link.broken = True
-            if link is not None and link.steps & quiet:
-                return int(Milter.NOREPLY)
-            return int(Milter.CONTINUE if answer is None else answer)
+            if flag and link is not None and link.steps & flag:
+                return no_reply
+            return go_on if answer is None else answer
 
         return callback
 
@@ -270,12 +273,12 @@ class Wire:
             message,
             self._host,
             trusted=self._trusts(message.envelope.client),
-            mark=not _MARKS & ~link.acts,
+            mark=link.marks,
             unkept=ending.unkept,
         )
         if self._voucher is not None:
             changes = self._voucher.vouch(decision, message, changes)
-        send(ctx, changes, leading_space=bool(link.steps & Step.LEADING_SPACE))
+        send(ctx, changes, leading_space=link.leading_space)
         verdict = decision.verdict
         parts = reply.split(verdict.reply) if verdict.reply else None
         if parts is not None:
