@@ -14,12 +14,14 @@ import atexit
 import contextlib
 import functools
 import http.client
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -45,6 +47,7 @@ class PrivateRspamd:
     scanner: what the normal worker is told; None switches it off.
     proxy: what the milter proxy at `proxy_socket` is told; None switches it off.
     files: others of override.d by name: {"actions.conf": "reject = 20;"}.
+    lua: rules of its own, rspamd.local.lua.
 
     Attributes:
         directory: where everything is; `log` is in it.
@@ -60,6 +63,7 @@ class PrivateRspamd:
         scanner: str | None = "",
         proxy: str | None = None,
         files: dict[str, str] | None = None,
+        lua: str = "",
         **modules: str,
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="elemta-rspamd-"))
@@ -97,6 +101,7 @@ class PrivateRspamd:
             self._write(f"worker-{worker}.inc", "enabled = false;")
         for name, text in (files or {}).items():
             self._write(name, text)
+        (self.directory / "rspamd.local.lua").write_text(lua)
         self._scans = scanner is not None
 
     def _write(self, name: str, text: str) -> None:
@@ -145,10 +150,19 @@ class PrivateRspamd:
                 return True
         return False
 
-    def signal(self, number: int) -> None:
-        """Send the main process a signal."""
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Its workers hang: connections are taken and nothing is answered."""
         assert self.process is not None
-        self.process.send_signal(number)
+        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=True)
+        workers = [int(pid) for pid in found.stdout.split()]
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in workers:
+                os.kill(pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """End it and wait until its port is free."""
@@ -167,10 +181,30 @@ class PrivateRspamd:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
 
+CHANGES = """
+rspamd_config.CHANGES = {
+  type = 'postfilter', priority = 10, score = 0.0,
+  callback = function(task)
+    if task:get_header('X-Want') ~= 'changes' then return false end
+    task:set_milter_reply({
+      add_headers = {['X-List'] = {'one', 'two'}, ['X-Bad Name'] = 'v', ['X-Long'] = string.rep('word ', 400)},
+      remove_headers = {['X-Gone'] = 0, ['X-Second'] = 2},
+      change_from = 'new@sender.example',
+      add_rcpt = {'added@example.org'},
+      del_rcpt = {'gone@example.org'},
+    })
+    return true
+  end
+}
+"""
+"""Asks for changes of a mail with `X-Want: changes`."""
+
+
 @functools.cache
 def shared() -> PrivateRspamd:
-    """One for all tests of this process, which ends with it: a few modules that work without a network."""
+    """One for all tests of this process, which ends with it: a few modules that need no network, and `CHANGES`."""
     rspamd = PrivateRspamd(
+        lua=CHANGES,
         milter_headers='use = ["x-spamd-bar", "x-rspamd-queue-id"];\nskip_local = false;\nskip_authenticated = false;',
         spf="check_local = true;\ncheck_authed = true;",
         dkim="check_local = true;\ncheck_authed = true;",

@@ -63,7 +63,9 @@ def settings(seen: Seen) -> str:
 
 
 def _spf(finding: Finding) -> Told:
-    yield _SPF.get(finding.result, "R_SPF_NEUTRAL"), str(finding.fields.get("mechanism") or "")
+    term = str(finding.fields.get("mechanism") or "")
+    sign = "+" if term[:1].isalnum() else ""  # what a term without a qualifier means
+    yield _SPF.get(finding.result, "R_SPF_NEUTRAL"), sign + term
 
 
 def _dkim(finding: Finding) -> Told:

@@ -52,6 +52,8 @@ def test_spf():
     }
     for result, word in results.items():
         assert told(finding("spf", result, mechanism="-all")) == (["SPF_CHECK"], {f"R_SPF_{word}": ["-all"]})
+    assert told(finding("spf", "pass", mechanism="ip4:192.0.2.1"))[1] == {"R_SPF_ALLOW": ["+ip4:192.0.2.1"]}
+    assert told(finding("spf", "none"))[1] == {"R_SPF_NA": []}
 
 
 def test_dkim_tells_each_signature():
