@@ -1,8 +1,10 @@
 """MIME: the parts of a message and what they hold, read as mail programs read them; without configuration or daemon."""
 
+from elemta_milter.mime.bounds import BOUNDS, MimeBounds
 from elemta_milter.mime.content import Content, content, text, text_of
 from elemta_milter.mime.parts import Part, Tree
-from elemta_milter.mime.tree import BOUNDS, MimeBounds, read, read_octets, tree_of
+from elemta_milter.mime.tree import read, read_octets, tree_of
+from elemta_milter.mime.wrapped import trees
 
 __all__ = [
     "BOUNDS",
@@ -16,4 +18,5 @@ __all__ = [
     "text",
     "text_of",
     "tree_of",
+    "trees",
 ]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from elemta.charsets import codec_of, decode
-from elemta_milter.mime.description import IDENTITY
+from elemta_milter.mime.description import UUENCODE
 from elemta_milter.mime.parts import Part, Tree
 
 PIECE = 1 << 18  # octets decoded at once
@@ -24,7 +24,7 @@ _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _NO_BASE64 = bytes(set(range(256)) - set(_BASE64) - {ord("=")})
 _STRAY = bytes(set(_NO_BASE64) - set(b"\r\n\t "))
 _PADDING = re.compile(rb"=+")
-_UU = {"uuencode", "x-uuencode", "uue", "x-uue"}
+_IDENTITY = {"7bit", "8bit", "binary"}
 _MINUS_42 = bytes((octet - 42) % 256 for octet in range(256))
 _MINUS_106 = bytes((octet - 106) % 256 for octet in range(256))
 _META = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
@@ -54,12 +54,12 @@ def content(tree: Tree, part: Part, limit: int) -> Content:
         pieces = _base64(raw, defects)
     elif encoding == "quoted-printable":
         pieces = _quoted_printable(raw)
-    elif encoding in _UU:
+    elif encoding in UUENCODE:
         pieces = _uuencode(raw, defects)
     elif encoding in {"yenc", "x-yenc"}:
         pieces = _yenc(raw)
     else:
-        if encoding not in IDENTITY:
+        if encoding not in _IDENTITY:
             defects[f"unknown encoding {encoding[:40]}"] = None
         pieces = iter((raw[: limit + 1].tobytes(),))
     decoded = bytearray()

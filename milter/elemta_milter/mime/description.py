@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from elemta_milter.mime.parameters import Value, parameters
 
 MAX_NAME = 1024  # characters of a file name kept
-IDENTITY = frozenset({"7bit", "8bit", "binary"})
+UUENCODE = frozenset({"uuencode", "x-uuencode", "uue", "x-uue"})
+ENCODED = UUENCODE | {"base64", "quoted-printable", "yenc", "x-yenc"}
 
 _BLANKS = bytes(range(0x21)) + b"\x7f"  # what some mail programs pass over in a field's name
 _MEDIA_TYPE = re.compile(r"([^\s/]+)\s*/\s*([^\s/]+)")
@@ -50,6 +51,11 @@ class Description:
     def is_message(self) -> bool:
         """Whether it holds a whole message (RFC 2046 section 5.2.1, RFC 6532 section 3.7)."""
         return self.media_type in {"message/rfc822", "message/global", "message/news"}
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether its octets must be decoded; what is encoded in an unknown way is taken as it stands."""
+        return self.encoding in ENCODED
 
 
 def describe(header: Sequence[tuple[bytes, bytes]], default: str = "text/plain") -> Description:

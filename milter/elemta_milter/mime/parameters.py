@@ -78,7 +78,9 @@ def _read(text: str, *, comments: bool) -> tuple[str, list[_Parameter]]:
         place = word.index("=")
         word = word[: blank.start()]
         rest = [_after(first, min(place, blank.end())), *rest]
-    return word.strip().lower(), [each for segment in rest if (each := _parameter(segment)) is not None]
+    return word.partition("(")[0].strip(" \t,").lower(), [
+        each for segment in rest if (each := _parameter(segment)) is not None
+    ]
 
 
 def _after(segment: list[Token], place: int) -> list[Token]:

@@ -19,41 +19,13 @@ from types import MappingProxyType
 
 from elemta.facts import Message
 from elemta_milter.body import buffer
-from elemta_milter.mime.description import IDENTITY, Description, describe
+from elemta_milter.mime.bounds import BOUNDS, MimeBounds
+from elemta_milter.mime.description import Description, describe
 from elemta_milter.mime.embedded import Block, blocks
+from elemta_milter.mime.lines import LINE_END, Delimiter, DelimiterLines, Fields, read_header
 from elemta_milter.mime.parts import Part, Tree
 
-LINE_END = re.compile(rb"(?>\r{0,2}\n|\r)")  # also of lines that were converted once too often
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
 _MBOX = re.compile(rb">?From ")
-_GUESS = re.compile(rb"--([!-~][ -~]{0,99})")
-_BLANK = b" \t"
-
-
-@dataclass(frozen=True, slots=True)
-class MimeBounds:
-    """How much of one message is looked at.
-
-    Attributes:
-        octets: of the body; delimiter lines beyond are not seen.
-        parts: parts in all, multiparts and attached messages included.
-        depth: parts within parts.
-        part_header: octets of the header of one part, and of the fields that describe the message itself.
-        headers: octets of the headers of all parts.
-        boundary: octets of a boundary; one that is longer is compared so far.
-        dashes: lines that begin with "--" and were compared with the boundaries.
-    """
-
-    octets: int = 1 << 28
-    parts: int = 1000
-    depth: int = 50
-    part_header: int = 64 << 10
-    headers: int = 1 << 20
-    boundary: int = 512
-    dashes: int = 200_000
-
-
-BOUNDS = MimeBounds()
 
 
 def tree_of(message: Message) -> Tree:
@@ -87,7 +59,7 @@ class _Node:
 
     number: str
     depth: int
-    header: tuple[tuple[bytes, bytes], ...]
+    header: Fields
     header_start: int
     start: int
     said: Description
@@ -108,20 +80,21 @@ class _Reader:
         self.size = min(len(data), bounds.octets)
         self.nodes: list[_Node] = []
         self.open: list[_Node] = []  # from the whole message inward
-        self.delimiters: tuple[bytes, ...] = ()  # what begins the delimiter lines of those
+        self.levels: tuple[int, ...] = ()  # of each boundary looked for, the place in `open` of its multipart
+        self.lines = DelimiterLines(data, self.size, bounds.boundary, bounds.dashes)
         self.excess: dict[str, None] = {}
         self.defects: dict[str, None] = {}
-        self.headers = bounds.headers
-        self.dashes = bounds.dashes
-        self.found = {b"\n--": -2, b"\r--": -2}  # where the next line begins with "--", by the octet before it
+        self.headers = bounds.headers  # octets that may still be read
 
     def read(self, header: Sequence[tuple[bytes, bytes]] | None) -> Tree:
         if len(self.data) > self.size:
             self.excess[f"{self.bounds.octets} octets"] = None
         fields, start = self._header(0) if header is None else (tuple(header), 0)
         place = self._begin(_Node("", 0, fields, 0, start, self._described(fields)))
-        while len(self.nodes) <= self.bounds.parts and (line := self._delimiter(place)) is not None:
-            place = self._part(*line)
+        while len(self.nodes) <= self.bounds.parts and (line := self.lines.next(place)) is not None:
+            place = self._part(line)
+        if not self.lines.dashes:
+            self.excess[f"{self.bounds.dashes} lines that begin with --"] = None
         if len(self.nodes) > self.bounds.parts:
             self.excess[f"{self.bounds.parts} parts"] = None
         self._close(0, len(self.data))
@@ -129,82 +102,24 @@ class _Reader:
             self._look_for_blocks(node)
         return Tree(self._frozen(), memoryview(self.data), tuple(self.excess), tuple(self.defects))
 
-    # ── delimiter lines ──────────────────────────────────────────────────────────────────────────────────
-
-    def _delimiter(self, place: int) -> tuple[int, int, bytes, int] | None:
-        """Find the next delimiter line: where the line end before it and itself begin, its boundary, whose it is."""
-        while self.delimiters:
-            line = self._dashes(place)
-            if line < 0:
-                return None
-            if not self.dashes:
-                self.excess[f"{self.bounds.dashes} lines that begin with --"] = None
-                return None
-            self.dashes -= 1
-            if self._starts(line):
-                boundary, owner = self._owner(line)
-                return self._before(line), line, boundary, owner
-            place = line + 2
-        return None
-
-    def _starts(self, line: int) -> bool:
-        return self.data[line : line + self.bounds.boundary + 2].startswith(self.delimiters)
-
-    def _dashes(self, place: int) -> int:
-        """Find the next line from `place` on that begins with "--"; -1 when there is none."""
-        if place == 0 and self.data[:2] == b"--":
-            return 0
-        nearest = -1
-        for mark, known in self.found.items():
-            stale = -1 != known < place - 1
-            found = self.data.find(mark, max(place - 1, 0), self.size) if stale else known
-            self.found[mark] = found
-            if found >= 0 and (nearest < 0 or found < nearest):
-                nearest = found
-        return nearest + 1 if nearest >= 0 else -1
-
-    def _owner(self, line: int) -> tuple[bytes, int]:
-        """Whose delimiter is it? The innermost whose boundary is the whole of it, else the longest it begins with."""
-        start = self.data[line + 2 : line + self.bounds.boundary + 6]
-        best: tuple[bool, int, int] = (False, -1, -1)
-        boundary = b""
-        for level, node in enumerate(self.open):
-            for each in node.boundaries:
-                if start.startswith(each):
-                    rest = LINE_END.split(start[len(each) :], maxsplit=1)[0].strip(_BLANK)
-                    rank = (rest in {b"", b"--"}, len(each), level)
-                    if rank > best:
-                        best, boundary = rank, each
-        return boundary, best[2]
-
-    def _before(self, line: int) -> int:
-        """Where the line end before the line begins; it belongs to the delimiter."""
-        if self.data[max(line - 2, 0) : line] == b"\r\n":
-            return line - 2
-        return max(line - 1, 0)
-
     # ── parts ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _part(self, before: int, line: int, boundary: bytes, level: int) -> int:
+    def _part(self, line: Delimiter) -> int:
         """Take a delimiter line: end what it ends, begin what follows; where to go on."""
-        ending = LINE_END.search(self.data, line, self.size)
-        after = ending.end() if ending else self.size
-        rest = self.data[line + 2 + len(boundary) : min(after, line + 2 + len(boundary) + 80)].strip(b" \t\r\n")
-        if ending is not None and ending[0] == b"\r":
-            self._defect("a delimiter line that ends with CR alone")
+        level = self.levels[line.owner]
         parent = self.open[level]
-        self._close(level + 1, before)
-        if rest.startswith(b"--"):
+        self._close(level + 1, line.before)
+        if line.odd:
+            self._defect(line.odd)
+        if line.last:
             parent.closed = True
-            return after - 1
-        if rest:
-            self._defect("a delimiter line with text after the boundary")
+            return line.end
         if parent.closed:
             self._defect("parts after the last delimiter")
-        header, start = self._header(after)
+        header, start = self._header(line.end)
         number = f"{parent.number.removesuffix('TEXT').rstrip('.')}.{len(parent.children) + 1}".lstrip(".")
         said = self._described(header, parent.default)
-        node = _Node(number, parent.depth + 1, header, after, start, said)
+        node = _Node(number, parent.depth + 1, header, line.end, start, said)
         parent.children.append(node)
         return self._begin(node)
 
@@ -216,11 +131,11 @@ class _Reader:
             said = node.said
             if said.is_multipart:
                 self._begin_multipart(node)
-                return node.start if node.start == 0 else node.start - 1
-            if not said.is_message or said.encoding not in IDENTITY or not self._deeper(node):
-                if said.is_message and said.encoding not in IDENTITY:
-                    self._defect(f"a message in {said.encoding}")
-                return node.start if node.start == 0 else node.start - 1
+                return node.start
+            if said.is_message and said.is_encoded:
+                self._defect(f"a message in {said.encoding}")
+            if not said.is_message or said.is_encoded or not self._deeper(node):
+                return node.start
             begin = self._after_mbox_line(node.start)
             header, start = self._header(begin)
             inner = self._described(header)
@@ -234,21 +149,15 @@ class _Reader:
             return
         boundaries = node.said.boundaries
         if not boundaries:
-            boundaries = self._guessed(node)
+            boundaries = self.lines.guess(node.start)
             self._defect("a multipart without a boundary")
-        if node.said.encoding not in IDENTITY:
+        if node.said.is_encoded:
             self._defect(f"a multipart in {node.said.encoding}")
         if any(len(boundary) > self.bounds.boundary for boundary in boundaries):
             self.excess[f"{self.bounds.boundary} octets of a boundary"] = None
         node.boundaries = tuple(boundary[: self.bounds.boundary] for boundary in boundaries)
         node.default = "message/rfc822" if node.said.media_type == "multipart/digest" else "text/plain"
         self._open_changed()
-
-    def _guessed(self, node: _Node) -> tuple[bytes, ...]:
-        """Guess the boundary that is not told: some programs take the first line that begins with "--"."""
-        line = self._dashes(node.start)
-        match = _GUESS.match(self.data, line, self.size) if line >= 0 else None
-        return (match[1].rstrip(),) if match else ()
 
     def _deeper(self, node: _Node) -> bool:
         if node.depth < self.bounds.depth and len(self.nodes) <= self.bounds.parts:
@@ -267,39 +176,21 @@ class _Reader:
         self._open_changed()
 
     def _open_changed(self) -> None:
-        self.delimiters = tuple(b"--" + boundary for node in self.open for boundary in node.boundaries)
+        """Look for the delimiters of the parts that are open now."""
+        known = [(level, boundary) for level, node in enumerate(self.open) for boundary in node.boundaries]
+        self.levels = tuple(level for level, _ in known)
+        self.lines.set_boundaries(tuple(boundary for _, boundary in known))
 
-    # ── headers of parts ─────────────────────────────────────────────────────────────────────────────────
-
-    def _header(self, place: int) -> tuple[tuple[tuple[bytes, bytes], ...], int]:
-        """Read the header that begins at `place`, up to an empty line or a delimiter; give it and where it ends."""
-        fields: list[tuple[bytes, bytes]] = []
-        lines: list[bytes] = []  # of the field being read
+    def _header(self, place: int) -> tuple[Fields, int]:
+        """Read the header that begins at `place`; give it and where it ends."""
         stop = min(self.size, place + min(self.bounds.part_header, self.headers))
-        start = place
-        while place < stop:
-            ending = LINE_END.search(self.data, place, stop)
-            line = self.data[place : ending.start() if ending else stop]
-            if not line or (line.startswith(b"--") and self.delimiters and self._starts(place)):
-                place = ending.end() if ending and not line else place
-                break
-            name = None if line[0] in _BLANK else _FIELD.match(line)
-            if name is None and not lines:
-                break  # no header at all: text
-            if name is not None:
-                _end_field(lines, fields)
-                lines = [name[1], line[name.end() :]]
-            elif line[0] in _BLANK or (ending is not None and ending[0] == b"\r"):
-                lines += [b"\r\n", line]
-            else:
-                self._defect("a line in a header that is no field")
-            place = ending.end() if ending else stop
-        else:
-            if place < self.size:
-                self.excess[f"{self.bounds.part_header} octets of the header of a part"] = None
-        _end_field(lines, fields)
-        self.headers -= place - start
-        return tuple(fields), place
+        header = read_header(self.data, place, stop, self.lines.at)
+        self.headers -= header.end - place
+        if header.junk:
+            self._defect("a line in a header that is no field")
+        if header.cut and header.end < self.size:
+            self.excess[f"{self.bounds.part_header} octets of the header of a part"] = None
+        return header.fields, header.end
 
     def _after_mbox_line(self, place: int) -> int:
         """Pass over what programs pass over before an attached message: empty lines, and a line of a mailbox file."""
@@ -328,7 +219,7 @@ class _Reader:
 
     def _look_for_blocks(self, node: _Node) -> None:
         room = self.bounds.parts - len(self.nodes) - sum(len(each.blocks) for each in self.nodes)
-        if room <= 0 or node.said.encoding not in IDENTITY:
+        if room <= 0 or node.said.is_encoded:
             return
         for count, block in enumerate(blocks(self.data, node.start, min(node.end, self.size), room), 1):
             node.blocks.append(_block(node, count, block))
@@ -355,12 +246,6 @@ class _Reader:
                 (*(made.pop(child) for child in node.children), *node.blocks),
             )
         return made[self.nodes[0]]
-
-
-def _end_field(lines: list[bytes], fields: list[tuple[bytes, bytes]]) -> None:
-    """Put the field that was read, if any, where fields are."""
-    if lines:
-        fields.append((lines[0], b"".join(lines[1:])))
 
 
 def _block(node: _Node, count: int, block: Block) -> Part:
