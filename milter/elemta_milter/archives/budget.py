@@ -35,6 +35,7 @@ class Bounds:
         octets: unpacked in all.
         ratio: unpacked to packed octets, of one file and of an attachment as a whole.
         seconds: of processor time.
+        programs: times that a program is started for an archive that is not read here.
         name: characters of a name.
         held: octets of files in archives that are held at once; an archive that is not read from beginning to end
             (zip, 7z, rar) and lies in another is opened up to this size.
@@ -45,6 +46,7 @@ class Bounds:
     octets: int = 256 << 20
     ratio: int = 100
     seconds: float = 1.0
+    programs: int = 10
     name: int = 255
     held: int = 48 << 20
 
@@ -72,6 +74,8 @@ class Budget:
     excess: dict[str, None] = field(default_factory=dict)
     over: bool = False
     holding: int = 0
+    _charged: float = 0.0
+    _programs: int = 0
     _packed: int = 0
     _before: int = 0
     _began: float = field(default_factory=time.thread_time)
@@ -86,6 +90,17 @@ class Budget:
             return self._stop(f"{self.bounds.entries} files in archives")
         self.entries += 1
         return self.goes_on()
+
+    def program(self) -> bool:
+        """Whether a program may be started."""
+        self._programs += 1
+        if self._programs > self.bounds.programs:
+            return self._stop(f"{self.bounds.programs} archives for a program")
+        return self.goes_on()
+
+    def charge(self, seconds: float) -> None:
+        """A program has worked so long."""
+        self._charged += seconds
 
     def unpacked(self, octets: int) -> bool:
         """Whether, after these octets, more may be unpacked."""
@@ -106,7 +121,7 @@ class Budget:
 
     def goes_on(self) -> bool:
         """Whether there is time left."""
-        if not self.over and time.thread_time() - self._began > self.bounds.seconds:
+        if not self.over and time.thread_time() - self._began + self._charged > self.bounds.seconds:
             return self._stop(f"{self.bounds.seconds:g} s of processor time")
         if not self.over and time.monotonic() > self.until:
             return self._stop("the time that the mail may take")

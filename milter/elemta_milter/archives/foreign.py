@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from functools import cache
 from typing import IO, cast
@@ -20,7 +21,7 @@ from elemta_milter.archives.stream import CHUNK, Stream
 
 KINDS = frozenset({"rar", "7z", "cab", "iso", "lha", "cpio", "ar", "xar", "zstd", "lz4", "lzip", "compress"})
 """What bsdtar reads of those that we do not."""
-_SECONDS, _KIBIBYTES = 2, 256 << 10
+_SECONDS, _KIBIBYTES = 1, 256 << 10
 
 
 @cache
@@ -35,6 +36,9 @@ def members(data: memoryview, budget: Budget) -> Iterator[Member]:
     Raises:
         BrokenError: bsdtar cannot read it, or not to its end.
     """
+    if not budget.program():
+        return
+    began, ours = time.monotonic(), time.thread_time()
     limits = f"ulimit -t {_SECONDS} -v {_KIBIBYTES}; exec " + '"$0" -c -f - --format=pax @-'
     with os.fdopen(os.memfd_create("archive"), "w+b") as archive:
         archive.write(data)
@@ -51,6 +55,7 @@ def members(data: memoryview, budget: Budget) -> Iterator[Member]:
             yield from tars.members(Stream(_chunks(pipe, budget)), budget)
         finally:
             process.kill()
+            budget.charge(max(time.monotonic() - began - (time.thread_time() - ours), 0.0))
     if process.returncode > 0:
         raise BrokenError("bsdtar cannot read all of it")
 

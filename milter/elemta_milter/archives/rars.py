@@ -16,6 +16,7 @@ from elemta_milter.archives.member import Member, text
 from elemta_milter.archives.stream import Stream
 
 PACKED = "packed by RAR"
+SPLIT = "a file that goes on in another volume"
 _OLD, _NEW = b"Rar!\x1a\x07\x00", b"Rar!\x1a\x07\x01\x00"
 _LONGEST_NAME = 4096
 
@@ -73,7 +74,7 @@ def _old_file(header: memoryview, data: memoryview, flags: int) -> tuple[int, Me
         Stream((data[:packed],)) if stored and not flags & 4 else Stream(),
         also,
         encrypted=bool(flags & 4),
-        unread="" if stored else PACKED,
+        unread=SPLIT if flags & 3 else "" if stored else PACKED,
     )
 
 
@@ -123,13 +124,13 @@ def _new(data: memoryview, budget: Budget) -> Iterator[Member]:
             return
         at = start + size
         if kind == 2:
-            yield _new_file(header, place, extra, data[at : at + follows])
+            yield _new_file(header, place, extra, data[at : at + follows], split=bool(flags & 0x18))
         at += follows
     if at > len(data):
         raise BrokenError("it ends in the middle")
 
 
-def _new_file(header: memoryview, place: int, extra: int, data: memoryview) -> Member:
+def _new_file(header: memoryview, place: int, extra: int, data: memoryview, *, split: bool) -> Member:
     kind, place = _number(header, place)
     _, place = _number(header, place)  # its size
     _, place = _number(header, place)  # its attributes
@@ -143,7 +144,7 @@ def _new_file(header: memoryview, place: int, extra: int, data: memoryview) -> M
     encrypted = _is_encrypted(header[max(len(header) - extra, 0) :])
     stored = not packing >> 7 & 7
     stream = Stream((data,)) if stored and not encrypted else Stream()
-    return Member(name, stream, encrypted=encrypted, unread="" if stored else PACKED)
+    return Member(name, stream, encrypted=encrypted, unread=SPLIT if split else "" if stored else PACKED)
 
 
 def _is_encrypted(extra: memoryview) -> bool:

@@ -134,6 +134,11 @@ def gzip() -> Decompressor:
     return Inflate(31)
 
 
+def zlib_stream() -> Decompressor:
+    """Deflate as PDF has it (RFC 1950)."""
+    return Inflate(15)
+
+
 def bzip2() -> Decompressor:
     """One stream of a bzip2 file."""
     return bz2.BZ2Decompressor()

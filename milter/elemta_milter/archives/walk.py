@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from elemta_milter.archives import foreign, rars, sevenzip, squeezed, tars, zips
+from elemta_milter.archives import foreign, oles, rars, sevenzip, squeezed, tars, zips
 from elemta_milter.archives.budget import Bounds, BrokenError, Budget, EncryptedError, UnreadableError
 from elemta_milter.archives.kinds import archive_kind
 from elemta_milter.archives.member import Member
@@ -123,14 +123,14 @@ class Walk:
 
     def _inside(self, entry: Entry, stream: Stream) -> Iterator[Entry]:
         """The files in an archive."""
-        document = entry.document or is_document(entry)
-        if not document:
+        document = entry.kind != "ole" and (entry.document or is_document(entry))
+        if entry.kind != "ole" and not document:
             self.archives.append(entry.kind)
-        if entry.depth >= self.budget.bounds.depth:
-            self.budget.excess[f"depth {self.budget.bounds.depth}"] = None
-            return
         try:
             for member in self._members(entry, stream):
+                if entry.depth >= self.budget.bounds.depth:
+                    self.budget.excess[f"depth {self.budget.bounds.depth}"] = None
+                    return
                 if not self.budget.entry():
                     return
                 if member.name.endswith(("/", "\\")) and not member.stream.peek(1):
@@ -157,7 +157,7 @@ class Walk:
 
     def _packed(self, entry: Entry) -> Iterator[Member]:
         """Those whose packing is read by a program, where it is installed."""
-        readers = {"7z": sevenzip.members, "rar": rars.members}
+        readers = {"7z": sevenzip.members, "rar": rars.members, "ole": oles.members}
         helped = bool(foreign.program()) and entry.kind in foreign.KINDS
         if entry.kind not in readers:
             if not helped:
@@ -172,7 +172,7 @@ class Walk:
             if count >= self.budget.bounds.entries:
                 self.budget.entry()
                 break
-            if member.unread and helped and not member.encrypted:
+            if helped and not member.encrypted and member.unread not in ("", rars.SPLIT):
                 missing[member.name.replace("\\", "/")] = member
             else:
                 yield member
