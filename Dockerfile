@@ -31,6 +31,7 @@ COPY pyproject.toml README.md LICENSE /src/
 COPY elemta /src/elemta
 COPY milter /src/milter
 COPY policyd /src/policyd
+COPY plugins /src/plugins
 COPY postfix-conf /src/postfix-conf
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/elemta/bin/pip install --disable-pip-version-check /src

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from pydantic import Field as Setting
 
     from elemta.check import CLASS, UNTIL, Check, Field, Options, Seen, Stage, Tools, Trouble
+    from elemta.config.types import Duration, Size
     from elemta.dns import Answer, DnsError, Record, Resolver, Status
     from elemta.facts import Body, Client, Envelope, Message
     from elemta.findings import AuthResult, Finding, Result, Value
+    from elemta.servers import ServerError, Servers
     from elemta.store import Store, StoreError
     from elemta.verdict import Action, ActionKind
 
@@ -25,9 +27,11 @@ API = "1.0"
 _WHERE = {
     "pydantic": ("Setting",),
     "elemta.check": ("CLASS", "UNTIL", "Check", "Field", "Options", "Seen", "Stage", "Tools", "Trouble"),
+    "elemta.config.types": ("Duration", "Size"),
     "elemta.dns": ("Answer", "DnsError", "Record", "Resolver", "Status"),
     "elemta.facts": ("Body", "Client", "Envelope", "Message"),
     "elemta.findings": ("AuthResult", "Finding", "Result", "Value"),
+    "elemta.servers": ("ServerError", "Servers"),
     "elemta.store": ("Store", "StoreError"),
     "elemta.verdict": ("Action", "ActionKind"),
 }
@@ -44,6 +48,7 @@ __all__ = [
     "Check",
     "Client",
     "DnsError",
+    "Duration",
     "Envelope",
     "Field",
     "Finding",
@@ -53,7 +58,10 @@ __all__ = [
     "Resolver",
     "Result",
     "Seen",
+    "ServerError",
+    "Servers",
     "Setting",
+    "Size",
     "Stage",
     "Status",
     "Store",

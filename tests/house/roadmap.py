@@ -15,6 +15,7 @@ FOLDERS = {
     "elemta": "the engine and all that both daemons share",
     "milter/elemta_milter": "the milter daemon; see [milter/README.md](milter/README.md)",
     "policyd/elemta_policyd": "the policy daemon; see [policyd/README.md](policyd/README.md)",
+    "plugins/elemta_plugins": "the plugins that come with it; see [docs/plugins.md](docs/plugins.md)",
 }
 OTHERS = {
     "postfix-conf/": "main.cf and master.cf as templates, for the local stack, the container and Ansible alike",
