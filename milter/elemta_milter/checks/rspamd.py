@@ -100,7 +100,7 @@ class RspamdOptions(Options):
     hand_over: bool = Setting(
         False,
         description="tell Rspamd what our checks spf, dkim, dmarc and arc found, so that it does not look again; "
-        "settings of its own for the mail come first",
+        "of its own settings only those with a priority above low count then",
     )
     edits: bool = Setting(
         True,
