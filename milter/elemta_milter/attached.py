@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from elemta.findings import Value
@@ -10,7 +10,7 @@ from elemta_milter.archives import Budget, Entry, Walk
 from elemta_milter.contents import macros, names
 from elemta_milter.contents.families import contradicts
 from elemta_milter.contents.look import Look, look
-from elemta_milter.mime import Part, Tree, content
+from elemta_milter.mime import Part, Tree, content, read_octets
 
 LONGEST = 64 << 20
 """Octets of one attachment that are looked at."""
@@ -21,12 +21,21 @@ MACROS = 3
 MACRO_SECONDS = 2
 SHOWN = 3  # of each trouble, in the reason
 
+_MAIL = ("message/rfc822", "message/global")
 _ELSEWHERE = {
     "message/partial": "a part of a mail that was cut into several",  # RFC 2046 section 5.2.2
     "message/external-body": "its content is elsewhere",  # RFC 2046 section 5.2.3
-    "message/rfc822": "an attached mail that was not opened",
-    "message/global": "an attached mail that was not opened",
 }
+
+
+def attachments(tree: Tree) -> Iterator[Part]:
+    """The parts that a mail program shows as files: named ones, and those that are no text."""
+    for part in tree.root.walk():
+        major = part.media_type.partition("/")[0]
+        report = major == "message" and part.media_type not in (*_MAIL, *_ELSEWHERE)  # for people to read
+        shown = bool(part.parts) or major in ("text", "multipart") or report
+        if part.filenames or (part.disposition == "attachment" and not part.parts) or not shown:
+            yield part
 
 
 @dataclass
@@ -45,6 +54,8 @@ class Attached:
     flags: dict[str, str] = field(default_factory=dict)  # what is so: of which file first
     _analysed: int = 0
     _kept: int = 0
+    _mails: int = 0
+    _files: int = 0
 
     def __post_init__(self) -> None:
         self.walk = Walk(self.budget)
@@ -61,38 +72,71 @@ class Attached:
         name = part.filename or next(iter(part.filenames), "")
         for each in (name, *part.filenames):
             self._named(each)
+        if part.parts or not self.budget.goes_on():  # what an attached mail holds comes by itself
+            return
         if part.media_type in _ELSEWHERE:
             self._so("unread", f"{name or part.media_type}: {_ELSEWHERE[part.media_type]}")
             return
         if part.media_type in ("application/pkcs7-mime", "application/x-pkcs7-mime"):  # RFC 8551 section 3.2
             signed = part.parameters.get("smime-type", "").lower() in ("signed-data", "certs-only")
             self._so("unread" if signed else "encrypted", f"{name or part.media_type}: S/MIME")
-        if not self.budget.goes_on():
-            return
         held = content(tree, part, LONGEST)
         if held.cut:
             self.passed(f"{LONGEST} octets of an attachment")
         for entry in self.walk.over(held.octets, name):
             self._see(entry, part)
 
+    def _mail(self, entry: Entry) -> None:
+        """Look at what is attached to a mail that is itself a file."""
+        if self._mails >= self.budget.bounds.depth:
+            self.passed(f"depth {self.budget.bounds.depth}")
+            return
+        self._mails += 1
+        tree = read_octets(bytes(entry.data))
+        for bound in tree.excess:
+            self.passed(bound)
+        for part in attachments(tree):
+            self.add(tree, part)
+        self._mails -= 1
+
     def _see(self, entry: Entry, part: Part) -> None:
         seen = look(entry, self.budget, self.magic)
         if not entry.document:
-            for name in entry.names if entry.depth else ():
+            self._file(entry, part, seen.type)
+        self._flag(entry, seen)
+        self.script.update(dict.fromkeys(seen.does))
+        mail = "" if entry.depth else part.media_type
+        if not entry.kind and (mail in _MAIL or "eml" in names.extensions(entry.names)):
+            self._mail(entry)
+        if seen.analysable:
+            self._analyse(entry, seen)
+
+    def _file(self, entry: Entry, part: Part, media_type: str) -> None:
+        """Keep the names and the type of a file that somebody sent."""
+        own = entry.names
+        if entry.depth:
+            self._files += 1
+            for name in own:
                 self._named(name)
-            self._keep(self.types, seen.type)
-            own = entry.names if entry.depth else (entry.name, *part.filenames)
-            if contradicts(seen.type, own, "" if entry.depth else part.media_type):
-                self._so("type_mismatch", f"{entry.path} is {seen.type}")
-        for flag, there in (("executable", seen.runs), ("macros", seen.macros), ("encrypted", seen.encrypted)):
+        else:
+            own = (entry.name, *part.filenames)
+        if entry.data:
+            self._keep(self.types, media_type)
+        if contradicts(media_type, own, "" if entry.depth else part.media_type):
+            self._so("type_mismatch", f"{entry.path} is {media_type}")
+
+    def _flag(self, entry: Entry, seen: Look) -> None:
+        for flag, there in (
+            ("executable", seen.runs),
+            ("macros", seen.macros),
+            ("macro_autoexec", seen.runs_itself),
+            ("encrypted", seen.encrypted),
+        ):
             if there:
                 self._so(flag, entry.path)
         for flag, why in (("broken", seen.broken), ("unread", seen.unread)):
             if why:
                 self._so(flag, f"{entry.path}: {why}")
-        self.script.update(dict.fromkeys(seen.does))
-        if seen.analysable:
-            self._analyse(entry, seen)
 
     def _analyse(self, entry: Entry, seen: Look) -> None:
         """Ask what the macros do."""
@@ -170,8 +214,8 @@ class Attached:
         """What was found, for people."""
         walk, flags = self.walk, dict(self.flags)
         said = [f"{self.count} attachment{'s' if self.count != 1 else ''}"]
-        if self.budget.entries:
-            said[0] += f" with {self.budget.entries} file{'s' if self.budget.entries != 1 else ''} in archives"
+        if self._files:
+            said[0] += f" with {self._files} file{'s' if self._files != 1 else ''} in archives and documents"
         for what, first, all_ in (
             ("encrypted", flags.pop("encrypted", ""), walk.encrypted),
             ("broken", flags.pop("broken", ""), walk.broken),

@@ -164,7 +164,8 @@ def _package(native: bytes) -> tuple[str, tuple[str, ...], bytes]:
     label, path, rest = [*native[6:].split(b"\0", 2), b"", b"", b""][:3]
     length = int.from_bytes(rest[4:8], "little")
     temporary, content = rest[8 : 8 + length], rest[8 + length :]
-    names = dict.fromkeys(text(each.rstrip(b"\0")) for each in (label, path, temporary) if each.rstrip(b"\0"))
+    whole = (text(each.rstrip(b"\0")) for each in (label, path, temporary))
+    names = dict.fromkeys(name for each in whole if (name := each.rpartition("\\")[2]))
     first, *also = names or [""]
     return first, tuple(also), content[4 : 4 + int.from_bytes(content[:4], "little")]
 

@@ -56,7 +56,8 @@ class Entry:
     @property
     def path(self) -> str:
         """Its name for people, with those of the archives around it."""
-        return f"{self.within}: {self.name}" if self.within else self.name
+        name = self.name or "(unnamed)"
+        return f"{self.within}: {name}" if self.within else name
 
 
 @dataclass
@@ -99,7 +100,7 @@ class Walk:
         entry = Entry(name, names, depth, kind, data, whole, member.encrypted, within, document)
         holding = 0 if stream.in_memory else len(data)
         self.budget.holding += holding
-        self.depth = max(self.depth, depth)
+        self.depth = max(self.depth, 0 if document else depth)
         self._note(entry, member)
         yield entry
         if kind and not self.budget.over:

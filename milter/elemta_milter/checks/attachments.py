@@ -9,7 +9,7 @@ RFC 2183; RFC 2046 sections 5.2.2 and 5.2.3 (message/partial, message/external-b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import ClassVar
 
 from pydantic import Field as Setting
@@ -19,7 +19,7 @@ from elemta.config.types import Duration, Size
 from elemta.facts import Message
 from elemta.findings import Finding, Result
 from elemta_milter.archives import Bounds, Budget
-from elemta_milter.attached import Attached
+from elemta_milter.attached import Attached, attachments
 from elemta_milter.mime import Part, Tree, tree_of
 
 SMALL = 16 << 10
@@ -115,18 +115,3 @@ class Attachments(Check[Message]):
         for part in parts[: options.max_parts]:
             found.add(tree, part)
         return found
-
-
-def attachments(tree: Tree) -> Iterator[Part]:
-    """The parts that a mail program shows as files: named ones, and those that are no text."""
-    for part in tree.root.walk():
-        major = part.media_type.partition("/")[0]
-        if part.parts or (major == "multipart" and not part.filenames):
-            continue
-        shown = major in ("text", "multipart") or (major == "message" and not part.media_type.endswith(_HIDING))
-        if part.filenames or part.disposition == "attachment" or not shown:
-            yield part
-
-
-_HIDING = ("/rfc822", "/global", "/partial", "/external-body")
-"""Kinds of message/… that hold, or lead to, what nobody has looked at; the others are reports for people."""

@@ -25,6 +25,7 @@ class Look:
         runs: it is a program, a script or a shortcut.
         macros: it holds macros.
         analysable: their code can be asked for.
+        runs_itself: macros run when it is opened, as far as that is known without.
         encrypted: it cannot be read without a password or a key.
         does: what it does by itself (PDF): "javascript", "launch", "open_action", "embedded_file".
         broken: what is wrong with it; "" for nothing.
@@ -35,6 +36,7 @@ class Look:
     runs: bool = False
     macros: bool = False
     analysable: bool = False
+    runs_itself: bool = False
     encrypted: bool = False
     does: tuple[str, ...] = ()
     broken: str = ""
@@ -59,6 +61,7 @@ def look(entry: Entry, budget: Budget, magic: Callable[[bytes], str] | None) -> 
         found in RUNNING,
         document.macros,
         document.analysable,
+        document.runs_itself,
         document.encrypted or bytes(entry.data[:64]).lstrip().startswith(_CIPHERED),
         unread=unread,
     )

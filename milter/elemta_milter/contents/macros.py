@@ -41,7 +41,7 @@ class Macros:
 
 def ask(document: memoryview, seconds: int) -> Macros:
     """Let olevba look at a document, for at most so many seconds of processor time and a few of waiting."""
-    command = [sys.executable, "-m", __spec__.name, str(seconds)]
+    command = [sys.executable, "-P", "-m", __spec__.name, str(seconds)]
     try:
         done = subprocess.run(  # noqa: S603 - no word of the mail is in the command
             command, input=document, capture_output=True, timeout=2 * seconds + _GRACE, check=False

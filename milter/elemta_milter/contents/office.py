@@ -19,6 +19,7 @@ _SHEETS = 1 << 20
 """Octets of a workbook in which its sheets are named."""
 _BOUND_SHEET, _FILE_PASS, _END = 0x85, 0x2F, 0x0A
 _MACRO_SHEET = 1
+_AUTO_OPEN = (b"Auto_Open", "Auto_Open".encode("utf-16-le"))
 _ACTIVE_MIME = (b"ActiveMime", b"QWN0aXZlTWlt")
 """How macros begin in the XML and MHTML of Word 2003; the second is base64."""
 
@@ -30,11 +31,13 @@ class Office:
     Attributes:
         macros: it holds macros.
         analysable: their code can be asked for.
+        runs_itself: macros run when it is opened.
         encrypted: it cannot be read without a password.
     """
 
     macros: bool = False
     analysable: bool = False
+    runs_itself: bool = False
     encrypted: bool = False
 
 
@@ -67,6 +70,8 @@ def look_at_part(name: str, data: memoryview) -> Office:
             return Office(macros=name.endswith("vbaproject.bin"))
     script = name.startswith("scripts/") and not name.endswith("/")
     basic = name.startswith("basic/") and b"<script:module " in bytes(data[:4096])
+    if name.startswith("xl/workbook.") and any(each in bytes(data) for each in _AUTO_OPEN):
+        return Office(runs_itself=True)
     if "/macrosheets/" in name or script or basic:
         return Office(macros=True)
     return Office(encrypted=name == "meta-inf/manifest.xml" and b"encryption-data" in bytes(data))
