@@ -178,6 +178,7 @@ class Wire:
             if agreed.acts & Act.CHOOSE_MACROS:
                 ctx.setsymlist(Milter.M_ENVFROM, " ".join(MAIL_MACROS))
                 ctx.setsymlist(Milter.M_EOM, " ".join(EOM_MACROS))
+                ctx.setsymlist(Milter.M_ENVRCPT, "{none}")  # there is none, which saves a packet a recipient
             if room and _MARKS & ~agreed.acts:
                 _log.warning("the MTA lets us change no header fields: no Authentication-Results is added or removed")
             self._link(ctx, agreed, room=room)

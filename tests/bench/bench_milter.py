@@ -4,13 +4,15 @@
 
 One run: a private Postfix (queue on tmpfs, deliveries discarded) is fed by smtp-source, 20 sessions side by side,
 5.7 KB a mail, turn about without a milter and with elemta-milter on a unix socket (spf, iprev, rules, journal and
-metrics on).
-Prints mails a second of each round and the median ratio. Nothing is asserted: machines differ, ratios less.
+metrics on), and with a milter that does nothing (idle_milter.py), which shows what pymilter itself costs.
+Prints mails a second of each round and the median ratios. Nothing is asserted: machines differ, ratios less.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -108,6 +110,7 @@ def main() -> None:
         DnsServer(ZONE) as dns,
         PrivatePostfix(memory=True, main=quiet) as plain,
         PrivatePostfix(milter=True, memory=True, main=quiet) as judged,
+        PrivatePostfix(milter=True, memory=True, main=quiet) as idle,
     ):
         policy = Path(directory) / "policy.yaml"
         policy.write_text(
@@ -122,20 +125,27 @@ def main() -> None:
         began = time.perf_counter()
         with Path(f"{directory}/log").open("wb") as log:
             daemon = subprocess.Popen([Path(sys.executable).parent / "elemta-milter", "--config", policy], stderr=log)
+        command = [sys.executable, Path(__file__).with_name("idle_milter.py"), idle.milter_socket, str(given.workers)]
+        nothing = subprocess.Popen(command, start_new_session=True)
         try:
             while not judged.milter_socket.exists() or b"started" not in Path(f"{directory}/log").read_bytes():
                 if daemon.poll() is not None:
                     sys.exit(Path(f"{directory}/log").read_text())
                 time.sleep(0.01)
             print(f"ready after {time.perf_counter() - began:.2f} s")
-            feed(plain, 200), feed(judged, 200)
-            ratios = []
+            feed(plain, 200), feed(judged, 200), feed(idle, 200)
+            ratios, floors = [], []
             for number in range(given.rounds):
                 without, with_it = feed(plain, given.mails), feed(judged, given.mails)
+                floor = feed(idle, given.mails)
                 ratios.append(with_it / without)
-                print(f"round {number + 1}: {without:6.0f} without, {with_it:6.0f} with: {ratios[-1]:.2f}")
+                floors.append(floor / without)
+                print(
+                    f"round {number + 1}: {without:6.0f} without, {with_it:6.0f} with: {ratios[-1]:.2f};",
+                    f"{floor:6.0f} with one that does nothing: {floors[-1]:.2f}",
+                )
             print(
-                f"median ratio {statistics.median(ratios):.2f}",
+                f"median ratio {statistics.median(ratios):.2f}, doing nothing {statistics.median(floors):.2f}",
                 f"({'cold' if given.cold else 'warm'} DNS, {given.workers} workers)",
             )
             mails = given.rounds * given.mails + 200
@@ -151,6 +161,8 @@ def main() -> None:
             )
             raise
         finally:
+            os.killpg(nothing.pid, signal.SIGKILL)
+            nothing.wait()
             daemon.terminate()
             daemon.wait(40)
 
