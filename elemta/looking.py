@@ -19,6 +19,7 @@ from elemta.dns import DEADLINE, DnsError
 from elemta.facts import Client, Envelope, Message
 from elemta.findings import Finding, Result
 from elemta.policy import CheckPlan
+from elemta.servers import ServerError
 from elemta.store import StoreError
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ _log = logging.getLogger("elemta.engine")
 
 _EXPECTED = (DnsError, StoreError, OSError, TimeoutError, EOFError)
 """What the world does to a check. Anything else is a mistake of the check, and is logged with its traceback."""
+_IN_WORDS = (DnsError, StoreError, ServerError)
+"""Those of them whose text says all to an administrator."""
 
 
 class Looking:
@@ -110,6 +113,8 @@ class Looking:
             return _trouble(plan.name, f"no answer within the mail's budget of {self.budget:g} s")
         except TimeoutError:
             return _trouble(plan.name, f"no answer within {plan.options.timeout or self.budget:g} s")
+        except _IN_WORDS as error:
+            return _trouble(plan.name, str(error))
         except _EXPECTED as error:
             return _trouble(plan.name, f"{type(error).__name__}: {error}")
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a crash of a check costs its finding, not the mail

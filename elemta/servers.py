@@ -6,6 +6,8 @@ breaker is open): questions then cost microseconds, not timeouts.  After a pause
 it answers, one single question is tried on it; an answer closes the breaker, a failure doubles the pause.
 
 A question that one server could not answer goes to the next, as long as there is time.  No server left is trouble.
+A server that says that it cannot answer this very question (`Declined`) is well: nothing is counted against it, or
+three odd mails would have it left alone.
 """
 
 from __future__ import annotations
@@ -26,12 +28,19 @@ PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds
 PING_PATIENCE = 5.0  # seconds
 THREADS = 8
 """Questions of one kind at once in one worker; more wait their turn within the mail's budget."""
+MARGIN = 0.1
+"""Seconds, a tenth of the time at most, that a question ends before nobody waits for it: so what is told is which
+server did what, not only that time is over."""
 
 _log = logging.getLogger("elemta.servers")
 
 
 class ServerError(OSError):
     """A server could not be asked, or said what is no answer; another may be asked. The text says what happened."""
+
+
+class Declined(ServerError):  # noqa: N818 - it says what the server did
+    """A server that is well does not answer this one question; another may be asked. The text says why."""
 
 
 class NoServer(ServerError):  # noqa: N818 - it says what there is not
@@ -96,17 +105,22 @@ class Servers:
 
     @property
     def states(self) -> Mapping[str, str]:
-        """By name, why it is left alone at present; "" for those that are asked."""
+        """By name, why it is left alone at present; "" for those that are asked.
+
+        A ping that was answered is enough: where mail is kept away from a host that is not ready, no question would
+        ever come to try the server on.
+        """
         with self._lock:
             self._ping_due()
-            return {each.name: each.why if each.open else "" for each in self._servers}
+            return {each.name: each.why if each.open and not each.trial else "" for each in self._servers}
 
     async def ask(self, question: Callable[[str, float], T], until: float) -> T:
         """Ask the first server that answers.
 
         Args:
             question: blocking; takes a server's name and the `time.monotonic()` by which it must be done, and raises
-                OSError or EOFError when that server gave no clear answer. Called again for another server.
+                OSError or EOFError when that server gave no clear answer, `Declined` when that is no fault of the
+                server. Called again for another server.
             until: when the whole must be done.
 
         Raises:
@@ -115,6 +129,7 @@ class Servers:
         if not self._candidates():  # no thread, no waiting: this is what a dead scanner costs
             raise NoServer(self._story())
         loop = asyncio.get_running_loop()
+        until -= min(MARGIN, max(0.0, until - time.monotonic()) / 10)
         return await loop.run_in_executor(self._threads, self._ask, question, until)
 
     def _ask(self, question: Callable[[str, float], T], until: float) -> T:
@@ -129,8 +144,11 @@ class Servers:
                 continue
             try:
                 answer = question(server.name, now + (until - now) / (len(candidates) - place))
+            except Declined as error:
+                said.append(f"{server.name}: {error}")
+                self._give_back(server)
             except (OSError, EOFError) as error:
-                why = str(error) or type(error).__name__
+                why = _words(error)
                 said.append(f"{server.name}: {why}")
                 self._failed(server, why)
             except BaseException:
@@ -209,7 +227,7 @@ class Servers:
         try:
             self._ping(server.name, time.monotonic() + PING_PATIENCE)
         except (OSError, EOFError) as error:
-            why = str(error) or type(error).__name__
+            why = _words(error)
         except Exception as error:  # noqa: BLE001 - a thread of ours must not end in silence
             _log.exception("%s: the ping of %s crashed", self._kind, server.name)
             why = str(error)
@@ -221,3 +239,8 @@ class Servers:
                 server.again = time.monotonic() + server.pause
             else:
                 server.trial = True
+
+
+def _words(error: OSError | EOFError) -> str:
+    """What happened, without its number."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from elemta.servers import FAILURES, NoServer, ServerError, Servers
+from elemta.servers import FAILURES, Declined, NoServer, ServerError, Servers
 
 
 class World:
@@ -194,6 +194,88 @@ def test_a_mistake_of_the_question_is_no_failure_of_the_server(world, opened):
         with pytest.raises(ZeroDivisionError):
             ask(servers, wrong)
     assert servers.states == {"a": ""}
+
+
+def test_a_question_that_a_healthy_server_declines_goes_to_the_next_and_counts_for_nothing(world, opened):
+    def question(name, until):
+        world.asked.append(name)
+        if name == "a":
+            raise Declined("not this mail")
+        return name
+
+    servers = opened(["a", "b"], world.ping)
+    assert [ask(servers, question) for _ in range(FAILURES + 2)] == ["b"] * (FAILURES + 2)
+    assert world.asked == ["a", "b"] * (FAILURES + 2)
+    assert servers.states == {"a": "", "b": ""}
+    alone = opened(["a"], world.ping)
+    for _ in range(FAILURES + 2):
+        with pytest.raises(NoServer, match=r"^a: not this mail$"):
+            ask(alone, question)
+    assert alone.states == {"a": ""}
+
+
+def test_what_is_declined_between_failures_neither_counts_nor_forgives(world, opened):
+    servers = opened(["a"], world.ping)
+    said = [ServerError("dead"), Declined("not this mail")] * (FAILURES - 1) + [ServerError("dead")]
+
+    def question(name, until):
+        raise said.pop(0)
+
+    while len(said) > 1:
+        with pytest.raises(NoServer):
+            ask(servers, question)
+    assert servers.states == {"a": ""}
+    with pytest.raises(NoServer):
+        ask(servers, question)
+    assert servers.states == {"a": "dead"}
+
+
+def test_a_trial_that_is_declined_leaves_the_trial_to_the_next_question(world, opened):
+    servers = opened(["a"], world.ping)
+    server = servers._servers[0]
+    server.open = server.trial = True
+
+    def declined(name, until):
+        raise Declined("not this mail")
+
+    with pytest.raises(NoServer, match="not this mail"):
+        ask(servers, declined)
+    assert (server.open, server.trial, server.trying) == (True, True, False)
+    assert ask(servers, world.question) == "a answers"
+    assert not server.open
+
+
+def test_a_server_is_ready_again_when_its_ping_was_answered(world, opened):
+    """No mail need come first: a host that is not ready may get none."""
+    servers = opened(["a"], world.ping)
+    servers._servers[0].pause = 0.01
+    world.down = {"a"}
+    for _ in range(FAILURES):
+        with pytest.raises(NoServer):
+            ask(servers, world.question)
+    assert servers.states["a"]
+    world.down = set()
+    wait_for(lambda: servers.states == {"a": ""})
+    assert world.asked == ["a"] * FAILURES
+
+
+def test_what_the_system_says_is_told_without_its_number(world, opened):
+    servers = opened(["a"], world.ping)
+
+    def question(name, until):
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    with pytest.raises(NoServer, match=r"^a: Connection refused$"):
+        ask(servers, question)
+
+
+def test_a_question_ends_before_nobody_waits_for_it(world, opened):
+    servers = opened(["a"], world.ping)
+    now = time.monotonic()
+    for seconds, least in ((10.0, 9.8), (0.5, 0.4)):
+        until = now + seconds
+        ended = asyncio.run(servers.ask(lambda _, until: until, until))
+        assert now + least < ended < until
 
 
 def test_one_kind_that_hangs_takes_no_threads_from_another(world, opened):

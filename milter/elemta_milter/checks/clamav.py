@@ -23,7 +23,7 @@ from elemta.config.problems import quoted
 from elemta.config.types import Duration, Listen, Size, size_text
 from elemta.facts import Message
 from elemta.findings import Finding, Result, Value
-from elemta.servers import Servers
+from elemta.servers import NoServer, Servers
 from elemta_milter.scanners import head
 from elemta_milter.scanners.clamd import TOO_LARGE, Mode, Scan, Scanner
 
@@ -134,17 +134,17 @@ class Clamav(Check[Message]):
             return self.finding(
                 Result.POLICY, f"not scanned: {size} octets, more than max_size {most}", skipped=True, limits=True
             )
-        scan = await self._servers.ask(lambda server, until: self._scanner.scan(server, facts, until), UNTIL.get())
+        try:
+            scan = await self._servers.ask(lambda server, until: self._scanner.scan(server, facts, until), UNTIL.get())
+        except NoServer as error:
+            if TOO_LARGE not in str(error):
+                raise
+            most = size_text(self.options.max_size)
+            warning = f"clamd takes no mail of max_size {most}: raise its StreamMaxLength, or lower max_size"
+            return Finding(self.name, Result.TEMPERROR, str(error), trouble=True, warning=warning)
         return self._told(scan, facts.truncated)
 
     def _told(self, scan: Scan, truncated: str) -> Finding:
-        if scan.error:
-            warning = ""
-            if scan.error == TOO_LARGE:
-                warning = f"{scan.server} takes no mail of max_size {size_text(self.options.max_size)}: raise its "
-                warning += "StreamMaxLength, or lower max_size"
-            reason = f"{scan.server} could not scan this mail: {scan.error}"
-            return Finding(self.name, Result.TEMPERROR, reason, {"server": scan.server}, trouble=True, warning=warning)
         fields: dict[str, Value] = {"heuristic": False, "skipped": False, "server": scan.server}
         if not scan.virus:
             fields |= _flags("limits" if truncated else None)

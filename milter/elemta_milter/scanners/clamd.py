@@ -5,8 +5,11 @@ unix socket clamd gets the descriptor of a file in memory that holds the mail (F
 The clamd package is used where it is sound: it keeps its socket on the object, waits for ever while it connects, sends
 1,024 octets at a time, knows no IPv6 and loses the reply when clamd hangs up early, so those parts are our own.
 
-Only a complete and clear "OK" is clean.  What clamd says of one mail ("cannot scan this") is a `Scan` too, since the
-server is well: else three odd mails would have it left alone.  All else is a `ServerError`.
+Only a complete and clear "OK" is clean.  What clamd says of one mail ("cannot scan this") is `Declined`: the server is
+well, and another may be able to.  All else is a `ServerError`.
+
+The name of a server is looked up by the system's resolver, which knows no deadline: where that hangs, it holds up its
+thread, not the mail.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from typing import Literal
 import clamd
 
 from elemta.facts import Message
-from elemta.servers import ServerError
+from elemta.servers import Declined, ServerError
 from elemta_milter.body import SpooledBody
 from elemta_milter.scanners import head
 
@@ -57,12 +60,10 @@ class Scan:
 
     Attributes:
         virus: the name of what was found; "" for nothing.
-        error: why it could not scan this mail to the end; "" when it did.
         server: who said so.
     """
 
     virus: str = ""
-    error: str = ""
     server: str = ""
 
 
@@ -78,6 +79,7 @@ class Scanner:
         """Ask the server at `address`, "unix:/path" or "inet:host:port".
 
         Raises:
+            Declined: it cannot scan this mail.
             ServerError, OSError: it gave no clear answer until `until`.
         """
         if self._mode != "instream" and address.startswith("unix:") and address not in self._without:
@@ -108,6 +110,7 @@ def read_reply(raw: bytes) -> Scan:
 
     Raises:
         NoFildes: it cannot take a descriptor.
+        Declined: it cannot scan this mail.
         ServerError: anything that is not one clear answer about the mail.
     """
     text = raw.decode("utf-8", "replace")
@@ -116,11 +119,13 @@ def read_reply(raw: bytes) -> Scan:
         raise NoFildes(f"it takes no descriptor: {text[:-1]}")
     if match is None:
         if text == f"{TOO_LARGE} ERROR\0":
-            return Scan(error=TOO_LARGE)
+            raise Declined(f"it cannot scan this mail: {TOO_LARGE}")
         raise ServerError(f"no clear reply: {text[:200]!r}" if raw else "it hung up without a reply")
-    if match["error"] and _ILL.search(match["error"]):
-        raise ServerError(f"{match['error']} ERROR")
-    return Scan(match["virus"] or "", match["error"] or "")
+    if match["error"]:
+        if _ILL.search(match["error"]):
+            raise ServerError(f"{match['error']} ERROR")
+        raise Declined(f"it cannot scan this mail: {match['error']}")
+    return Scan(match["virus"] or "")
 
 
 def _of(address: str, raw: bytes) -> Scan:

@@ -13,8 +13,10 @@ from typing import Any
 
 import msgspec
 
-from elemta.servers import ServerError
+from elemta.servers import Declined, ServerError
 
+OF_THIS_MAIL = (400, 413, 414, 422, 431)
+"""HTTP statuses that find fault with this question; others, such as 403, any mail would get."""
 SHOWN = 200
 """Characters of an error reply that are told."""
 CHANGES = 200
@@ -117,11 +119,13 @@ def parse(status: int, body: bytes) -> Reply:
     """Read a reply.
 
     Raises:
+        Declined: it will not look at this mail.
         ServerError: it is no clear answer; the text says what came instead.
     """
     if status != 200:
         said = body[:SHOWN].decode("utf-8", "replace").strip()
-        raise ServerError(f"HTTP status {status}" + (f": {said!r}" if said else ""))
+        text = f"HTTP status {status}" + (f": {said!r}" if said else "")
+        raise Declined(text) if status in OF_THIS_MAIL else ServerError(text)
     try:
         answer = _decode(body)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -9,7 +9,7 @@ import pytest
 
 from elemta.config.problems import ConfigErrors
 from elemta.findings import Result
-from elemta.servers import NoServer, ServerError
+from elemta.servers import Declined, NoServer, ServerError
 from elemta.testing import judge, message, policy, run, tools
 from elemta_milter.checks.clamav import Clamav, ClamavOptions
 from elemta_milter.scanners import head
@@ -95,25 +95,31 @@ def test_a_mail_that_the_milter_had_to_cut_is_no_pass(answers):
 
 
 def test_a_mail_that_clamd_cannot_scan_is_trouble_and_leaves_the_server_in_use(answers):
-    answers[""] = Scan(error="Can't parse data")
+    answers[""] = Declined("Can't parse data")
 
     async def ten():
         check = Clamav(ClamavOptions(), tools())
         await check.open()
-        found = [await check.run(message(), {}) for _ in range(10)]
+        for _ in range(10):
+            with pytest.raises(NoServer, match="Can't parse data"):
+                await check.run(message(), {})
         states = check.dependencies()
         await check.close()
-        return found, states
+        return states
 
-    found, states = asyncio.run(ten())
-    assert all(each.trouble and each.result is Result.TEMPERROR for each in found)
-    assert "Can't parse data" in found[0].reason
-    assert states == {"unix:/run/clamav/clamd.ctl": ""}
-    assert found[0].warning == ""
+    assert asyncio.run(ten()) == {"unix:/run/clamav/clamd.ctl": ""}
+
+
+def test_a_mail_that_one_clamd_cannot_scan_goes_to_the_next(answers):
+    first, second = "unix:/run/one", "unix:/run/two"
+    answers[first] = Declined("Can't parse data")
+    answers[second] = "Eicar"
+    found = run(Clamav, message(), socket=[first, second])
+    assert (found.result, found.fields["server"]) == ("fail", second)
 
 
 def test_a_mail_over_clamds_own_limit_warns_the_administrator(answers):
-    answers[""] = Scan(error=TOO_LARGE)
+    answers[""] = Declined(TOO_LARGE)
     found = run(Clamav, message())
     assert found.trouble
     assert "StreamMaxLength" in found.warning

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from elemta.servers import ServerError
+from elemta.servers import Declined, ServerError
 from elemta.testing import envelope, message
 from elemta_milter.body import Spool
 from elemta_milter.scanners import head
@@ -185,7 +185,8 @@ def test_what_is_said_before_hanging_up_in_the_middle_is_heard(server):
         connection.sendall(b"INSTREAM size limit exceeded. ERROR\0")
 
     server.behave = behave
-    assert scan(server.address, message(body=LONG), "instream").error == TOO_LARGE
+    with pytest.raises(Declined, match=TOO_LARGE):
+        scan(server.address, message(body=LONG), "instream")
 
 
 @pytest.mark.parametrize("reply", [b"", b"stream: O", b"stream: OK", b"\0", b"garbage\0", b"x" * 100_000])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elemta.servers import ServerError
+from elemta.servers import Declined, ServerError
 from elemta_milter.scanners.rspamd_reply import CHANGES, Changes, Reply, Symbol, parse
 
 LEAST = {"action": "no action", "score": 1.5}
@@ -85,6 +85,15 @@ def test_another_status_is_no_answer_whatever_it_says(status):
         read(status)
     with pytest.raises(ServerError, match=f"HTTP status {status}$"):
         parse(status, b"")
+
+
+@pytest.mark.parametrize(
+    ("status", "of_this_mail"), [(400, True), (413, True), (403, False), (404, False), (500, False)]
+)
+def test_a_status_tells_whether_it_is_about_this_mail(status, of_this_mail):
+    with pytest.raises(ServerError) as told:
+        parse(status, b"")
+    assert isinstance(told.value, Declined) is of_this_mail
 
 
 def test_an_error_reply_is_told_in_part():
