@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +44,7 @@ class Question:
         host: our name.
         tag: the class of mail, for Rspamd's own settings (`MTA-Tag`); "" for none.
         settings_id: the name of settings that stand in Rspamd's configuration; "" for none.
-        settings: settings for this very mail, as JSON (`elemta_milter.checks.rspamd`); "" for none.
+        settings: settings for this very mail, as JSON (`rspamd_symbols.settings`); "" for none.
     """
 
     message: Message
@@ -94,7 +95,7 @@ class Rspamd:
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy, no .netrc: a mail goes where the configuration says
         self._session.headers.clear()
-        self._session.verify = self.ca or True
+        self._session.verify = self.ca or _system_authorities()
         adapter = InTime(pool_maxsize=THREADS, max_retries=0)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, adapter)
@@ -150,6 +151,12 @@ class Rspamd:
             raise ServerError(_why(error)) from error
         finally:
             UNTIL.reset(reset)
+
+
+def _system_authorities() -> str | bool:
+    """Give where the system keeps the authorities it believes; True, where it has none, stands for those of certifi."""
+    paths = ssl.get_default_verify_paths()
+    return paths.cafile or paths.capath or True
 
 
 class _Body:
