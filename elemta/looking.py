@@ -113,10 +113,8 @@ class Looking:
             return _trouble(plan.name, f"no answer within the mail's budget of {self.budget:g} s")
         except TimeoutError:
             return _trouble(plan.name, f"no answer within {plan.options.timeout or self.budget:g} s")
-        except _IN_WORDS as error:
-            return _trouble(plan.name, str(error))
         except _EXPECTED as error:
-            return _trouble(plan.name, f"{type(error).__name__}: {error}")
+            return _trouble(plan.name, _words(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a crash of a check costs its finding, not the mail
             _log.exception("check %s crashed", plan.name)
             return _trouble(plan.name, f"crashed: {type(error).__name__}: {error}")
@@ -186,3 +184,7 @@ def _of_stage(plan: CheckPlan, facts: Envelope | Message) -> Client | Envelope |
 
 def _trouble(check: str, reason: str) -> Finding:
     return Finding(check, Result.TEMPERROR, reason, trouble=True)
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, _IN_WORDS) else f"{type(error).__name__}: {error}"
