@@ -1,0 +1,178 @@
+"""content: what does the text of the message say of itself, and where do its links lead?
+
+Takes the text and HTML of a message, attached messages and attached HTML included; reports sizes, charsets, links with
+the hosts they lead to, and what looks like a disguise: a link whose text names another domain, a host behind a user
+name, text that nobody sees.  Never asks anybody and never says that a mail is bad; `uribl` asks lists about the hosts.
+
+Links are read as browsers read them (`elemta_milter.links`), within bounds: what lies beyond is told in `excess`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pydantic import Field as Setting
+
+from elemta.at_once import on_loop
+from elemta.check import Check, Field, Options, Seen
+from elemta.config.types import Size
+from elemta.facts import Message
+from elemta.findings import Finding, Result, Value
+from elemta_milter.links.html import Html, scan
+from elemta_milter.links.urls import Url, read_url, shown_host, urls_in
+from elemta_milter.mime import Part, Tree, content, text_of, tree_of, trees
+
+LITTLE = 16 << 10
+"""Octets of a body up to which it is read where we are: a few milliseconds of work."""
+SHOWN = 3  # mismatches told of in the reason
+
+
+class ContentOptions(Options):
+    """Options of `content`."""
+
+    max_size: Size = Setting(1 << 20, ge=1, le=1 << 26, description="octets of text that are read, decoded")
+    max_urls: int = Setting(200, ge=1, le=5000, description="different links that are kept")
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was seen so far."""
+
+    room: int
+    most: int
+    text: int = 0
+    html: int = 0
+    has_html: bool = False
+    hidden: int = 0
+    charsets: dict[str, None] = field(default_factory=dict)
+    urls: dict[str, Url] = field(default_factory=dict)
+    mismatches: dict[str, None] = field(default_factory=dict)
+    defects: dict[str, None] = field(default_factory=dict)
+    excess: dict[str, None] = field(default_factory=dict)
+
+
+class Content(Check[Message]):
+    """What does the text of the message say of itself, and where do its links lead?"""
+
+    name = "content"
+    fields: ClassVar = {
+        "text_size": Field(int, "plain text, decoded", "octets"),
+        "html_size": Field(int, "HTML, decoded", "octets"),
+        "has_html": Field(bool, "the message has a part of HTML"),
+        "hidden_size": Field(int, "characters of HTML text that a style hides; newsletters have some"),
+        "charset": Field(tuple, "the charsets that its texts name, lower case"),
+        "urls": Field(tuple, "the links, cleaned"),
+        "url_hosts": Field(tuple, "the host names they lead to, as A-labels"),
+        "url_domains": Field(tuple, "the registered domains of those, by the public suffix list"),
+        "url_addresses": Field(tuple, "the IP addresses that links lead to, however they were written"),
+        "url_disguised": Field(bool, "a link hides its host: behind a user name with a dot, or an odd number"),
+        "link_mismatch": Field(bool, "the text of a link shows another registered domain than it leads to"),
+        "defects": Field(tuple, "what is wrong with the structure, encodings and charsets of the message"),
+        "excess": Field(tuple, "bounds that were passed: what lies beyond was not read"),
+    }
+    results: ClassVar = (Result.NONE, Result.PASS, Result.NEUTRAL)
+    only_dns = True  # it waits for nothing
+    Options = ContentOptions
+
+    async def open(self) -> None:
+        """Load the suffix list."""
+        from publicsuffixlist import PublicSuffixList  # noqa: PLC0415 - half a megabyte that others do not need
+
+        suffixes = PublicSuffixList()
+        self._registered: Callable[[str], str | None] = suffixes.privatesuffix
+        self._known_suffix: Callable[[str], str | None] = PublicSuffixList(accept_unknown=False).publicsuffix
+
+    async def run(self, facts: Message, seen: Seen) -> Finding:
+        """Read the texts; a long message in a thread."""
+        if facts.body.size > LITTLE and on_loop():
+            finding: Finding = await self.tools.in_thread(self._look, facts)
+            return finding
+        return self._look(facts)
+
+    def _look(self, message: Message) -> Finding:
+        so_far = _Seen(self.options.max_size, self.options.max_urls)
+        texts = 0
+        for tree in trees(tree_of(message), self.options.max_size):
+            so_far.defects |= dict.fromkeys(tree.defects)
+            so_far.excess |= dict.fromkeys(tree.excess)
+            for part in tree.root.walk():
+                if part.media_type.startswith("text/"):
+                    texts += 1
+                    self._read(tree, part, so_far)
+        return self._told(so_far) if texts else self.finding(Result.NONE, "no text", **_odd(so_far))
+
+    def _read(self, tree: Tree, part: Part, so_far: _Seen) -> None:
+        found = content(tree, part, so_far.room)
+        if found.cut:
+            so_far.excess[f"{self.options.max_size} octets of text"] = None
+        so_far.room -= len(found.octets)
+        text, defect = text_of(part, found.octets)
+        so_far.defects |= dict.fromkeys((*found.defects, *([defect] if defect else ())))
+        if charset := part.parameters.get("charset"):
+            so_far.charsets[charset.lower()[:40]] = None
+        if part.media_type == "text/html":
+            so_far.html += len(found.octets)
+            so_far.has_html = True
+            self._read_html(scan(text), so_far)
+        else:
+            so_far.text += len(found.octets)
+            _keep(urls_in(text), so_far)
+
+    def _read_html(self, html: Html, so_far: _Seen) -> None:
+        _keep((url for each in html.addresses if (url := read_url(each)) is not None), so_far)
+        for text in ("".join(html.shown), "".join(html.hidden), " ".join(html.styles)):
+            _keep(urls_in(text), so_far)
+        so_far.hidden += sum(len(" ".join(text.split())) for text in html.hidden)
+        if html.cut:
+            so_far.excess["links of HTML"] = None
+        for anchor in html.anchors:
+            shown, leads = shown_host(anchor.text), read_url(anchor.address)
+            if shown and leads is not None and self._differ(anchor.text, shown, leads):
+                so_far.mismatches[f"{shown} leads to {leads.host or leads.address}"] = None
+
+    def _differ(self, text: str, shown: str, leads: Url) -> bool:
+        """Whether the domain that a link shows is another than that it leads to; "report.pdf" is none."""
+        if "/" not in text and not text.lower().startswith("www.") and self._known_suffix(shown) is None:
+            return False
+        return not leads.host or self._domain(shown) != self._domain(leads.host)
+
+    def _domain(self, host: str) -> str:
+        return self._registered(host) or host
+
+    def _told(self, so_far: _Seen) -> Finding:
+        urls = so_far.urls.values()
+        hosts = tuple(dict.fromkeys(url.host for url in urls if url.host))
+        fields: dict[str, Value] = {
+            "text_size": so_far.text,
+            "html_size": so_far.html,
+            "has_html": so_far.has_html,
+            "hidden_size": so_far.hidden,
+            "charset": tuple(so_far.charsets),
+            "urls": tuple(url.text for url in urls),
+            "url_hosts": hosts,
+            "url_domains": tuple(dict.fromkeys(self._domain(host) for host in hosts)),
+            "url_addresses": tuple(dict.fromkeys(str(url.address) for url in urls if url.address is not None)),
+            "url_disguised": any(url.odd for url in urls),
+            "link_mismatch": bool(so_far.mismatches),
+            **_odd(so_far),
+        }
+        words = [f"{len(urls)} links to {len(hosts)} hosts", *list(so_far.mismatches)[:SHOWN]]
+        result = Result.NEUTRAL if so_far.excess else Result.PASS
+        if so_far.excess:
+            words.append(f"not read in whole: more than {', '.join(so_far.excess)}")
+        return Finding(self.name, result, "; ".join(words), fields)
+
+
+def _odd(so_far: _Seen) -> dict[str, Value]:
+    return {"defects": tuple(so_far.defects), "excess": tuple(so_far.excess)}
+
+
+def _keep(urls: Iterable[Url], so_far: _Seen) -> None:
+    for url in urls:
+        if url.text not in so_far.urls:
+            if len(so_far.urls) >= so_far.most:
+                so_far.excess[f"{so_far.most} links"] = None
+                return
+            so_far.urls[url.text] = url

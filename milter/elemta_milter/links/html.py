@@ -1,0 +1,203 @@
+"""HTML: what text does it show, what does it hide, and where do its links lead?
+
+Takes HTML as a mail holds it, however broken; gives its text and the addresses in it as they are written, entities
+resolved.  A scanner and no parser: it knows tags, their attributes and what a style hides, in one pass over the text
+and in bounded memory.  Never raises.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from html import unescape
+
+MAX_LINKS = 10_000
+
+ADDRESSES = frozenset(
+    ("href", "src", "action", "formaction", "background", "poster", "data", "cite", "longdesc", "ping", "xlink:href")
+)
+"""Attributes whose value is an address."""
+
+_TAG = re.compile(r"</?([A-Za-z][^\s/>]*+)")
+_ATTRIBUTE = re.compile(
+    r"""[\s/]*+ (?: (?P<end>>) | (?P<name>[^\s/>][^\s/>=]*+)
+        (?:\s*+=\s*+ (?: "(?P<double>[^"]*+)"? | '(?P<single>[^']*+)'? | (?P<bare>[^\s>]*+) ) )? )""",
+    re.VERBOSE,
+)
+_RAW = {name: re.compile(f"</{name}", re.IGNORECASE) for name in ("script", "style", "textarea", "title", "xmp")}
+_HIDING = re.compile(
+    r"display\s*:\s*none|visibility\s*:\s*hidden|mso-hide\s*:\s*all|(?:font-size|max-height|opacity)\s*:\s*0(?![.\d]*[1-9])",
+    re.IGNORECASE,
+)
+_HUGE_ENTITY = re.compile(r"&#(?:0*[1-9]\d{7,}|[xX]0*[1-9a-fA-F][0-9a-fA-F]{6,});?")
+_VOID = frozenset(("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"))
+_BREAKING = frozenset(("br", "p", "div", "td", "th", "tr", "li", "hr", "h1", "h2", "h3", "table", "blockquote", "pre"))
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A link with a text: <a href=…>text</a>.
+
+    Attributes:
+        address: where it leads, as written.
+        text: what it shows, blanks collapsed.
+    """
+
+    address: str
+    text: str
+
+
+@dataclass(slots=True)
+class Html:
+    """What was found.
+
+    Attributes:
+        shown: the text, piece by piece.
+        hidden: text that a style hides.
+        addresses: of every attribute that holds one, in order, as written.
+        anchors: the links with a text.
+        styles: style sheets and style attributes, which may hold addresses too.
+        cut: there were more than MAX_LINKS addresses.
+    """
+
+    shown: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+    anchors: list[Anchor] = field(default_factory=list)
+    styles: list[str] = field(default_factory=list)
+    cut: bool = False
+
+
+def scan(text: str) -> Html:
+    """Look through HTML."""
+    scanner = _Scanner(text)
+    scanner.scan()
+    return scanner.found
+
+
+class _Scanner:
+    """One pass."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.found = Html()
+        self.address: str | None = None  # of the anchor that is open
+        self.anchor: list[str] = []  # its text
+        self.hider = ""  # the element that hides, and how many of its name are open
+        self.hiders = 0
+
+    def scan(self) -> None:
+        text, place = self.text, 0
+        while (at := text.find("<", place)) >= 0:
+            self._text(text[place:at])
+            place = self._markup(at)
+        self._text(text[place:])
+        self._close_anchor()
+
+    def _text(self, raw: str) -> None:
+        if not raw:
+            return
+        text = resolved(raw)
+        if self.hider:
+            self.found.hidden.append(text)
+            return
+        self.found.shown.append(text)
+        if self.address is not None:
+            self.anchor.append(text)
+
+    def _markup(self, at: int) -> int:
+        """Take what begins with "<"; where it ends."""
+        text = self.text
+        match = _TAG.match(text, at)
+        if match is None:
+            return self._no_tag(at)
+        name = match[1].lower()
+        attributes, end = self._attributes(match.end())
+        if text[at + 1] == "/":
+            self._end_tag(name)
+        else:
+            self._start_tag(name, attributes)
+            if name in _RAW:
+                closing = _RAW[name].search(text, end)
+                stop = closing.start() if closing else len(text)
+                if name == "style":
+                    self.found.styles.append(text[end:stop])
+                elif name in {"textarea", "xmp"}:
+                    self._text(text[end:stop])
+                return stop
+        return end
+
+    def _no_tag(self, at: int) -> int:
+        text = self.text
+        if text.startswith("<!--", at):
+            end = text.find("-->", at + 2)  # "<!-->" is a whole comment
+            return len(text) if end < 0 else end + 3
+        if text[at + 1 : at + 2] in {"!", "?", "/"}:
+            end = text.find(">", at)
+            return len(text) if end < 0 else end + 1
+        self._text("<")
+        return at + 1
+
+    def _attributes(self, place: int) -> tuple[dict[str, str], int]:
+        """Read the attributes of a tag; of equal ones the first counts. A quote without an end takes the rest."""
+        found: dict[str, str] = {}
+        while (match := _ATTRIBUTE.match(self.text, place)) and match.end() > place:
+            place = match.end()
+            if match["end"]:
+                return found, place
+            value = match["double"] or match["single"] or match["bare"] or ""
+            found.setdefault(match["name"].lower(), value)
+        return found, len(self.text)
+
+    def _start_tag(self, name: str, attributes: dict[str, str]) -> None:
+        if name == "a":
+            self._close_anchor()
+        self._addresses(name, attributes)
+        style = attributes.get("style", "")
+        if style:
+            self.found.styles.append(resolved(style))
+        if name == "a" and "href" in attributes:
+            self.address = resolved(attributes["href"])
+        if name in _BREAKING:
+            self._text(" ")
+        if self.hider:
+            self.hiders += name == self.hider
+        elif name not in _VOID and ("hidden" in attributes or _HIDING.search(style)):
+            self.hider, self.hiders = name, 1
+
+    def _end_tag(self, name: str) -> None:
+        if name == "a":
+            self._close_anchor()
+        if name == self.hider:
+            self.hiders -= 1
+            if not self.hiders:
+                self.hider = ""
+        if name in _BREAKING:
+            self._text(" ")
+
+    def _addresses(self, name: str, attributes: dict[str, str]) -> None:
+        for attribute, value in attributes.items():
+            if attribute in ADDRESSES:
+                self._address(resolved(value))
+            elif attribute == "srcset":
+                for each in value.split(","):
+                    self._address(resolved(each).strip().partition(" ")[0])
+        if name == "meta" and "url" in attributes.get("content", "").lower():  # 0; url=http://…
+            _, _, address = resolved(attributes["content"]).partition("=")
+            self._address(address.strip(" '\""))
+
+    def _address(self, address: str) -> None:
+        if len(self.found.addresses) >= MAX_LINKS:
+            self.found.cut = True
+        elif address:
+            self.found.addresses.append(address)
+
+    def _close_anchor(self) -> None:
+        if self.address is not None and len(self.found.anchors) < MAX_LINKS:
+            self.found.anchors.append(Anchor(self.address, " ".join("".join(self.anchor).split())))
+        self.address, self.anchor = None, []
+
+
+def resolved(text: str) -> str:
+    """The text with its entities resolved."""
+    return unescape(_HUGE_ENTITY.sub("\ufffd", text)) if "&" in text else text

@@ -1,0 +1,133 @@
+"""URLs: which host does this link lead to, however it is disguised?
+
+Takes a link as it is written, in text or in an attribute; gives its host as a browser would read it: with backslashes,
+tabs and line ends inside, behind a user name, percent-encoded, as an IP address in decimal, octal or hexadecimal
+numbers, in letters beyond ASCII.  Linear, never raises, never looks anything up.
+
+RFC 3986 for what is lawful; the WHATWG URL Standard for what is read all the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from urllib.parse import unquote
+
+from elemta.addresses import a_label
+
+MAX_URL = 2048  # characters of a link that are kept
+MAX_HOST = 1024
+
+Address = IPv4Address | IPv6Address
+
+_IN_TEXT = re.compile(
+    r"(?:\b(?:https?|ftp):[/\\]{1,9}|(?<![\w./@-])www\d{0,3}\.)[^\s<>\"`{}|^\x00-\x20\x7f]{1,4096}+", re.IGNORECASE
+)
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}):")
+_PORT = re.compile(r":\d{0,9}\Z")
+_NUMBER = re.compile(r"0[xX][0-9A-Fa-f]{0,20}|\d{1,20}")
+_IN_HOST = re.compile(r"[\w.%:@\[\]\u00ad\u200b-\u200d\u3002\uff0e\uff61-]+")
+_BARE = re.compile(r"(?:[\w-]{1,63}\.){1,10}[^\W\d_]{2,63}")
+_ENDS = ".,;:!?'\"*_~>]}\u2026\u201c\u201d\u00bb"
+_REMOVED = {ord(char): None for char in "\t\r\n"}
+_SPECIAL = frozenset(("http", "https", "ftp"))
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """A link that leads somewhere.
+
+    Attributes:
+        text: the link, cleaned, at most MAX_URL characters.
+        host: the host's name as A-labels; "" where it is an IP address.
+        address: the host's IP address; None where it has a name.
+        odd: the address is disguised: written as no address is, or behind a user name that looks like a host.
+    """
+
+    text: str
+    host: str
+    address: Address | None = None
+    odd: bool = False
+
+
+def urls_in(text: str) -> Iterator[Url]:
+    """Find the links in plain text; one without a scheme where it begins with "www."."""
+    for match in _IN_TEXT.finditer(text):
+        found = read_url(_trimmed(match[0]), in_text=True)
+        if found is not None:
+            yield found
+
+
+def read_url(link: str, *, in_text: bool = False) -> Url | None:
+    """Read a link; None for one that leads to no host (relative, mailto:, data:)."""
+    link = link.strip("\x00\x01\x02\x03\x04\x05\x06\x07\x08\t\n\x0b\x0c\r\x0e\x0f\x1f ")
+    link = link[: 4 * MAX_URL].translate(_REMOVED)
+    match = _SCHEME.match(link)
+    scheme, rest = (match[1].lower(), link[match.end() :]) if match else ("", link)
+    if scheme not in _SPECIAL:
+        no_scheme = (not scheme and link[:2].replace("\\", "/") == "//") or link[:4].lower() == "www."
+        if not no_scheme:
+            return None
+        scheme, rest = "http", link
+    rest = rest.replace("\\", "/").lstrip("/")  # browsers do not count them
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0][:MAX_HOST]
+    user, _, host = authority.rpartition("@")
+    host = unquote(_PORT.sub("", host))
+    if in_text and (lawful := _IN_HOST.match(host)):
+        host = lawful[0]
+    address = _address(host)
+    name = "" if address is not None else a_label(host) or ""
+    if address is None and (not name or _NUMBER.fullmatch(name.rpartition(".")[2])):
+        return None
+    odd = "." in unquote(user) or (address is not None and str(address) != host.strip("[]"))
+    return Url(f"{scheme}://{rest}"[:MAX_URL], name, address, odd)
+
+
+def shown_host(text: str) -> str:
+    """The host's name that a link's text shows, as A-labels; "" where it shows none."""
+    words = text.split(None, 2)
+    if len(words) != 1:
+        return ""
+    word = words[0]
+    if _BARE.fullmatch(word):
+        return a_label(word) or ""
+    first = next(urls_in(word), None)
+    if first is None and _BARE.match(word):  # example.org/path
+        first = read_url(f"http://{_trimmed(word)}", in_text=True) if "/" in word else None
+    return first.host if first else ""
+
+
+def _trimmed(link: str) -> str:
+    """Without the punctuation of the sentence in which it stands."""
+    link = link.rstrip(_ENDS)
+    while link.endswith(")") and link.count("(", -200) < link.count(")", -200):
+        link = link[:-1].rstrip(_ENDS)
+    return link
+
+
+def _address(host: str) -> Address | None:
+    """Read an IP address as browsers do: one to four numbers, each decimal, octal (0…) or hexadecimal (0x…)."""
+    if host.startswith("["):
+        try:
+            found = IPv6Address(host[1:].partition("]")[0])
+        except ValueError:
+            return None
+        return found.ipv4_mapped or found
+    parts = host.removesuffix(".").split(".")
+    if len(parts) > 4 or not all(_NUMBER.fullmatch(part) for part in parts):
+        return None
+    try:
+        numbers = [_number(part) for part in parts]
+    except ValueError:
+        return None
+    if any(number > 255 for number in numbers[:-1]) or numbers[-1] >= 256 ** (5 - len(numbers)):
+        return None
+    return IPv4Address(sum(number << (24 - 8 * place) for place, number in enumerate(numbers[:-1])) + numbers[-1])
+
+
+def _number(part: str) -> int:
+    if part[:2].lower() == "0x":
+        return int(part[2:] or "0", 16)
+    return int(part, 8) if part.startswith("0") and len(part) > 1 else int(part)

@@ -1,0 +1,99 @@
+"""content: what it reads of a message, and what looks like a disguise."""
+
+import pytest
+
+from elemta.testing import envelope, judge, message, policy, run
+from elemta_milter.checks.content import Content
+
+
+def look(body, content_type="text/plain; charset=utf-8", headers=(), **options):
+    octets = body.encode() if isinstance(body, str) else body
+    return run(Content, message(headers=[("Content-Type", content_type), *headers], body=octets), **options)
+
+
+def test_plain_text():
+    finding = look("see http://www.example.com/x and\r\nhttp://shop.example.co.uk/ or http://0x7f.1/")
+
+    assert finding.result == "pass"
+    assert finding.fields["text_size"] == 78
+    assert finding.fields["has_html"] is False
+    assert finding.fields["charset"] == ("utf-8",)
+    assert finding.fields["urls"] == ("http://www.example.com/x", "http://shop.example.co.uk/", "http://0x7f.1/")
+    assert finding.fields["url_hosts"] == ("www.example.com", "shop.example.co.uk")
+    assert finding.fields["url_domains"] == ("example.com", "example.co.uk")
+    assert finding.fields["url_addresses"] == ("127.0.0.1",)
+    assert finding.fields["url_disguised"] is True
+
+
+def test_every_text_of_a_message_is_read():
+    body = (
+        "--b\r\n\r\nhttp://a.test\r\n"
+        "--b\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+        "PGEgaHJlZj0naHR0cDovL2IudGVzdCc+\r\n"
+        "--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: x\r\n\r\nhttp://c.test\r\n"
+        "--b\r\nContent-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\nDQoNCmh0dHA6Ly9kLnRlc3Q=\r\n"
+        "--b\r\nContent-Type: text/html; name=x.html\r\nContent-Disposition: attachment\r\n\r\n<img src=//e.test>\r\n"
+        "--b\r\nContent-Type: application/pdf\r\n\r\nhttp://no.test\r\n--b--\r\n"
+    )
+    finding = look(body, "multipart/mixed; boundary=b")
+
+    assert set(finding.fields["url_hosts"]) == {"a.test", "b.test", "c.test", "d.test", "e.test"}
+    assert finding.fields["defects"] == ("a message in base64",)
+
+
+def test_no_text():
+    finding = look(b"%PDF", "application/pdf")
+
+    assert finding.result == "none"
+    assert finding.fields["excess"] == ()
+
+
+@pytest.mark.parametrize(
+    ("html", "mismatch"),
+    [
+        ("<a href='http://evil.test/'>https://bank.example/login</a>", True),
+        ("<a href='http://evil.test/'>www.bank.com</a>", True),
+        ("<a href='http://evil.test/'>bank.com</a>", True),
+        ("<a href='http://192.0.2.1/'>bank.com</a>", True),
+        ("<a href='http://bank.com@evil.test/'>bank.com</a>", True),
+        ("<a href='https://login.bank.com/'>www.bank.com</a>", False),
+        ("<a href='http://evil.test/'>Your bank</a>", False),
+        ("<a href='http://files.test/'>report.pdf</a>", False),
+        ("<a href='mailto:a@evil.test'>bank.com</a>", False),
+    ],
+)
+def test_a_link_that_shows_another_domain(html, mismatch):
+    finding = look(html, "text/html")
+
+    assert finding.fields["link_mismatch"] is mismatch
+    assert ("leads to" in finding.reason) is mismatch
+
+
+def test_hidden_text_is_counted_and_its_links_too():
+    finding = look("<p style='display:none'>secret http://a.test</p>x", "text/html")
+
+    assert finding.fields["hidden_size"] == len("secret http://a.test")
+    assert finding.fields["url_hosts"] == ("a.test",)
+
+
+def test_bounds_are_told():
+    many = " ".join(f"http://h{number}.test" for number in range(20))
+
+    finding = look(many, max_urls=5)
+    assert finding.result == "neutral"
+    assert finding.fields["excess"] == ("5 links",)
+    assert len(finding.fields["urls"]) == 5
+    assert look(many, max_size=100).fields["excess"] == ("100 octets of text",)
+
+
+def test_a_rule_about_links():
+    of = policy("""
+        host: mx.test.example
+        checks: {content: {}}
+        rules: {message: [{id: phish, when: {content.link_mismatch: true}, then: quarantine}]}
+    """)
+    html = b"<a href='http://evil.test/'>https://bank.example/</a>" + b" " * 100_000  # long enough for a thread
+    mail = message(envelope(), [("Content-Type", "text/html")], html)
+
+    assert judge(of, mail).verdict.rule == "phish"
+    assert judge(of, message()).verdict.rule == ""
