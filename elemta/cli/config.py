@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from elemta.cli import _reference, _schema, _starter, config_argument, fail
-from elemta.config.load import Loaded, loaded_and
+from elemta.check import Check
+from elemta.cli import DEFAULT_CONFIG, _reference, _schema, _starter, config_argument, fail
+from elemta.config.load import Loaded, load, loaded_and
 from elemta.config.show import hidden, json_text, yaml_text
-from elemta.plugins import find_checks
+from elemta.plugins import PluginError, built_in, find_checks, find_plugins
 from elemta.policy import Policy
 from elemta.rules.catalogue import catalogue
 
@@ -35,9 +36,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         command.add_argument("file", nargs="?", metavar="FILE", help="the configuration, as --config")
     facts = commands.add_parser("facts", help="list every fact that a rule may use")
     facts.add_argument("--json", action="store_true", help="as JSON")
+    config_argument(facts)
     schema = commands.add_parser("schema", help="print the JSON Schema, with which editors complete and check")
     reference = commands.add_parser("reference", help="print the configuration reference, Markdown")
     for command in (schema, reference):
+        command.add_argument("--config", default="", metavar="FILE", help="with the plugins that it enables")
         command.add_argument("--output", type=Path, metavar="FILE", help="write there instead")
     init.set_defaults(config_run=_init)
     check.set_defaults(config_run=_check)
@@ -49,8 +52,30 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out `elemta config …`; the exit status."""
-    status: int = args.config_run(args)
+    try:
+        status: int = args.config_run(args)
+    except PluginError as error:
+        return fail(f"elemta config: {error}", os.EX_CONFIG)
     return status
+
+
+def _checks(path: str) -> dict[str, type[Check[Any]]]:
+    """Every check of Elemta's own, and the plugins that the configuration enables.
+
+    Raises:
+        ConfigErrors: of the configuration, or of its plugins.
+        PluginError: one of our own cannot be loaded.
+    """
+    checks = find_checks()
+    if not path:
+        return checks
+    loaded = load(path)
+    own = built_in(checks)
+    wanted = [name for name in loaded.settings.checks if name not in own]
+    plugins, problems = find_plugins(loaded.settings.plugins, wanted, own)
+    if problems:
+        raise loaded.source.errors(problems)
+    return checks | {name: plugin.check for name, plugin in plugins.items()}
 
 
 def _load(args: argparse.Namespace) -> tuple[Loaded, Policy]:
@@ -87,7 +112,8 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _facts(args: argparse.Namespace) -> int:
-    found = [_reference.fact_row(fact) for fact in catalogue(find_checks())]
+    path = args.config if args.config != DEFAULT_CONFIG or Path(args.config).exists() else ""
+    found = [_reference.fact_row(fact) for fact in catalogue(_checks(path))]
     found.sort(key=lambda row: row["name"])
     if args.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
@@ -100,11 +126,11 @@ def _facts(args: argparse.Namespace) -> int:
 
 
 def _print_schema(args: argparse.Namespace) -> int:
-    return _write(json.dumps(_schema.schema(find_checks()), indent=1, ensure_ascii=False) + "\n", args.output)
+    return _write(json.dumps(_schema.schema(_checks(args.config)), indent=1, ensure_ascii=False) + "\n", args.output)
 
 
 def _print_reference(args: argparse.Namespace) -> int:
-    return _write(_reference.reference(find_checks()), args.output)
+    return _write(_reference.reference(_checks(args.config)), args.output)
 
 
 def _write(text: str, output: Path | None) -> int:

@@ -5,6 +5,6 @@ the folder `plugins.folder`.  It runs in processes of its own unless `plugins.tr
 """
 
 from elemta.plugins.contract import PluginError
-from elemta.plugins.finding import Plugin, built_in, find_checks, find_plugins, known_plugins
+from elemta.plugins.finding import Known, Plugin, built_in, find_checks, find_plugins, known_plugins
 
-__all__ = ["Plugin", "PluginError", "built_in", "find_checks", "find_plugins", "known_plugins"]
+__all__ = ["Known", "Plugin", "PluginError", "built_in", "find_checks", "find_plugins", "known_plugins"]

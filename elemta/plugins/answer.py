@@ -103,7 +103,7 @@ def _value(name: str, declared: Mapping[str, Field], value: object) -> Value:
         raise ValueError(f"the field {quoted(name)} is not declared; add it to fields")
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     match value:
-        case bool() | str() if isinstance(value, field.type):
+        case bool() | str() if field.type is type(value):
             return value
         case int() if number and field.type in (int, float) and abs(value) < LARGEST:
             return value

@@ -73,10 +73,47 @@ def find_plugins(
     return search.found, search.problems
 
 
-def known_plugins(config: Plugins) -> list[tuple[Source, Checks, str]]:
-    """Every plugin there is: its source, its check classes, and why it cannot be used ("" when it can)."""
-    search = _Search(config, ())
-    return [(source, *search.load(source)) for source in search.sources]
+@dataclass(frozen=True)
+class Known:
+    """A plugin that is there, whether or not it is enabled.
+
+    Attributes:
+        name: the check's; where its code was not run, that of the entry point.
+        source: where it comes from.
+        plugin: when it is enabled and can be used.
+        enabled: its name stands under `checks:`.
+        why: why it cannot be used; "" when it can, or when nobody has tried.
+    """
+
+    name: str
+    source: Source
+    plugin: Plugin | None = None
+    enabled: bool = False
+    why: str = ""
+
+
+def known_plugins(config: Plugins, wanted: Iterable[str], taken: Collection[str]) -> list[Known]:
+    """Every plugin there is, by name. The code of packages that are not enabled is not run; that of files is.
+
+    Args:
+        config: the section `plugins`.
+        wanted: names under `checks:`.
+        taken: names of the built-in checks.
+    """
+    search = _Search(config, taken)
+    names = [name for name in wanted if name not in taken]
+    for name in names:
+        search.find(name)
+    known = [Known(name, plugin.source, plugin, enabled=True) for name, plugin in search.found.items()]
+    used = {plugin.source for plugin in search.found.values()}
+    for source in search.sources:
+        if source in used:
+            continue
+        checks, why = search.load(source) if isinstance(source, FileSource) or source.name in names else ((), "")
+        known += [Known(each.name, source) for each in checks] or [
+            Known(source.name, source, enabled=source.name in names, why=why)
+        ]
+    return sorted(known, key=lambda each: each.name)
 
 
 class _Search:
