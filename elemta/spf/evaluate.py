@@ -8,11 +8,12 @@ RFC 7208 sections 4 (check_host), 5.2 (include), 6 (modifiers).
 
 from __future__ import annotations
 
+import time
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from elemta.addresses.domains import a_label
-from elemta.dns import Resolver, Status
+from elemta.dns import DEADLINE, Resolver, Status
 from elemta.spf.lookups import Lookups, Stop
 from elemta.spf.macro import Facts, MacroError, explanation, macro_string, shown
 from elemta.spf.record import Record, Term, is_spf, parse
@@ -167,15 +168,19 @@ async def _explanation(lookups: Lookups, end: _End) -> str:
     """Give what the record wants told to the sender; "" for nothing, or nothing sound (RFC 7208 section 6.2)."""
     if end.record.exp is None:
         return ""
+    # An answer that is slow to come must not use up the time of the mail and make a fail a temperror.
+    before = DEADLINE.set(min(DEADLINE.get(), time.monotonic() + lookups.limits.patience))
     try:
         name = await lookups.target(end.record.exp, end.domain, counts=False)
         texts = (await lookups.ask(name, "TXT")).records if name else ()
         if len(texts) != 1 or not isinstance(texts[0], bytes) or len(texts[0]) > lookups.limits.record:
             return ""
         spec = macro_string(texts[0].decode("ascii"), explanation=True)
+        validated = await lookups.validated(end.domain) if spec.asks_ptr else ""
     except (Stop, MacroError, UnicodeDecodeError):
         return ""
-    validated = await lookups.validated(end.domain) if spec.asks_ptr else ""
+    finally:
+        DEADLINE.reset(before)
     return explanation(spec, lookups.facts, end.domain, validated, lookups.limits.explanation)
 
 

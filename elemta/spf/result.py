@@ -28,6 +28,7 @@ class Limits:
         ptr: names of a client that are looked at; further ones are ignored (4.6.4, 5.5).
         record: octets of a record; a longer one is a permerror (3.4 wants it to fit 512 octets).
         explanation: characters of an expanded explanation; a longer one is cut (6.2 leaves the bound to us).
+        patience: seconds to wait for the explanation, whose absence changes nothing (6.2).
         identity: characters of a local part, and of a domain that is none, that macros see (RFC 5321 section
             4.5.3.1 allows 64 and 255); what is beyond on the left is cut, as section 7.3 cuts names.
         labels: labels that the domain must have; fewer is none (4.3: "not a multi-label domain name").
@@ -39,6 +40,7 @@ class Limits:
     ptr: int = 10
     record: int = 8192
     explanation: int = 400
+    patience: float = 2.0
     identity: int = 512
     labels: int = 2
 

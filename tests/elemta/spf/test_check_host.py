@@ -1,9 +1,11 @@
 """check_host(): RFC 7208 sections 3 to 6."""
 
+import time
 from ipaddress import IPv6Address
 
 import pytest
 
+from elemta.dns import DEADLINE
 from elemta.spf import check_host
 
 V4, V6 = "192.0.2.1", "2001:db8::1"
@@ -332,6 +334,26 @@ def test_explanations(record, text, extra, says):
     got = record(text, V4, extra)
     assert got.explanation == says
     assert got.result in {"fail", "softfail"}
+
+
+@pytest.mark.parametrize(("budget", "most"), [(20.0, 2.0), (0.5, 0.5)])
+def test_an_explanation_that_does_not_come_is_not_waited_for_as_long_as_the_mail(new_zone, run, budget, most):
+    zone = new_zone({"example.org": {"TXT": ["v=spf1 -all exp=slow.test"]}, "slow.test": "SERVFAIL"})
+    left, query = {}, zone.query
+
+    async def timed(name, rdtype):
+        left[name] = DEADLINE.get() - time.monotonic()
+        return await query(name, rdtype)
+
+    zone.query = timed
+    before = DEADLINE.set(time.monotonic() + budget)
+    try:
+        got = run(zone, V4)
+    finally:
+        DEADLINE.reset(before)
+    assert (got.result, got.explanation) == ("fail", "")
+    assert left["slow.test"] <= most
+    assert left["example.org"] > budget - 0.5
 
 
 def test_no_explanation_is_looked_up_unless_wanted(new_zone):
