@@ -227,7 +227,7 @@ class _Header:
         for nth in range(last, keep, -1):
             yield DeleteHeader(name, nth)
         self._count[name.lower()] = min(last, keep)
-        self._gone[name.lower()].update(range(keep + 1, self._came[name.lower()] + 1))
+        self._gone[name.lower()].update(range(1, self._came[name.lower()] + 1))  # one that is set is the mail's no more
 
     def remove_nth(self, name: str, nth: int) -> Iterator[DeleteHeader]:
         """Take out one field; `nth` counts those that the mail came with, from the end if negative."""

@@ -32,7 +32,8 @@ rules:
       when: {{rspamd.action: reject}}
       then: reject
       reply: "550 5.7.1 Spam: {{rspamd.message}}. Reference {{id}}"
-    - {{id: tag, when: {{rspamd.action: [add header, rewrite subject]}}, add_header: {{X-Spam: "Yes"}}}}
+    - {{id: tag, when: {{rspamd.action: [add header, rewrite subject]}}, set_header: {{X-Spam: "Yes"}}}}
+    - {{id: own, when: {{header.x-own: {{exists: true}}}}, set_header: {{X-Spamd-Bar: "ours"}}}}
 """
 
 
@@ -114,6 +115,8 @@ def test_its_actions_and_headers(daemon, postfix, deliver):
         assert fields(found, "X-Spamd-Bar") == ["+"]
         assert fields(found, "X-Rspamd-Queue-Id") == [outcome.queue_id]
         assert len(fields(found, "Authentication-Results")) == 1
+        _, [found] = deliver(mail("hello", "X-Own: 1", *forged))
+        assert fields(found, "X-Spamd-Bar") == ["ours", "+"]
 
 
 def test_it_knows_what_postfix_knows(daemon, rspamd, deliver):
