@@ -9,11 +9,12 @@ RFC 6376 section 5; RFC 8617 section 5.1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from elemta.decision import Decision
 from elemta.facts import Body, BytesBody, Message
+from elemta.findings import AuthResult
 from elemta.parts import Part
 from elemta.verdict import KEPT
 from elemta_milter import edits
@@ -76,6 +77,7 @@ class Voucher:
             new += [(signing.FIELD, signer.sign(fields, key, body_hash, now)) for key in signer.keys]
         if chain is not None and self.sealing is not None:
             results = [result for finding in decision.findings for result in finding.authres]
+            results += self._told(header, _value(authres.render(self.host, results)))
             made = sealing.seal(
                 HeaderFields([*new, *header]),
                 self.sealing.key,
@@ -88,6 +90,14 @@ class Voucher:
                 seal = (sealing.SEAL_NAME, made.seal)
                 new = [seal, (sealing.MESSAGE_NAME, made.message_signature), (sealing.RESULTS_NAME, made.results), *new]
         return (*changes, *(_insert(name, value) for name, value in reversed(new)))
+
+
+    def _told(self, header: Header, own: bytes) -> Iterator[AuthResult]:
+        """What others of our name found, such as the host that took the mail in (RFC 8617 section 4.1.1)."""
+        for name, value in header:
+            if value != own and authres.is_authentication_results(name) and authres.claims(value, (self.host,)):
+                for each in authres.parse(value).results:
+                    yield AuthResult(each.method, each.result, each.reason, each.properties)
 
 
 _RELAXED = BodySpec(Canon.RELAXED)

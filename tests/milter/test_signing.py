@@ -250,6 +250,25 @@ def test_what_passes_through_is_sealed_with_what_we_saw(keys):
     assert seen["sign"].result == "none"
 
 
+def test_a_seal_also_holds_what_a_trusted_host_of_our_name_found(keys):
+    told = [
+        (
+            b"Authentication-Results",
+            f" {HOST}; spf=pass smtp.mailfrom=a@far.test;\r\n\tdkim=fail (late) header.d=far.test".encode(),
+        ),
+        (b"Authentication-Results", b" other.test; spf=fail smtp.mailfrom=a@far.test"),
+    ]
+    of, message = make(keys, more=SEAL), mail([*told, *HEADERS], login="")
+    decision, _ = decide(of, message)
+    for trusted, found in ((True, ["arc=none", "spf=pass", "dkim=fail"]), (False, ["arc=none"])):
+        changes = edits.plan(decision, message, HOST, trusted=trusted)
+        header, body = delivered(message, Voucher.of(of.parts, HOST).vouch(decision, message, changes))
+        assert dict(header)[b"ARC-Authentication-Results"].split(b";")[1].strip() == HOST.encode()
+        said = dict(header)[b"ARC-Authentication-Results"].decode().split(";")[2:]
+        assert [each.split()[0] for each in said] == found
+        assert chain_of(header, body).result == "pass"
+
+
 def test_what_is_signed_is_not_sealed_unless_named(keys):
     _, seen = decide(make(keys, more=SEAL), mail())
     assert (seen["sign"].result, seen["seal"].result) == ("pass", "none")
