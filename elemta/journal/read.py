@@ -38,6 +38,7 @@ _FIND = f"""{_SELECT} WHERE d.number IN (
 _BEFORE = f"""{_SELECT} WHERE d.sender = ? AND d.at BETWEEN ? AND ? AND d.client = ? AND d.stage = 'recipient'
     AND d.queue_id = '' AND d.number IN (SELECT number FROM recipients WHERE address = ?)
     ORDER BY d.at DESC LIMIT 1"""  # noqa: S608 - constants
+_WITHOUT_EMPTY = frozenset({"queue_id", "rule"})  # their indexes leave out empty values
 _OLD = """SELECT number FROM decisions WHERE at < ? AND (disposition != 'quarantine' OR at < ?)
           ORDER BY at LIMIT ?"""
 _EXPIRE_RECIPIENTS = """DELETE FROM recipients WHERE (address, number) IN (
@@ -108,6 +109,8 @@ class Reader:
                 conditions.append(f"d.number IN (SELECT number FROM recipients WHERE address {test})")  # noqa: S608
             else:
                 conditions.append(f"d.{CRITERIA[name]} {test}")
+                if name in _WITHOUT_EMPTY and wanted:  # else SQLite cannot know that the index has what is wanted
+                    conditions.append(f"d.{CRITERIA[name]} != ''")
             values.append(value)
         for bound, test in ((since, ">="), (until, "<")):
             if bound is not None:
