@@ -18,6 +18,7 @@ from elemta.check import Check, Stage
 from elemta.config.problems import quoted
 from elemta.facts import Envelope, Message
 from elemta.findings import Finding, Value
+from elemta.rules import header_facts
 
 Kind = Literal["text", "domain", "address", "ip", "number", "bool", "result"]
 
@@ -169,6 +170,9 @@ def catalogue(checks: Mapping[str, type[Check[Any]]], available: frozenset[str] 
 # ── the mail's own facts ──────────────────────────────────────────────────────────────────────────────────
 
 
+_Entry = tuple[Fact, Callable[[View], Value]]
+
+
 def _client(name: str) -> Callable[[View], Value]:
     return lambda view: getattr(view.envelope.client, name) or None
 
@@ -184,24 +188,13 @@ def _sender_domain(view: View) -> Value:
     return domains[0] if domains else None
 
 
-def _from(view: View) -> Value:
-    if view.message is None:
-        return None
-    return tuple(f"{box.local}@{box.domain}" for box in view.message.authors.mailboxes)
-
-
-def _from_domain(view: View) -> Value:
-    if view.message is None:
-        return None
-    boxes = view.message.authors.mailboxes
-    return tuple(dict.fromkeys(a_label(box.domain) or box.domain.lower() for box in boxes if box.domain))
-
-
 def _header(view: View, name: str) -> Value:
-    if view.message is None:
-        return None
-    values = view.message.header(name)
-    return tuple(b" ".join(value.split()).decode("utf-8", "replace") for value in values)
+    return None if view.message is None else header_facts.field(view.message, name)
+
+
+def _of_message(get: Callable[[Message], Value]) -> Callable[[View], Value]:
+    """A fact of the whole message; absent before there is one."""
+    return lambda view: None if view.message is None else get(view.message)
 
 
 def _size(view: View) -> Value:
@@ -210,7 +203,34 @@ def _size(view: View) -> Value:
     return view.envelope.size or None
 
 
-_FACTS: tuple[tuple[Fact, Callable[[View], Value]], ...] = (
+def _in_header(name: str, kind: Kind, doc: str, get: Callable[[Message], Value], *, many: bool = False) -> _Entry:
+    return Fact(name, kind, "message", Stage.MESSAGE, doc, many), _of_message(get)
+
+
+_OF_HEADER: tuple[_Entry, ...] = (
+    _in_header("header_from", "address", "the addresses in From", header_facts.header_from, many=True),
+    _in_header(
+        "header_from.domain", "domain", "their domains, as A-labels", header_facts.header_from_domain, many=True
+    ),
+    _in_header("from_name", "text", "the names that From shows, decoded", header_facts.from_name, many=True),
+    _in_header("reply_to", "address", "the addresses in Reply-To", header_facts.reply_to, many=True),
+    _in_header("reply_to.domain", "domain", "their domains, as A-labels", header_facts.reply_to_domain, many=True),
+    _in_header(
+        "reply_to.differs", "bool", "answers go to a domain that is not one of From", header_facts.reply_to_differs
+    ),
+    _in_header(
+        "subject.text",
+        "text",
+        "the Subject as people see it",
+        lambda each: header_facts.shown(each, "subject"),
+        many=True,
+    ),
+    _in_header("list_id", "text", "the identifier in List-Id, lower case", header_facts.list_id),
+    _in_header("mailer", "text", "X-Mailer or User-Agent: the program that wrote it, it says", header_facts.mailer),
+    _in_header("message_id", "text", "Message-ID, with its angle brackets", header_facts.message_id),
+)
+
+_FACTS: tuple[_Entry, ...] = (
     (Fact("class", "text", "envelope", Stage.ENVELOPE, "the mail's class"), lambda view: view.klass or None),
     (
         Fact("client.address", "ip", "client", Stage.CLIENT, "the client's IP address"),
@@ -269,14 +289,6 @@ _FACTS: tuple[tuple[Fact, Callable[[View], Value]], ...] = (
         lambda view: view.envelope.smtputf8,
     ),
     (
-        Fact("header_from", "address", "message", Stage.MESSAGE, "the addresses in From", many=True),
-        _from,
-    ),
-    (
-        Fact("header_from.domain", "domain", "message", Stage.MESSAGE, "their domains, as A-labels", many=True),
-        _from_domain,
-    ),
-    (
         Fact("header_from.trouble", "text", "message", Stage.MESSAGE, "why From can be read in two ways"),
         lambda view: view.message.authors.trouble or None if view.message else None,
     ),
@@ -284,6 +296,7 @@ _FACTS: tuple[tuple[Fact, Callable[[View], Value]], ...] = (
         Fact("subject", "text", "message", Stage.MESSAGE, "the Subject, undecoded", many=True),
         lambda view: _header(view, "subject"),
     ),
+    *_OF_HEADER,
     (
         Fact("message.truncated", "text", "message", Stage.MESSAGE, "which bound of the milter was passed"),
         lambda view: view.message.truncated or None if view.message else None,
