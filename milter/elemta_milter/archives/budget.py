@@ -7,6 +7,8 @@ to stop.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 FLOOR = 1 << 20
@@ -80,9 +82,13 @@ class Budget:
     _before: int = 0
     _began: float = field(default_factory=time.thread_time)
 
-    def begin(self, packed: int) -> None:
-        """An attachment of so many octets is opened: its ratio as a whole counts from here."""
+    @contextmanager
+    def attachment(self, packed: int) -> Iterator[None]:
+        """An attachment of so many octets is opened, perhaps within another: its ratio as a whole counts by itself."""
+        around = self._packed, self._before
         self._packed, self._before = max(packed, 1), self.octets
+        yield
+        self._packed, self._before = around
 
     def entry(self) -> bool:
         """Whether another file may be looked at."""

@@ -87,8 +87,8 @@ class Walk:
 
     def over(self, data: Octets, name: str) -> Iterator[Entry]:
         """The attachment, and all files in it."""
-        self.budget.begin(len(data))
-        yield from self._entries(Member(name, Stream(start=data)), 0, "", document=False)
+        with self.budget.attachment(len(data)):
+            yield from self._entries(Member(name, Stream(start=data)), 0, "", document=False)
 
     def _entries(self, member: Member, depth: int, within: str, *, document: bool) -> Iterator[Entry]:
         """A file, and those in it."""

@@ -20,6 +20,7 @@ _BY_EXTENSION: Mapping[str, str] = {
         "video": "mp4 mov avi mkv mpg mpeg wmv webm",
         "document": "doc docx docm dot dotx dotm xls xlsx xlsm xlsb xlt ppt pptx pptm pps ppsx odt ods odp rtf",
         "archive": "zip rar 7z gz tgz tar bz2 xz cab iso arj lha lzh ace",
+        "program": "exe scr com pif cpl dll sys msi bat cmd ps1 lnk hta url chm sh class",
         "text": "txt csv log ics vcf md json yaml asc",
     }.items()
     for extension in words.split()

@@ -55,10 +55,7 @@ def look(data: memoryview, budget: Budget) -> Pdf:
     """Look for what it does."""
     found: dict[str, None] = {}
     unread = streams = last = 0
-    for word, place in _words(data):
-        if not budget.goes_on():
-            unread += 1
-            break
+    for word, place in _words(data, budget):
         if word != "object_stream":
             found[word] = None
             continue
@@ -70,14 +67,16 @@ def look(data: memoryview, budget: Budget) -> Pdf:
             last = start.end()
             packed = Stream(unpack((data[last:],), zlib_stream, budget))
             unread += not packed.peek(1)
-            found.update((word, None) for word, _ in _words(packed.peek(_INFLATED)) if word != "object_stream")
+            found.update((word, None) for word, _ in _words(packed.peek(_INFLATED), budget) if word != "object_stream")
     encrypted = found.pop("encrypted", 0) is None
     return Pdf(tuple(found), encrypted, 0 if encrypted else unread)
 
 
-def _words(data: memoryview) -> Iterator[tuple[str, int]]:
-    """The names of interest, and where they end."""
+def _words(data: memoryview, budget: Budget) -> Iterator[tuple[str, int]]:
+    """The names of interest, and where they end; no more of them once the budget is spent."""
     for match in _NAMES.finditer(data):
+        if not budget.goes_on():
+            return
         name = match[1] or _ESCAPE.sub(lambda escape: bytes((int(escape[1], 16),)), match[2])
         word = _WORDS.get(name)
         if word:

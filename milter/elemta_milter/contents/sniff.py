@@ -49,19 +49,18 @@ _ARCHIVES: Mapping[str, str] = {
     "tnef": "application/vnd.ms-tnef",
 }
 _OPEN_DOCUMENT = re.compile(rb"mimetype(application/[a-z0-9.+-]{1,80})")
-_TEXTS = re.compile(
-    rb"(?P<hta><\s*hta:application)|(?P<wsf><\s*(?:job|package)\b[^>]*>.{0,2000}?<\s*script)|(?P<url>^\s*\[internetshortcut\])"
-    rb"|(?P<batch>^\s*@echo\s+off)|(?P<svg><svg[\s>])|(?P<html><!doctype\s+html|<html[\s>]|<script[\s>])",
-    re.IGNORECASE | re.DOTALL,
+_TEXTS = tuple(
+    (re.compile(pattern, re.IGNORECASE), media_type)
+    for pattern, media_type in (
+        (rb"<\s*hta:application", "application/hta"),
+        (rb"<\s*(?:job|package)\b[^>]*>[^\0]{0,2000}?<\s*script", "application/x-wsf"),
+        (rb"\A(?:\xef\xbb\xbf)?\s*\[internetshortcut\]", "application/x-mswinurl"),
+        (rb"\A(?:\xef\xbb\xbf)?\s*@echo\s+off", "application/x-bat"),
+        (rb"<svg[\s>]", "image/svg+xml"),
+        (rb"<!doctype\s+html|<html[\s>]|<script[\s>]", "text/html"),
+    )
 )
-_TEXT_TYPES = {
-    "hta": "application/hta",
-    "wsf": "application/x-wsf",
-    "url": "application/x-mswinurl",
-    "batch": "application/x-bat",
-    "svg": "image/svg+xml",
-    "html": "text/html",
-}
+"""Text that is more than text; the first that is found counts."""
 RUNNING = frozenset(
     [
         "application/vnd.microsoft.portable-executable",
@@ -102,9 +101,10 @@ def media_type(data: memoryview, kind: str, magic: Callable[[bytes], str] | None
         return "application/pdf"
     if kind:
         return _document(head, kind) or _ARCHIVES.get(kind, f"application/x-{kind}")
-    text = _TEXTS.search(head.replace(b"\0", b"")) if _may_be_text(head) else None
-    if text is not None and text.lastgroup:
-        return _TEXT_TYPES[text.lastgroup]
+    text = head.replace(b"\0", b"") if _may_be_text(head) else b""
+    found = next((each for pattern, each in _TEXTS if pattern.search(text)), "")
+    if found:
+        return found
     return (magic(head) if magic else "") or (UNKNOWN if b"\0" in head else "text/plain")
 
 

@@ -1,0 +1,157 @@
+"""Archives made to cost: bombs end at a bound, which is told, and neither time nor memory goes with them."""
+
+from __future__ import annotations
+
+import gzip
+import resource
+import struct
+import time
+import zlib
+from contextlib import contextmanager
+
+import pytest
+
+from elemta_milter.archives import Bounds, Budget, Walk
+from harness.archives import PROGRAM, sevenzipped, tarred, zipped
+
+NO_BOUND = {"ratio": 10**12, "octets": 10**15}
+MIB = 1 << 20
+
+
+@contextmanager
+def cheap(seconds=1.5, memory=150 * MIB):
+    """Processor time and memory stay below a generous bound."""
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.thread_time()
+    yield
+    assert time.thread_time() - began < seconds
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < memory
+
+
+def excess(data, name="x", **bounds):
+    walk = Walk(Budget(Bounds(**bounds)))
+    with cheap():
+        for _ in walk.over(data, name):
+            pass
+    return walk.excess
+
+
+def zeros(octets):
+    """A gzip file of so many zeros, without making them: whole blocks of deflate, repeated."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = packer.compress(bytes(MIB)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + block * (octets // MIB)
+
+
+BOMB = zeros(10 << 30)
+
+
+def test_ten_gigabytes_of_zeros_end_at_the_ratio():
+    assert len(BOMB) < 20 * MIB
+    assert excess(BOMB, "x.gz") == ("ratio 100",)
+
+
+def test_or_at_the_octets_or_at_the_time():
+    assert excess(BOMB, ratio=10**12, octets=MIB) == (f"{MIB} octets unpacked",)
+    assert excess(BOMB, seconds=0.3, **NO_BOUND) == ("0.3 s of processor time",)
+
+
+def test_an_archive_of_archives_of_archives_ends_at_the_ratio():
+    made = zipped(*((f"{at}.bin", bytes(4 * MIB)) for at in range(2)))
+    for depth in range(4):
+        made = zipped(*((f"{depth}.{at}.zip", made) for at in range(16)))
+    assert excess(made) == ("ratio 100",)
+    assert excess(made, seconds=0.3, **NO_BOUND)
+
+
+def test_files_that_share_their_octets_count_each_time():
+    """One packed megabyte that thousands of entries of the central directory point to."""
+    made = zipped(("a", bytes(MIB)))
+    start = made.index(b"PK\1\2")
+    central = made[start : made.index(b"PK\5\6")] * 1500
+    made = made[:start] + central + b"PK\5\6" + struct.pack("<HHHHLLH", 0, 0, 1500, 1500, len(central), start, 0)
+    assert excess(made) == ("ratio 100",)
+    assert excess(made, ratio=10**12) == (f"{256 * MIB} octets unpacked",)
+
+
+def test_an_archive_that_holds_itself_ends_at_the_depth():
+    def deeper(data, level):
+        return data if not level else zipped((f"{level}.zip", deeper(data, level - 1)))
+
+    assert excess(deeper(b"end", 40)) == ("depth 5",)
+
+
+def test_a_tar_that_claims_terabytes_is_broken_and_costs_nothing():
+    made = bytearray(tarred(("a.txt", b"hello")))
+    made[124:136] = b"\x80" + (1 << 42).to_bytes(11, "big")
+    made[148:156] = b" " * 8
+    made[148:156] = b"%06o\0 " % sum(made[:512])
+    walk = Walk(Budget(Bounds()))
+    with cheap():
+        assert len(list(walk.over(bytes(made), "x.tar"))) == 2
+    assert walk.broken
+
+
+def test_so_many_files_are_looked_at_and_no_more():
+    made = zipped(*((f"{at}.txt", b"") for at in range(30)))
+    walk = Walk(Budget(Bounds(entries=20)))
+    assert len(list(walk.over(made, "x"))) == 21
+    assert walk.excess == ("20 files in archives",)
+
+
+def test_a_long_name_is_cut_at_its_beginning():
+    walk = Walk(Budget(Bounds(name=20)))
+    *_, entry = walk.over(zipped(("a" * 300 + ".exe", b"")), "x")
+    assert entry.name == "…" + "a" * 15 + ".exe"
+    assert walk.excess == ("a name of 20 characters",)
+
+
+def test_nobody_waits_any_more():
+    walk = Walk(Budget(Bounds(), until=time.monotonic() - 1))
+    assert len(list(walk.over(zipped(("a", b"")), "x"))) == 1
+    assert walk.excess == ("the time that the mail may take",)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"PK\3\4" * (4 * MIB),
+        (b"PK\3\4\x14\0\0\0\0\0" + bytes(16) + b"\1\0\0\0x") * 400_000,
+        (b"PK\3\4\x14\0\x08\0\x08\0" + bytes(16) + b"\1\0\0\0x\x63\0\0\0") * 400_000,
+        b"PK\5\6" * (4 * MIB),
+        b"Rar!\x1a\x07\x00" + (b"\0\0\x74\0\0\x21\0" + bytes(18) + b"\x33\1\0" + bytes(5)) * 400_000,
+        b"Rar!\x1a\x07\x01\x00" + (bytes(4) + b"\x0a\2\0\0\0\0\x80\x03\0\1xx") * 800_000,
+        b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x03\0\0\0\0\0\0\0\0\0" * 400_000,
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(22) + b"\x09\0\x06\0" + bytes(16 * MIB),
+    ],
+    ids=["zip", "stored", "open", "ends", "rar4", "rar5", "gz", "ole"],
+)
+def test_headers_without_end_cost_no_more_than_the_budget(data):
+    with cheap():
+        for _ in Walk(Budget(Bounds())).over(data, "x"):
+            pass
+
+
+def test_a_7z_header_that_counts_more_than_it_holds_is_refused():
+    made = sevenzipped(("a", PROGRAM))
+    for at in range(32, len(made)):
+        with cheap():
+            for _ in Walk(Budget(Bounds())).over(made[:at] + b"\xff" * 9 + made[at + 9 :], "x.7z"):
+                pass
+
+
+def test_small_files_have_no_ratio():
+    walk = Walk(Budget(Bounds()))
+    for _ in walk.over(gzip.compress(bytes(500_000)), "x.gz"):
+        pass
+    assert (walk.excess, walk.budget.ratio) == ((), 0.0)
+
+
+def test_each_attachment_has_its_own_ratio_and_one_within_another_too():
+    budget = Budget(Bounds())
+    with budget.attachment(10):
+        assert budget.unpacked(500)
+        with budget.attachment(1 << 20):
+            assert budget.unpacked(10 << 20)
+    with budget.attachment(1 << 20):
+        assert budget.unpacked(10 << 20)
+    assert budget.excess == {}

@@ -1,0 +1,263 @@
+"""Archives: every file in them is found, whatever tricks hide it; what cannot be looked at is said."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import shutil
+import struct
+import subprocess
+import tarfile
+import zipfile
+
+import pytest
+
+from elemta_milter.archives import Bounds, Budget, Walk
+from elemta_milter.archives.kinds import archive_kind
+from elemta_milter.archives.oles import Ole
+from harness.archives import AES, COPY, LZMA2, PPMD, PROGRAM, ole, packaged, rar4, rar5, sevenzipped, tarred, zipped
+
+EVIL = ("evil.exe", PROGRAM)
+NOTE = ("notes/note.txt", b"hello " * 200)
+needs_bsdtar = pytest.mark.skipif(not shutil.which("bsdtar"), reason="bsdtar is not installed")
+
+
+def walked(data, name="x", **bounds):
+    walk = Walk(Budget(Bounds(**bounds)))
+    found = [(entry.path, bytes(entry.data)) for entry in walk.over(data, name)]
+    return walk, dict(found[1:])
+
+
+LAWFUL = {
+    "stored.zip": zipped(EVIL, NOTE, method=zipfile.ZIP_STORED),
+    "deflated.zip": zipped(EVIL, NOTE),
+    "bzip2.zip": zipped(EVIL, NOTE, method=zipfile.ZIP_BZIP2),
+    "lzma.zip": zipped(EVIL, NOTE, method=zipfile.ZIP_LZMA),
+    "junk-before.zip": b"junk" * 999 + zipped(EVIL, NOTE),
+    "junk-behind.zip": zipped(EVIL, NOTE) + b"junk" * 999,
+    "picture.zip": b"\x89PNG\r\n\x1a\n" + bytes(500) + zipped(EVIL, NOTE),
+    "pax.tar": tarred(EVIL, NOTE),
+    "gnu.tar": tarred(EVIL, NOTE, form=tarfile.GNU_FORMAT),
+    "ustar.tar": tarred(EVIL, NOTE, form=tarfile.USTAR_FORMAT),
+    "lzma2.7z": sevenzipped(EVIL, NOTE),
+    "copy.7z": sevenzipped(EVIL, NOTE, coder=COPY),
+    "packed-header.7z": sevenzipped(EVIL, NOTE, header_coder=LZMA2),
+    "old.rar": rar4((b"evil.exe", PROGRAM, 0, 0x30), (b"notes\\note.txt", NOTE[1], 0, 0x30)),
+    "new.rar": rar5((b"evil.exe", PROGRAM, False, 0), (b"notes/note.txt", NOTE[1], False, 0)),
+}
+
+
+@pytest.mark.parametrize("name", LAWFUL)
+def test_every_file_is_found_with_its_content(name):
+    walk, found = walked(LAWFUL[name], name)
+    assert {path.replace("\\", "/"): data for path, data in found.items()} == {
+        f"{name}: evil.exe": PROGRAM,
+        f"{name}: notes/note.txt": NOTE[1],
+    }
+    assert (walk.encrypted, walk.broken, walk.unread, walk.excess) == ([], [], [], ())
+
+
+@pytest.mark.parametrize(
+    ("name", "pack", "inner"),
+    [
+        ("evil.exe.gz", gzip.compress, "evil.exe"),
+        ("evil.exe.bz2", bz2.compress, "evil.exe"),
+        ("evil.exe.xz", lzma.compress, "evil.exe"),
+        ("evil.exe.lzma", lambda data: lzma.compress(data, lzma.FORMAT_ALONE), "evil.exe"),
+        ("evil.tgz", lambda data: gzip.compress(data, mtime=0), "evil.tar"),
+        ("invoice", gzip.compress, "invoice"),
+        ("two.gz", lambda data: gzip.compress(data[:100]) + gzip.compress(data[100:]), "two"),
+        ("junk.gz", lambda data: gzip.compress(data) + b"\r\n", "junk"),
+    ],
+)
+def test_a_single_file_is_unpacked_and_named(name, pack, inner):
+    walk, found = walked(pack(PROGRAM), name)
+    assert found == {f"{name}: {inner}": PROGRAM}
+    assert walk.broken == []
+
+
+def test_the_name_that_gzip_stores_counts_and_the_other_too():
+    packed = gzip.compress(PROGRAM)
+    named = packed[:3] + b"\x08" + packed[4:10] + b"evil.exe\0" + packed[10:]
+    *_, entry = Walk(Budget(Bounds())).over(named, "picture.jpg.gz")
+    assert entry.names == ("evil.exe", "picture.jpg")
+
+
+def test_a_compressed_tar_longer_than_what_is_held_is_read_to_its_end():
+    big = ("a.bin", bytes(range(256)) * 40_000)
+    packed = tarred(big, EVIL, mode="w:gz")
+    walk, found = walked(packed, "x.tgz", held=1 << 20, ratio=10**9)
+    assert found["x.tgz: x.tar: evil.exe"] == PROGRAM
+    assert walk.excess == ()
+
+
+def test_archives_in_archives_are_opened_so_deep_and_no_deeper():
+    nested = zipped(EVIL)
+    for depth in range(4):
+        nested = zipped((f"{depth}.zip", nested))
+    walk, found = walked(nested, "x.zip", depth=5)
+    assert list(found)[-1] == "x.zip: 3.zip: 2.zip: 1.zip: 0.zip: evil.exe"
+    assert (walk.depth, walk.excess) == (5, ())
+    walk, found = walked(nested, "x.zip", depth=3)
+    assert list(found)[-1] == "x.zip: 3.zip: 2.zip: 1.zip"
+    assert walk.excess == ("depth 3",)
+
+
+def test_a_file_that_the_central_directory_does_not_name_is_found():
+    hidden, plain = zipped(EVIL), zipped(NOTE)
+    walk, found = walked(hidden[: hidden.index(b"PK\1\2")] + plain, "x.zip")
+    assert set(found) == {"x.zip: notes/note.txt", "x.zip: evil.exe"}
+    assert walk.broken == ["x.zip: evil.exe: the central directory does not name it"]
+
+
+def test_headers_that_give_different_names_are_both_believed():
+    made = zipped(("good.txt", PROGRAM))
+    walk = Walk(Budget(Bounds()))
+    *_, entry = walk.over(made.replace(b"good.txt", b"evil.exe", 1), "x.zip")
+    assert entry.names == ("good.txt", "evil.exe")
+    assert walk.broken == ["x.zip: good.txt: its two headers give different names"]
+
+
+def test_headers_that_contradict_each_other_are_told():
+    made = bytearray(zipped(NOTE))
+    made[8:10] = b"\0\0"  # the local header says: stored
+    assert walked(bytes(made))[0].broken == ["x: notes/note.txt: its two headers give different methods"]
+
+
+def test_one_name_twice_is_two_files():
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        made = zipped(("a.txt", b"good"), ("a.txt", PROGRAM))
+    entries = list(Walk(Budget(Bounds())).over(made, "x"))
+    assert [bytes(entry.data) for entry in entries[1:]] == [b"good", PROGRAM]
+
+
+def test_an_archive_without_its_end_is_broken_and_what_is_there_is_seen():
+    made = zipped(EVIL, NOTE)
+    walk, found = walked(made[: made.index(b"PK\1\2")], "x.zip")
+    assert found["x.zip: evil.exe"] == PROGRAM
+    assert walk.broken == ["x.zip: it has no central directory"]
+
+
+@pytest.mark.parametrize("name", ["deflated.zip", "pax.tar", "lzma2.7z", "old.rar", "new.rar"])
+def test_an_archive_that_was_cut_is_broken(name):
+    made = LAWFUL[name].rstrip(b"\0")
+    walk, _ = walked(made[: len(made) * 2 // 3], name)
+    assert walk.broken
+    assert walked(gzip.compress(bytes(range(256)) * 9)[:-30], "x.gz")[0].broken == ["x.gz: x: it ends in the middle"]
+
+
+def test_zip64_sizes_are_read():
+    made = zipped(("a.txt", b"hello"), method=zipfile.ZIP_STORED)
+    central = made.index(b"PK\1\2")
+    extra = struct.pack("<HHQQ", 1, 16, 5, 5)
+    record = bytearray(made[central : made.index(b"PK\5\6")])
+    record[20:28] = b"\xff" * 8
+    record[30:32] = struct.pack("<H", len(extra))
+    whole = made[:central] + record + extra
+    end64 = b"PK\6\6" + struct.pack("<QHHLLQQQQ", 44, 45, 45, 0, 0, 1, 1, len(record) + len(extra), central)
+    locator = b"PK\6\7" + struct.pack("<LQL", 0, len(whole), 1)
+    whole += end64 + locator + b"PK\5\6" + struct.pack("<HHHHLLH", 0, 0, 1, 1, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    assert walked(whole)[1] == {"x: a.txt": b"hello"}
+
+
+@pytest.mark.parametrize(
+    ("made", "where"),
+    [
+        (zipped(EVIL).replace(b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1"), "x: evil.exe"),
+        (sevenzipped(EVIL, coder=AES), "x: evil.exe"),
+        (sevenzipped(EVIL, header_coder=AES), "x"),
+        (rar4((b"evil.exe", b"", 4, 0x33)), "x: evil.exe"),
+        (rar4(encrypted_headers=True), "x"),
+        (rar5((b"evil.exe", b"", True, 3)), "x: evil.exe"),
+        (rar5(encrypted_headers=True), "x"),
+    ],
+)
+def test_what_is_encrypted_is_told_and_named_where_names_can_be_read(made, where):
+    walk, found = walked(made)
+    assert walk.encrypted == [where]
+    assert list(found) == ([where] if ":" in where else [])
+
+
+@pytest.mark.parametrize(
+    ("made", "kind"),
+    [
+        (b"MSCF\0\0\0\0" + bytes(100), "cab"),
+        (b"\x60\xea\x2b\0\x22\x0b\1\2\x10" + bytes(100), "arj"),
+        (b"\x12\x34-lh5-" + bytes(100), "lha"),
+        (bytes(7) + b"**ACE**" + bytes(100), "ace"),
+        (bytes(0x8001) + b"CD001" + bytes(100), "iso"),
+        (b"\x28\xb5\x2f\xfd" + bytes(100), "zstd"),
+        (b"\x78\x9f\x3e\x22" + bytes(100), "tnef"),
+    ],
+)
+def test_archives_that_are_not_opened_are_recognised(made, kind):
+    assert archive_kind(made) == kind
+
+
+def test_what_no_program_can_open_is_told(monkeypatch):
+    monkeypatch.setattr("elemta_milter.archives.foreign.program", lambda: "")
+    assert walked(b"MSCF\0\0\0\0" + bytes(100))[0].unread == ["x: an archive that is not opened (cab)"]
+    walk, found = walked(rar5((b"evil.exe", b"?", False, 3)))
+    assert list(found) == ["x: evil.exe"]
+    assert walk.unread == ["x: evil.exe: packed by RAR"]
+    walk, found = walked(sevenzipped(EVIL, coder=PPMD))
+    assert list(found) == ["x: evil.exe"]
+    assert walk.unread == ["x: evil.exe: packed by coders that are not read here"]
+
+
+@needs_bsdtar
+@pytest.mark.parametrize("form", ["iso9660", "xar", "newc"])
+def test_bsdtar_opens_what_we_do_not(tmp_path, form):
+    (tmp_path / "evil.exe").write_bytes(PROGRAM)
+    made = subprocess.run(
+        ["bsdtar", "-c", "-f", "-", f"--format={form}", "-C", tmp_path, "evil.exe"], check=True, capture_output=True
+    ).stdout
+    walk, found = walked(made)
+    assert found == {"x: evil.exe": PROGRAM}
+    assert (walk.broken, walk.unread) == ([], [])
+
+
+@needs_bsdtar
+def test_what_bsdtar_cannot_read_is_broken():
+    assert walked(b"MSCF\0\0\0\0" + bytes(100))[0].broken == ["x: bsdtar cannot read all of it"]
+
+
+def test_a_file_packed_into_a_document_is_found():
+    document = ole({"\1Ole10Native": packaged(b"evil.exe", PROGRAM), "WordDocument": bytes(5000)})
+    walk, found = walked(document, "x.doc")
+    assert found == {"x.doc: evil.exe": PROGRAM}
+    assert walk.archives == []
+    inside = zipped(("[Content_Types].xml", b""), ("word/embeddings/oleObject1.bin", document))
+    entries = list(Walk(Budget(Bounds())).over(inside, "x.docx"))
+    assert [entry.name for entry in entries if not entry.document] == ["x.docx", "evil.exe"]
+
+
+def test_attachments_of_an_outlook_message_are_found():
+    made = ole(
+        {
+            "__attach_version1.0_#0/__substg1.0_37010102": PROGRAM,
+            "__attach_version1.0_#0/__substg1.0_3707001F": "evil.exe".encode("utf-16-le"),
+        }
+    )
+    entries = list(Walk(Budget(Bounds())).over(made, "x.msg"))
+    assert [(entry.name, bytes(entry.data)) for entry in entries[1:]] == [("", PROGRAM), ("evil.exe", b"")]
+
+
+def test_streams_of_a_compound_file_are_read_in_both_sizes():
+    made = Ole(memoryview(ole({"Small": b"s" * 100, "Big": b"b" * 5000})))
+    assert made.stream("small", 1000) == b"s" * 100
+    assert made.stream("big", 9000) == b"b" * 5000
+    assert made.stream("big", 10) == b"b" * 10
+    assert made.stream("none", 10) == b""
+
+
+def test_only_what_is_called_a_document_is_one():
+    made = zipped(("[Content_Types].xml", b""), EVIL)
+    assert [entry.document for entry in Walk(Budget(Bounds())).over(made, "x.docx")] == [False, True, True]
+    assert not any(entry.document for entry in Walk(Budget(Bounds())).over(made, "x.zip"))
+
+
+def test_a_part_of_a_multi_volume_archive_is_not_whole():
+    walk, _ = walked(rar4((b"evil.exe", b"half", 2, 0x30)))
+    assert walk.unread == ["x: evil.exe: a file that goes on in another volume"]

@@ -1,0 +1,153 @@
+"""Documents: macros, actions and passwords are found, and what they do is asked of a process that may die."""
+
+from __future__ import annotations
+
+import struct
+import time
+import zlib
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elemta_milter.archives import Bounds, Budget
+from elemta_milter.archives.budget import BrokenError
+from elemta_milter.contents import macros, office, pdf
+from harness.archives import ole, vba_project
+
+MACRO = b'Attribute VB_Name = "Module1"\r\nSub AutoOpen()\r\nShell "calc.exe"\r\nEnd Sub\r\n'
+VBA = vba_project(MACRO)
+
+
+def records(*pairs):
+    return b"".join(struct.pack("<HH", kind, len(data)) + data for kind, data in pairs)
+
+
+def sheet(kind):
+    return (0x85, struct.pack("<LBBB", 0, 0, kind, 1) + b"\0A")
+
+
+@pytest.mark.parametrize(
+    ("streams", "macros_", "encrypted"),
+    [
+        ({"WordDocument": bytes(5000)}, False, False),
+        ({"WordDocument": bytes(11) + b"\1" + bytes(5000)}, False, True),
+        ({"WordDocument": bytes(5000), "Macros/VBA/_VBA_PROJECT": b"x"}, True, False),
+        ({"_VBA_PROJECT_CUR/VBA/dir": b"x", "Workbook": b"x"}, True, False),
+        ({"Workbook": records((0x809, bytes(8)), sheet(0), sheet(1), (0x0A, b""))}, True, False),
+        ({"Workbook": records((0x809, bytes(8)), sheet(0), sheet(2), (0x0A, b""), sheet(1))}, False, False),
+        ({"Book": records((0x809, bytes(8)), (0x2F, bytes(6)), (0x0A, b""))}, False, True),
+        ({"EncryptedPackage": bytes(5000), "EncryptionInfo": b"x"}, False, True),
+        ({"PowerPoint Document": b"x", "EncryptedSummary": b"x"}, False, True),
+    ],
+)
+def test_old_documents(streams, macros_, encrypted):
+    seen = office.look(memoryview(ole(streams)))
+    assert (seen.macros, seen.encrypted) == (macros_, encrypted)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "macros_", "encrypted"),
+    [
+        ("word/document.xml", b"<x/>", False, False),
+        ("word/vbaProject.bin", VBA, True, False),
+        ("word/vbaProject.bin", b"broken", True, False),
+        ("word/renamed.bin", VBA, True, False),
+        ("xl/macrosheets/sheet1.xml", b"<x/>", True, False),
+        ("Basic/Standard/Module1.xml", b'<?xml?><script:module script:name="M">', True, False),
+        ("Basic/script-lc.xml", b"<library:libraries>", False, False),
+        ("Scripts/python/a.py", b"import os", True, False),
+        ("META-INF/manifest.xml", b"<manifest:encryption-data>", False, True),
+        ("META-INF/manifest.xml", b"<manifest:file-entry>", False, False),
+    ],
+)
+def test_parts_of_new_documents(name, data, macros_, encrypted):
+    seen = office.look_at_part(name, memoryview(data))
+    assert (seen.macros, seen.encrypted) == (macros_, encrypted)
+
+
+def test_macros_of_excel_4_that_run_by_themselves():
+    assert office.look_at_part("xl/workbook.xml", memoryview(b'<definedName name="_xlnm.Auto_Open">')).runs_itself
+
+
+def test_olevba_says_what_macros_do():
+    told = macros.ask(memoryview(VBA), 10)
+    assert (told.there, told.runs_itself, told.keywords, told.unread) == (True, True, ("Shell",), "")
+    assert macros.ask(memoryview(ole({"WordDocument": bytes(5000)})), 10) == macros.Macros()
+
+
+def test_what_olevba_cannot_read_or_not_in_time_is_told():
+    assert macros.ask(memoryview(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"), 10).unread == "its macros could not be looked at"
+    assert macros.ask(memoryview(vba_project(MACRO * 40_000)), 1).unread == "its macros could not be looked at"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(VBA) - 1), st.integers(0, 255)), max_size=20), st.integers(0, len(VBA)))
+def test_a_changed_document_is_broken_at_worst(changes, end):
+    made = bytearray(VBA)
+    for at, value in changes:
+        made[at] = value
+    with suppress(BrokenError):
+        office.look(memoryview(bytes(made[:end])))
+
+
+# ── PDF ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def look(data):
+    return pdf.look(memoryview(data), Budget(Bounds()))
+
+
+def object_stream(content):
+    return b"1 0 obj <</Type /ObjStm /Filter /FlateDecode>> stream\r\n" + zlib.compress(content) + b"\r\nendstream"
+
+
+@pytest.mark.parametrize(
+    ("data", "does"),
+    [
+        (b"%PDF-1.7 <</S /JavaScript /JS (app.alert(1))>>", ("javascript",)),
+        (b"%PDF-1.7 <</S/J#61va#53cript>>", ("javascript",)),
+        (b"%PDF-1.7 <</S/#4a#61#76#61#53#63#72#69#70#74>>", ("javascript",)),
+        (b"%PDF-1.7 <</S /Launch /F (cmd.exe)>>", ("launch",)),
+        (b"%PDF-1.7 <</OpenAction 3 0 R>>", ("open_action",)),
+        (b"%PDF-1.7 <</Type /EmbeddedFile>>", ("embedded_file",)),
+        (b"%PDF-1.7 " + object_stream(b"<</S /JavaScript>>"), ("javascript",)),
+        (b"%PDF-1.7 " + object_stream(b"<</S /J#61vaScript>>").replace(b"ObjStm", b"Obj#53tm"), ("javascript",)),
+        (b"%PDF-1.7 <</Launched 1 /JavaScripts 2 /S /URI>> stream\r\n/JS\r\nendstream", ()),
+    ],
+)
+def test_what_a_pdf_does(data, does):
+    assert look(data) == pdf.Pdf(does)
+
+
+def test_an_encrypted_pdf():
+    assert look(b"%PDF-1.7 trailer <</Encrypt 5 0 R>>" + object_stream(b"x").replace(b"x\x9c", b"??")) == pdf.Pdf(
+        encrypted=True
+    )
+
+
+def test_what_could_not_be_unpacked_is_counted():
+    assert look(b"%PDF-1.7 <</Type/ObjStm/Filter/LZWDecode>> stream\n????").unread == 1
+    assert look(b"%PDF-1.7 <</Type/ObjStm " + b"%" * 9000 + b"\n>> stream\n").unread == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"/ObjStm " * 400_000,
+        b"/ObjStm stream\n" + b"/ObjStm " * 1000 + b"x" * 4000 + b"/Launch " * 900_000,
+        b"/#41" * 1_000_000,
+        object_stream(bytes(50 << 20)) * 100,
+        b"/" + b"a#41" * 1_000_000,
+    ],
+)
+def test_a_hostile_pdf_costs_no_more_than_the_budget(data):
+    began = time.thread_time()
+    look(data)
+    assert time.thread_time() - began < 1.5
+
+
+@given(st.binary(max_size=500))
+def test_any_octets_are_a_pdf(data):
+    look(b"/ObjStm stream\n" + data)
