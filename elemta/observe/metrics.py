@@ -14,10 +14,11 @@ import asyncio
 import fcntl
 import os
 import platform
+import time
 from bisect import bisect_left
 from collections import Counter as Tally
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
@@ -35,6 +36,9 @@ LABELS = 100  # different words of rules' `label`, which templates may make with
 DECISION_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25)
 CHECK_BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
 SILENT_AFTER = 5  # answers in a row that did not come make a check's dependency one that does not answer
+SILENT_FOR = (
+    60.0  # seconds that this is told after the last one: a host that gets no mail since it is not ready gets some
+)
 OTHER = "other"
 
 Labels = tuple[str, ...]
@@ -71,7 +75,7 @@ class Metrics:
         """
         self.daemon = daemon
         self.silent: tuple[str, ...] = ()
-        """Checks whose dependency does not answer: none of the last five or more runs had an answer."""
+        """Checks whose dependency does not answer: none of the last five or more runs had an answer, one just now."""
         self.identity, self._claim = _claim(directory, daemon)
         # By themselves they would count across processes only if this had been set before the import, by process id.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
@@ -80,6 +84,7 @@ class Metrics:
         self._found: defaultdict[str, int] = defaultdict(int)  # by "check=result"
         self._troubled: Tally[str] = Tally()
         self._in_a_row: Tally[str] = Tally()
+        self._troubled_at: dict[str, float] = {}
         self._shadowed: Tally[str] = Tally()
         self._labelled: Tally[str] = Tally()
         self._decision_seconds: defaultdict[str, list[float]] = defaultdict(list)
@@ -142,6 +147,8 @@ class Metrics:
         self.flush()
         for gauge in (self.journal_queue, self.connections):
             gauge.child(self.daemon).set(0)
+        for dependency in self.dependency_up.children():
+            dependency.set(1)  # the least of all processes is shown, and this one asks nobody any more
         self._claim.close()
 
     def decided(self, decision: Decision) -> None:
@@ -194,6 +201,8 @@ class Metrics:
 
     def flush(self) -> None:
         """Hand over what was counted since the last time."""
+        now = time.monotonic()
+        self._troubled_at.update(dict.fromkeys(self._troubled, now))
         self.decisions.add(self._decided)
         self.findings.add({tuple(key.split("=")): times for key, times in self._found.items()})
         for family, tally in (
@@ -221,7 +230,8 @@ class Metrics:
                 child.inc(max(0.0, value - before))
             else:
                 child.set(value)
-        self.silent = tuple(sorted(name for name, times in self._in_a_row.items() if times >= SILENT_AFTER))
+        silent = (name for name, times in self._in_a_row.items() if times >= SILENT_AFTER)
+        self.silent = tuple(sorted(name for name in silent if now - self._troubled_at[name] < SILENT_FOR))
         for call in self._each_second:
             call()
 
@@ -247,6 +257,10 @@ class _Family:
                 labels = (OTHER,) * len(labels)
             found = self._children[labels] = self.metric.labels(*labels)
         return found
+
+    def children(self) -> Iterable[Any]:
+        """Those that there are."""
+        return self._children.values()
 
     def add(self, tally: Mapping[Labels, int]) -> None:
         """Add to counters."""

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import prometheus_client
@@ -16,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from elemta.findings import Finding, Result
 from elemta.observe import Metrics, exposition
-from elemta.observe.metrics import CHILDREN, LABELS, prepare
+from elemta.observe.metrics import CHILDREN, LABELS, SILENT_FOR, prepare
 from elemta.verdict import Action, ActionKind, Disposition
 from harness.decisions import decision
 
@@ -126,6 +127,32 @@ def test_a_dependency_is_silent_after_five_runs_without_an_answer(directory):
     metrics.flush()
     assert metrics.silent == ()
     metrics.close()
+
+
+def test_a_silent_dependency_is_told_of_for_a_minute_after_the_last_mail(directory, monkeypatch):
+    metrics = Metrics(directory, "milter")
+    for _ in range(5):
+        metrics.decided(decision())
+    metrics.flush()
+    assert metrics.silent == ("clamav",)
+    later = time.monotonic() + SILENT_FOR
+    monkeypatch.setattr("elemta.observe.metrics.time.monotonic", lambda: later)
+    metrics.flush()
+    assert metrics.silent == ()
+    metrics.decided(decision())
+    metrics.flush()
+    assert metrics.silent == ("clamav",)
+    metrics.close()
+
+
+def test_a_process_that_ended_says_no_more_that_something_does_not_answer(directory):
+    metrics = Metrics(directory, "milter")
+    metrics.each_second(lambda: metrics.depends({("clamav", "unix:/run/one"): "refused", ("clamav", "b"): ""}))
+    metrics.flush()
+    one = "elemta_dependency_up{check=clamav,daemon=milter,dependency=unix:/run/one}"
+    assert samples(directory)[one] == 0
+    metrics.close()
+    assert samples(directory)[one] == 1
 
 
 def test_labels_without_end_are_counted_together(directory):
