@@ -26,7 +26,7 @@ journal: {{path: {directory}/journal.db}}
 spool: {directory}/spool
 metrics: {{listen: "127.0.0.1:{metrics}", directory: {directory}/metrics}}
 {dns}
-{section}: {{listen: "{listen}", workers: {workers}}}
+{section}: {{listen: "{listen}", workers: {workers}{own}}}
 """
 
 
@@ -47,6 +47,7 @@ class Daemon:
         listen: str = "",
         workers: int = 2,
         metrics: int = 0,
+        own: str = "",
         environment: dict[str, str] | None = None,
     ) -> None:
         self.name = name
@@ -56,6 +57,7 @@ class Daemon:
         self.address = self.listen
         self.workers = workers
         self.metrics = metrics
+        self.own = f", {own}" if own else ""  # more of the daemon's own section: "budget: 3s"
         self.policy = self.directory / "policy.yaml"
         self.log_file = self.directory / "log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -74,6 +76,7 @@ class Daemon:
             section=self.name,
             listen=self.listen,
             workers=self.workers,
+            own=self.own,
         )
         self.policy.write_text(fixed + policy, encoding="utf-8")
 
