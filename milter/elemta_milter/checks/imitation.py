@@ -1,0 +1,134 @@
+"""imitation: does From show the name of one of our people, or an address, that is not the author's?
+
+Mail programs show the name and often nothing else.  Takes the authors of a message; reports `fail` with the kind of
+imitation, `pass` when one of our people writes from an own address, `none` when From shows nobody we know.  Whether
+that address is authentic is DMARC's part.  Never decides: mailing lists, too, put the names of others into From.
+
+RFC 5322 section 3.4 (display names).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import Field as Setting
+
+from elemta.addresses import Mailbox, a_label
+from elemta.check import Check, Field, Options, Seen, Tools
+from elemta.facts import Message
+from elemta.findings import Finding, Result
+from elemta.rules.refresh import follow
+from elemta_milter.people import People, listed, read_file
+
+MOST = 50  # authors looked at
+
+_ADDRESS = re.compile(r"[\w.+-]{1,64}+@((?:[\w-]{1,63}\.){1,10}[\w-]{2,63})")
+
+
+def _readable(path: str) -> str:
+    """The path of a file that can be used."""
+    try:
+        read_file(Path(path))
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    return path
+
+
+def _people(people: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    listed(people)
+    return people
+
+
+class PeopleFile(BaseModel):
+    """Where the people are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: Annotated[str, AfterValidator(_readable)] = Setting(
+        description="`Name = address, address…` a line; @domain stands for all its addresses; "
+        "read again when it changes"
+    )
+
+
+class ImitationOptions(Options):
+    """Options of `imitation`."""
+
+    people: PeopleFile | Annotated[dict[str, tuple[str, ...]], AfterValidator(_people)] = Setting(
+        default_factory=dict,
+        description="names that others imitate, each with the addresses that they write from; or the file with them",
+    )
+    delimiter: str = Setting("+", max_length=1, description="jane+list@ is jane@ too; empty: no")
+
+
+class Imitation(Check[Message]):
+    """Does From show the name of one of our people, or an address, that is not the author's?"""
+
+    name = "imitation"
+    fields: ClassVar = {
+        "person": Field(str, "whose name From shows, as it is written in `people`"),
+        "kind": Field(
+            str, "name: just theirs; part: theirs with other words; address: another domain's address as a name"
+        ),
+        "shown": Field(str, "the name or address that From shows; a stranger's words"),
+        "author": Field(str, "the author's address"),
+    }
+    results: ClassVar = (Result.NONE, Result.PASS, Result.FAIL)
+    needs_body = False
+    only_dns = True  # it waits for nothing
+    Options = ImitationOptions
+
+    def __init__(self, options: ImitationOptions, tools: Tools) -> None:
+        super().__init__(options, tools)
+        named = options.people
+        self._people = People({}, Path(named.file)) if isinstance(named, PeopleFile) else People(listed(named))
+        self._following: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Read the file, if there is one, and go on doing so when it changes."""
+        if self._people.path is not None:
+            self._people.reread()
+            self._following = asyncio.create_task(follow(self._people, "the people of imitation", self.tools))
+
+    async def close(self) -> None:
+        """Follow the file no more."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+
+    async def run(self, facts: Message, seen: Seen) -> Finding:
+        """Look at each author; the first imitation counts."""
+        found = [finding for box in facts.authors.mailboxes[:MOST] if (finding := self._look(box)) is not None]
+        failed = next((finding for finding in found if finding.result is Result.FAIL), None)
+        return failed or next(iter(found), self.finding(Result.NONE, "From shows nobody we know"))
+
+    def _look(self, box: Mailbox) -> Finding | None:
+        author = f"{box.local}@{box.domain}"
+        called = self._people.called(box.display)
+        if called is not None:
+            person, whole = called
+            if person.addresses.covers(box.local, box.domain, self.options.delimiter):
+                return self.finding(
+                    Result.PASS,
+                    f"{person.name} writes from {author}",
+                    person=person.name,
+                    shown=box.display,
+                    author=author,
+                )
+            return self._fail("name" if whole else "part", box.display, author, person.name)
+        for match in _ADDRESS.finditer(box.display):
+            if not _same(a_label(match[1]) or match[1].lower(), box.domain):
+                return self._fail("address", match[0], author, None)
+        return None
+
+    def _fail(self, kind: str, shown: str, author: str, person: str | None) -> Finding:
+        reason = f'From shows "{shown}", but the author is {author}'
+        return self.finding(Result.FAIL, reason, person=person, kind=kind, shown=shown, author=author)
+
+
+def _same(shown: str, real: str) -> bool:
+    """Whether one is the other, or below it."""
+    return shown == real or shown.endswith(f".{real}") or real.endswith(f".{shown}")

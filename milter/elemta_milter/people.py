@@ -1,0 +1,168 @@
+"""People: whose name is this, and is the address theirs?
+
+The names of those whom others like to imitate, each with the addresses that they write from; in the configuration
+itself or in a file, a person a line, # starts a comment:
+
+    Jane Doe = jane@example.org, jane.doe@example.net
+    Example Support = @example.org                      every address of the domain
+
+Names are compared as people read them: without case, accents and punctuation, in any order of the words or without
+blanks between them, and with letters of other scripts that look like Latin ones.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from elemta.addresses import a_label, split
+from elemta.rules.senders import Allowed
+from elemta.rules.sets import file_stamp
+
+MORE_WORDS = 4  # that may stand beside a name: "Jane Doe (Example, Managing Director)"
+MAX_NAME = 500  # characters of a name that is compared
+
+_LOOKS_LIKE = str.maketrans(
+    "аеорсухіјѕһԁԛԝгквмнтзьαορνικτυχηıłøđ013",  # noqa: RUF001 - they look like those below
+    "aeopcyxijshdqwrkbmhtzbaopviktuxnilodole",
+)
+_WORD = re.compile(r"[^\W_]+")
+
+Words = frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody whose name is known.
+
+    Attributes:
+        name: as written.
+        addresses: what they write from.
+    """
+
+    name: str
+    addresses: Allowed
+
+
+@dataclass(slots=True)
+class People:
+    """All of them; may be exchanged while mail goes by.
+
+    Attributes:
+        by_name: by the words of the name, and by its letters in one word.
+        path: the file they are kept in; None for those of the configuration itself.
+        stamp: the file's mark when it was read.
+    """
+
+    by_name: dict[Words, Person]
+    path: Path | None = None
+    stamp: tuple[int, int, int] = field(default=(0, 0, 0))
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return len({id(person) for person in self.by_name.values()})
+
+    def called(self, name: str) -> tuple[Person, bool] | None:
+        """Whose name is this? And whether it is the whole of it; None for nobody's."""
+        words = words_of(name)
+        person = self.by_name.get(words) or self.by_name.get(_letters(name))
+        if person is not None:
+            return person, True
+        if len(words) < 3:
+            return None
+        near = (
+            known for known in self.by_name if len(known) > 1 and known < words and len(words - known) <= MORE_WORDS
+        )
+        longest = max(near, key=len, default=None)
+        return None if longest is None else (self.by_name[longest], False)
+
+    def changed(self) -> bool:
+        """The file is not the one that was read. A file that is gone counts as unchanged: what it said stays."""
+        try:
+            return self.path is not None and file_stamp(self.path) != self.stamp
+        except OSError:
+            return False
+
+    def reread(self) -> None:
+        """Read the file again.
+
+        Raises:
+            OSError, ValueError: it cannot be used; what was known stays, and the same file is not tried again.
+        """
+        if self.path is not None:
+            self.stamp = file_stamp(self.path)
+            self.by_name = read_file(self.path)
+
+
+def words_of(name: str) -> Words:
+    """The words of a name as people read them; an initial between names does not count."""
+    words = _words(name)
+    return frozenset([word for word in words if len(word) > 1] or words)
+
+
+def _letters(name: str) -> Words:
+    """The name as one word: blanks may stand, or be hidden, where they do not belong."""
+    return frozenset({"".join(_words(name))})
+
+
+def _words(name: str) -> list[str]:
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name[:MAX_NAME]).casefold())
+    plain = "".join(char for char in plain if not unicodedata.combining(char) and unicodedata.category(char) != "Cf")
+    return _WORD.findall(plain.translate(_LOOKS_LIKE))
+
+
+def listed(people: Mapping[str, Iterable[str]]) -> dict[Words, Person]:
+    """Make the people of names with their addresses.
+
+    Raises:
+        ValueError: a name without words or addresses, or an address that is none.
+    """
+    found: dict[Words, Person] = {}
+    for name, addresses in people.items():
+        words = words_of(name)
+        if not words:
+            raise ValueError(f'"{name}" is no name')
+        found[words] = found[_letters(name)] = Person(name, _allowed(name, addresses))
+    return found
+
+
+def read_file(path: Path) -> dict[Words, Person]:
+    """The people of a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: a line is wrong; the text begins with "path:line: ".
+    """
+    found: dict[Words, Person] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines(), 1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        name, _, addresses = text.partition("=")
+        try:
+            found |= listed({name.strip(): addresses.split(",")})
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from None
+    return found
+
+
+def _allowed(name: str, addresses: Iterable[str]) -> Allowed:
+    whole, domains = set[str](), set[str]()
+    for word in (each.strip() for each in addresses):
+        if not word:
+            continue
+        local, domain = split(word)
+        known = a_label(domain)
+        if known is None or " " in word:
+            raise ValueError(f'"{word}" is no address; write `{name} = LOCAL@DOMAIN, @DOMAIN`')
+        if local:
+            whole.add(f"{local.lower()}@{known}")
+        else:
+            domains.add(known)
+    if not whole and not domains:
+        raise ValueError(f'"{name}" has no address; write `{name} = LOCAL@DOMAIN`')
+    return Allowed(frozenset(whole), frozenset(domains))

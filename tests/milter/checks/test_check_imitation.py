@@ -1,0 +1,119 @@
+"""imitation: names as people read them, and addresses in the place of names."""
+
+import asyncio
+
+import pytest
+
+from elemta.testing import judge, message, policy, run, tools
+from elemta_milter.checks.imitation import Imitation
+from elemta_milter.people import People, listed, words_of
+
+PEOPLE = {"Jane Doe": ["jane@example.org", "@example.net"], "Jörg Müller-Lüdenscheidt": ["joerg@example.org"]}
+
+
+def look(sender, people=PEOPLE):
+    return run(Imitation, message(headers=[("From", sender)]), people=people)
+
+
+@pytest.mark.parametrize(
+    ("sender", "result", "kind"),
+    [
+        ("Jane Doe <jane@example.org>", "pass", None),
+        ("JANE DOE <Jane+x@Example.ORG>", "pass", None),
+        ("Jane Doe <anything@example.net>", "pass", None),
+        ("Jane Doe <jane@evil.test>", "fail", "name"),
+        ('"Doe, Jane" <jane@evil.test>', "fail", "name"),
+        ("jane  doe <jane@evil.test>", "fail", "name"),
+        ("Jané Dôe <jane@evil.test>", "fail", "name"),
+        ("=?utf-8?b?0IhhbmUgRG9l?= <jane@evil.test>", "fail", "name"),
+        ("J\u0430n\u0435 D\u043ee <jane@evil.test>", "fail", "name"),
+        ("J\u200bane Doe <jane@evil.test>", "fail", "name"),
+        ("\uff2aane \uff24oe <jane@evil.test>", "fail", "name"),
+        ("Jane Q. Doe <jane@evil.test>", "fail", "name"),
+        ("jane@evil.test (Jane Doe)", "fail", "name"),
+        ('"Jane Doe (Managing Director)" <jane@evil.test>', "fail", "part"),
+        ("Jane Doe via List <list@lists.test>", "fail", "part"),
+        ("Jorg Muller Ludenscheidt <x@evil.test>", "fail", "name"),
+        ("Jane Roe <jane@evil.test>", "none", None),
+        ("Jane <jane@evil.test>", "none", None),
+        ("one two three four five Jane Doe <jane@evil.test>", "none", None),
+        ("<jane@evil.test>", "none", None),
+        ('"jane@example.org" <x@evil.test>', "fail", "address"),
+        ('"Desk jane@example.org" <x@evil.test>', "fail", "address"),
+        ('"x@mail.evil.test" <x@evil.test>', "none", None),
+        ("Other <o@x.test>, Jane Doe <jane@evil.test>", "fail", "name"),
+    ],
+)
+def test_from(sender, result, kind):
+    finding = look(sender)
+
+    assert finding.result == result
+    assert finding.fields.get("kind") == kind
+
+
+def test_the_finding_tells_who_is_imitated():
+    finding = look('"doe, jane" <jane@evil.test>')
+
+    assert finding.fields == {"person": "Jane Doe", "kind": "name", "shown": "doe, jane", "author": "jane@evil.test"}
+    assert "jane@evil.test" in finding.reason
+
+
+def test_nobody_is_known_without_people():
+    assert look("Jane Doe <jane@evil.test>", {}).result == "none"
+    assert run(Imitation, message(headers=())).result == "none"
+
+
+def test_people_in_a_file_that_changes(tmp_path):
+    path = tmp_path / "people.txt"
+    path.write_text("# ours\nJane Doe = jane@example.org  # she\n")
+    of = message(headers=[("From", "Max Roe <m@evil.test>")])
+
+    async def before_and_after():
+        check = Imitation(Imitation.Options(people={"file": str(path)}), tools())
+        await check.open()
+        try:
+            before = await check.run(of, {})
+            path.write_text("Max Roe = max@example.org\n")
+            for _ in range(200):
+                after = await check.run(of, {})
+                if after.result != before.result:
+                    break
+                await asyncio.sleep(0.05)
+        finally:
+            await check.close()
+        return before.result, after.result
+
+    assert asyncio.run(before_and_after()) == ("none", "fail")
+
+
+@pytest.mark.parametrize(
+    "text", ["Jane Doe\n", "Jane Doe = \n", "= a@b.test\n", "Jane = nonsense\n", "Jane = a b@c.test\n"]
+)
+def test_a_file_that_is_wrong(tmp_path, text):
+    path = tmp_path / "people.txt"
+    path.write_text(f"\n{text}")
+
+    with pytest.raises(ValueError, match=r"people\.txt:2: "):
+        Imitation.Options(people={"file": str(path)})
+
+
+def test_words_of_a_name():
+    assert words_of("Doe, John Q.") == words_of("john DOE") == {"john", "doe"}
+    assert words_of("X") == {"x"}
+    assert not words_of("...")
+
+
+def test_the_longest_name_counts():
+    people = People(listed({"Jane Doe": ["a@b.test"], "Jane Doe Smith": ["c@d.test"]}))
+
+    assert people.called("Jane Doe Smith Junior")[0].name == "Jane Doe Smith"
+
+
+def test_a_rule():
+    of = policy("""
+        host: mx.test.example
+        checks: {imitation: {people: {Jane Doe: [jane@example.org]}}}
+        rules: {message: [{id: ceo, when: {imitation: fail, imitation.kind: name}, then: quarantine}]}
+    """)
+
+    assert judge(of, message(headers=[("From", "Jane Doe <x@evil.test>")])).verdict.rule == "ceo"
