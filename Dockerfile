@@ -48,7 +48,8 @@ RUN /opt/elemta/bin/elemta postfix render /opt/postfix \
 
 FROM base AS elemta
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt,sharing=locked \
-    apt-get update && apt-get install -y --no-install-recommends libmilter1.0.1 python3
+    apt-get update && apt-get install -y --no-install-recommends \
+    libarchive-tools libmagic1 libmilter1.0.1 python3
 COPY --from=build /opt/elemta /opt/elemta
 COPY docker/policy /etc/elemta
 RUN install -d -o elemta -g elemta -m 0750 /var/lib/elemta /run/elemta-metrics

@@ -5,7 +5,7 @@ run: # a private Postfix with Elemta on loopback, and mail through it; ONCE=1 en
 	@tests/demo/run.sh $(if $(ONCE),--once)
 
 test: # everything but the benches; what needs Postfix, root or Docker is skipped, with the reason, where it is missing
-	@tests/prepare.sh test clamd:clamav-daemon rspamd
+	@tests/prepare.sh test clamd:clamav-daemon rspamd file bsdtar:libarchive-tools
 	@.venv/bin/python -m pytest
 
 lint:
