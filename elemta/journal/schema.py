@@ -13,15 +13,14 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
-APPLICATION_ID = 0x454C4A31  # "ELJ1": tells our file from any other SQLite file
+from elemta.sqlite_form import Form
+
 PAGES_IN_MEMORY = -4000  # KiB of SQLite's cache, per connection
 TOUCH = 3600.0  # seconds after which a policy is marked again as in use
 CHECKPOINT = 4000  # pages of write-ahead log between two checkpoints: a quarter faster than SQLite's 1000
 WAL_KEPT = 32 << 20  # octets of write-ahead log left on disk after a checkpoint
 
-# Append a script for each change of the file's form; never edit one that was released.  A file of version N gets the
-# scripts from N on, in one transaction.
-MIGRATIONS = (
+_SCRIPTS = (  # see Form
     """
     CREATE TABLE decisions (
         number INTEGER PRIMARY KEY, id TEXT NOT NULL, at REAL NOT NULL, stage TEXT NOT NULL,
@@ -58,6 +57,9 @@ class JournalError(Exception):
     """The journal cannot be used; the text says why, and what to do."""
 
 
+FORM = Form(0x454C4A31, _SCRIPTS, "journal.path", JournalError)  # "ELJ1"
+
+
 def connect(path: str, *, write: bool = False, patience: float = 5.0) -> sqlite3.Connection:
     """Open the journal; with `write` it is made where it is missing and brought to this form where it is older.
 
@@ -81,12 +83,14 @@ def connect(path: str, *, write: bool = False, patience: float = 5.0) -> sqlite3
     except sqlite3.Error as error:
         raise JournalError(_explained(path, error)) from error
     try:
+        version = FORM.recognise(database, path)
         if write:
             _prepare(database)
-            migrate(database)
+            if version < len(FORM.scripts):
+                FORM.migrate(database)
         else:
             database.execute("PRAGMA query_only = ON")
-        _recognise(database, path)
+            _usable(version, path)
     except sqlite3.Error as error:
         database.close()
         raise JournalError(_explained(path, error)) from error
@@ -94,31 +98,6 @@ def connect(path: str, *, write: bool = False, patience: float = 5.0) -> sqlite3
         database.close()
         raise
     return database
-
-
-def migrate(database: sqlite3.Connection, scripts: tuple[str, ...] = MIGRATIONS) -> None:
-    """Bring the file to the form of the last of `scripts`; many processes may do so at once.
-
-    Raises:
-        JournalError: the file is no journal, or newer than `scripts`.
-        sqlite3.Error: it could not be changed.
-    """
-    if _version(database) == len(scripts):
-        return
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        found = _version(database)
-        if found == 0 and database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise JournalError("it is a database of something else; let journal.path name a file of its own")  # noqa: TRY301
-        for script in scripts[found:]:
-            for statement in script.split(";"):
-                database.execute(statement)
-        database.execute(f"PRAGMA user_version = {max(found, len(scripts))}")
-        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        database.execute("COMMIT")
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
 
 
 def _prepare(database: sqlite3.Connection) -> None:
@@ -130,18 +109,11 @@ def _prepare(database: sqlite3.Connection) -> None:
     database.execute(f"PRAGMA cache_size = {PAGES_IN_MEMORY}")
 
 
-def _version(database: sqlite3.Connection) -> int:
-    return int(database.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _recognise(database: sqlite3.Connection, path: str) -> None:
-    """Refuse a file that is not ours, or newer than we are."""
-    if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise JournalError(f"{path}: this is no journal of Elemta; does journal.path name the right file?")
-    version = _version(database)
-    if version > len(MIGRATIONS):
-        raise JournalError(f"{path}: of a newer Elemta (form {version}, known is {len(MIGRATIONS)}); update this one")
-    if version < len(MIGRATIONS):
+def _usable(version: int, path: str) -> None:
+    """Refuse a file that a writer must make or bring up to date first."""
+    if version == 0:
+        raise JournalError(f"{path}: an empty file, no journal of Elemta; has a daemon run?")
+    if version < len(FORM.scripts):
         raise JournalError(f"{path}: of an older Elemta (form {version}); start a daemon once, it updates the file")
 
 

@@ -14,13 +14,13 @@ import sqlite3
 import time
 from pathlib import Path
 
+from elemta.sqlite_form import Form
 from elemta.store import StoreError
 from elemta.store.sqlite_limits import SCHEMA as LIMITS
 
 PATIENCE = 5.0  # seconds to wait for other processes that write; below the budget of a mail and of a request
 
-_APPLICATION = 0x456C6D74  # "Elmt" in the file's header: whose file this is
-_MIGRATIONS = (  # each brings the schema from its index to the next version; never change one that was released
+_SCRIPTS = (  # see Form
     """
     CREATE TABLE triplets (
         key BLOB PRIMARY KEY, first REAL NOT NULL, until REAL NOT NULL, attempts INTEGER NOT NULL,
@@ -35,6 +35,7 @@ _MIGRATIONS = (  # each brings the schema from its index to the next version; ne
     """,
     LIMITS,
 )
+_FORM = Form(0x456C6D74, _SCRIPTS, "state", StoreError)  # "Elmt"
 
 
 def open_file(path: str) -> sqlite3.Connection:
@@ -66,11 +67,11 @@ def is_busy(error: sqlite3.Error) -> bool:
 def _connect(path: str) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
     try:
-        _recognise(db, path)
+        _FORM.recognise(db, path)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA cache_size = -8000")  # KiB
-        _migrate(db)
+        _FORM.migrate(db)  # taking the lock also finds a file that we may not write
         for (table,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
             db.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()  # noqa: S608 - damage shows here, not at a mail
         db.execute("PRAGMA busy_timeout = 0")  # from here on the store waits, without blocking
@@ -78,28 +79,3 @@ def _connect(path: str) -> sqlite3.Connection:
         db.close()
         raise
     return db
-
-
-def _recognise(db: sqlite3.Connection, path: str) -> None:
-    db.execute("BEGIN")  # one view of the file: another process may be creating it
-    [application] = db.execute("PRAGMA application_id").fetchone()
-    [version] = db.execute("PRAGMA user_version").fetchone()
-    [tables] = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    db.execute("COMMIT")
-    if application != _APPLICATION and tables:
-        raise StoreError(f"{path}: an SQLite file of another program")
-    if version > len(_MIGRATIONS):
-        raise StoreError(f"{path}: written by a newer Elemta (schema {version}; this one knows {len(_MIGRATIONS)})")
-
-
-def _migrate(db: sqlite3.Connection) -> None:
-    """Bring the schema up to date in one transaction. Taking the lock also finds a file that we may not write."""
-    db.execute("BEGIN IMMEDIATE")
-    [version] = db.execute("PRAGMA user_version").fetchone()
-    for script in _MIGRATIONS[version:]:
-        for statement in script.split(";"):
-            db.execute(statement)
-    if version < len(_MIGRATIONS):
-        db.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
-        db.execute(f"PRAGMA application_id = {_APPLICATION}")
-    db.execute("COMMIT")

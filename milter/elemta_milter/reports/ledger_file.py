@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-APPLICATION_ID = 0x454C5231  # "ELR1": tells our file from any other SQLite file
+from elemta.sqlite_form import Form
+
 PATIENCE = 10.0  # seconds to wait for another process that is writing
 
-# Append a script for each change of the file's form; never edit one that was released.
-_MIGRATIONS = (
+_SCRIPTS = (  # see Form
     """
     CREATE TABLE mark (number INTEGER NOT NULL, id TEXT NOT NULL);
     INSERT INTO mark VALUES (0, '');
@@ -57,6 +57,9 @@ _MIGRATIONS = (
 
 class LedgerError(Exception):
     """The ledger of reports cannot be used; the text says why."""
+
+
+_FORM = Form(0x454C5231, _SCRIPTS, "reports.file", LedgerError)  # "ELR1"
 
 
 class LedgerFile:
@@ -121,10 +124,10 @@ def _open(path: str) -> sqlite3.Connection:
 def _connect(path: str) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
     try:
-        _recognise(database, path)
+        _FORM.recognise(database, path)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")  # a report that is noted as sent is never sent again
-        _migrate(database)
+        _FORM.migrate(database)
     except BaseException:
         database.close()
         raise
@@ -141,27 +144,3 @@ def _make(path: str, directory: Path) -> None:
         owner = directory.stat()
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
     os.close(descriptor)
-
-
-def _recognise(database: sqlite3.Connection, path: str) -> None:
-    database.execute("BEGIN")  # one view of the file: another process may be making it
-    [application] = database.execute("PRAGMA application_id").fetchone()
-    [version] = database.execute("PRAGMA user_version").fetchone()
-    [tables] = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    database.execute("COMMIT")
-    if application != APPLICATION_ID and tables:
-        raise LedgerError(f"{path}: an SQLite file of something else; let reports.file name a file of its own")
-    if version > len(_MIGRATIONS):
-        raise LedgerError(f"{path}: written by a newer Elemta (form {version}; this one knows {len(_MIGRATIONS)})")
-
-
-def _migrate(database: sqlite3.Connection) -> None:
-    database.execute("BEGIN IMMEDIATE")
-    [version] = database.execute("PRAGMA user_version").fetchone()
-    for script in _MIGRATIONS[version:]:
-        for statement in script.split(";"):
-            database.execute(statement)
-    if version < len(_MIGRATIONS):
-        database.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
-        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    database.execute("COMMIT")

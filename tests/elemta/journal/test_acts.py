@@ -1,12 +1,13 @@
 """What was done with held mail, in the journal: kept, told, and thrown away with its decision."""
 
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
 from elemta import explain
 from elemta.journal import Act, Deed, JournalError, Reader, Writer, expire, record
-from elemta.journal.schema import MIGRATIONS, connect, migrate
+from elemta.journal.schema import FORM, connect
 from elemta.verdict import Disposition
 from harness.decisions import decision
 
@@ -61,7 +62,7 @@ def test_what_holds_mail_stays_as_long_as_the_mail(path):
 def test_a_journal_from_before_there_were_acts_gets_its_table(tmp_path):
     path = str(tmp_path / "old.db")
     old = sqlite3.connect(path, isolation_level=None)
-    migrate(old, MIGRATIONS[:1])
+    replace(FORM, scripts=FORM.scripts[:1]).migrate(old)
     old.close()
     with pytest.raises(JournalError, match="start a daemon once"):
         Reader(path)

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from elemta.facts import Client, Envelope
 from elemta.findings import AuthResult, Finding, Result
 from elemta.journal import BEGINNING, JournalError, Reader, Writer, expire
 from elemta.journal.entry import row
-from elemta.journal.schema import MIGRATIONS, connect, migrate
+from elemta.journal.schema import FORM, connect
 from elemta.verdict import Action, ActionKind, Disposition
 from harness.decisions import POLICY, decision
 
@@ -405,7 +406,7 @@ def test_the_body_of_a_mail_is_not_kept_in_memory():
 
 def newer(path):
     database = connect(str(path), write=True)
-    database.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    database.execute(f"PRAGMA user_version = {len(FORM.scripts) + 1}")
     database.close()
 
 
@@ -421,7 +422,7 @@ def foreign(path):
         (lambda path: None, "no journal here"),
         (lambda path: path.write_bytes(b"This is not SQLite at all, but long enough." * 100), "damaged"),
         (lambda path: path.write_bytes(b""), "no journal of Elemta"),
-        (foreign, "no journal of Elemta"),
+        (foreign, "of something else; let journal.path"),
         (newer, "of a newer Elemta"),
         (lambda path: path.mkdir(), "cannot be opened"),
     ],
@@ -438,18 +439,21 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, make, words):
 def test_a_database_of_something_else_is_never_written_to(tmp_path):
     path = tmp_path / "journal.db"
     foreign(path)
+    octets = path.read_bytes()
     with pytest.raises(JournalError, match="something else"):
         connect(str(path), write=True)
-    assert sqlite3.connect(path).execute("SELECT name FROM sqlite_master").fetchall() == [("mine",)]
+    assert path.read_bytes() == octets
 
 
 def test_an_older_file_is_brought_up_to_date_once(tmp_path):
     path = str(tmp_path / "journal.db")
     database = connect(path, write=True)
-    later = (*MIGRATIONS, "ALTER TABLE decisions ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'")
-    migrate(database, later)
-    migrate(database, later)
-    assert database.execute("PRAGMA user_version").fetchone() == (len(later),)
+    later = replace(
+        FORM, scripts=(*FORM.scripts, "ALTER TABLE decisions ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'")
+    )
+    later.migrate(database)
+    later.migrate(database)
+    assert later.recognise(database, path) == len(later.scripts)
     assert "colour" in [row[1] for row in database.execute("PRAGMA table_info(decisions)")]
 
 

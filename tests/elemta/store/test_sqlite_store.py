@@ -355,7 +355,7 @@ def test_another_programs_database(path):
     db = sqlite3.connect(path)
     db.execute("CREATE TABLE mails (x)")
     db.close()
-    with pytest.raises(StoreError, match="of another program"):
+    with pytest.raises(StoreError, match="of something else; let state name"):
         SqliteStore(path)
     assert rows(path, "SELECT name FROM sqlite_schema") == [("mails",)]  # and it was left alone
 
@@ -365,7 +365,7 @@ def test_a_newer_schema(path):
     db = sqlite3.connect(path)
     db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(StoreError, match=r"newer Elemta \(schema 99"):
+    with pytest.raises(StoreError, match=r"newer Elemta \(form 99"):
         SqliteStore(path)
 
 

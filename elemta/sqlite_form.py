@@ -1,0 +1,71 @@
+"""SQLite form: is this file ours, and of the form that this version writes?
+
+A file names its owner in its header (application_id), and how many of our scripts have made it what it is
+(user_version).  The state store, the journal and the ledger of reports each have a form; how they open their file, and
+what they say where that fails, is theirs.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What stands in one kind of file.
+
+    Attributes:
+        application: four letters as a number, which tell our file from any other.
+        scripts: each brings the file from the version that is its index to the next; never change one that was
+            released, append.
+        setting: what names the file in the configuration, for people.
+        error: what is raised; its text says what is wrong with the file.
+    """
+
+    application: int
+    scripts: tuple[str, ...]
+    setting: str
+    error: type[Exception]
+
+    def recognise(self, database: sqlite3.Connection, path: str) -> int:
+        """The file's version, 0 for an empty one; nothing is written.
+
+        Raises:
+            error: it is something else's, or newer than this Elemta.
+            sqlite3.Error: it cannot be read.
+        """
+        database.execute("BEGIN")  # one view of the file: another process may be making it
+        try:
+            [application] = database.execute("PRAGMA application_id").fetchone()
+            [version] = database.execute("PRAGMA user_version").fetchone()
+            [tables] = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        finally:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+        if application != self.application and tables:
+            raise self.error(f"{path}: a database of something else; let {self.setting} name a file of its own")
+        if version > len(self.scripts):
+            known = f"form {version}, known is {len(self.scripts)}"
+            raise self.error(f"{path}: of a newer Elemta ({known}); update this one")
+        return int(version)
+
+    def migrate(self, database: sqlite3.Connection) -> None:
+        """Bring a file that was recognised up to date, in one transaction; many processes may do so at once.
+
+        Raises:
+            sqlite3.Error: it cannot be changed, also where there is nothing to change.
+        """
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            [version] = database.execute("PRAGMA user_version").fetchone()
+            for script in self.scripts[version:]:
+                for statement in script.split(";"):
+                    database.execute(statement)
+            if version < len(self.scripts):
+                database.execute(f"PRAGMA user_version = {len(self.scripts)}")
+                database.execute(f"PRAGMA application_id = {self.application}")
+            database.execute("COMMIT")
+        finally:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
