@@ -1,5 +1,5 @@
 # What can be done here; the work is done by the scripts named. PYTEST_ADDOPTS="-k spf" passes options to pytest.
-.PHONY: run test lint docs bench
+.PHONY: run test coverage lint docs bench
 
 run: # a private Postfix with Elemta on loopback, and mail through it; ONCE=1 ends after the table
 	@tests/demo/run.sh $(if $(ONCE),--once)
@@ -7,6 +7,13 @@ run: # a private Postfix with Elemta on loopback, and mail through it; ONCE=1 en
 test: # everything but the benches; what needs Postfix, root or Docker is skipped, with the reason, where it is missing
 	@tests/prepare.sh test clamd:clamav-daemon rspamd file bsdtar:libarchive-tools
 	@.venv/bin/python -m pytest
+
+coverage: # the same, and how many lines were run, of which modules not all
+	@tests/prepare.sh test clamd:clamav-daemon rspamd file bsdtar:libarchive-tools
+	@rm -rf /tmp/elemta-coverage && mkdir -m 1777 /tmp/elemta-coverage
+	@.venv/bin/coverage run -m pytest
+	@.venv/bin/coverage combine -q
+	@.venv/bin/coverage report --skip-covered --sort=cover --fail-under=90
 
 lint:
 	@tests/prepare.sh lint
