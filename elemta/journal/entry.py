@@ -155,7 +155,10 @@ def _detail(decision: Decision) -> dict[str, Any]:
         "trace": decision.trace,
         "shadow": decision.shadow,
         "timings": {name: round(seconds * 1e6) for name, seconds in timings.items()} if timings else {},
-        "actions": [(each.kind, each.name, each.value, each.seconds, each.rule) for each in verdict.actions],
+        "actions": [
+            (each.kind, each.name, each.value[:LONGEST_VALUE], each.seconds, each.rule, each.nth)
+            for each in verdict.actions
+        ],
         "behind": verdict.findings,
     }
 
