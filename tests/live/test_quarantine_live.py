@@ -253,6 +253,27 @@ def test_a_bounce_with_a_short_queue_id_is_recognised(postfix, elemta, hold):
     assert (mail["queue_id"], mail["id"], mail["sender"]) == (queue_id, decision.id, "")
 
 
+def test_a_hold_by_a_rule_at_the_recipient_is_recognised_without_a_queue_id(capsys):
+    with Daemon("policyd") as policyd, PrivatePostfix(policyd=policyd.address) as postfix:
+        rule = "{id: early, when: {sender.domain: held.test}, then: quarantine}"
+        policyd.reload(f"quarantine: {{postfix: {postfix.config}}}\nrules: {{recipient: [{rule}]}}\n")
+        for sender in ("a@held.test", "a@other.test"):
+            assert postfix.send(sender, [TO, "s@example.org"], "Subject: x\r\n\r\nhello\r\n").accepted
+        assert len(postfix.wait_delivered(2)) == 2
+        [queue_id] = postfix.held()
+        deadline = time.monotonic() + 10
+        said = ""
+        while not said and time.monotonic() < deadline:
+            with contextlib.suppress(JournalError):
+                main(["quarantine", "list", "--json", "--config", str(policyd.policy)])
+            said = capsys.readouterr().out
+            time.sleep(0.05)
+        told = json.loads(said)
+        assert (told["queue_id"], told["rule"], told["held_by"]) == (queue_id, "early", "elemta")
+        assert main(["quarantine", "delete", told["id"], "--config", str(policyd.policy)]) == 0
+        assert postfix.held() == []
+
+
 def test_it_says_what_is_missing(place, elemta):
     _, postfix = place
     status, _, err = elemta("list", "--postfix", "/nowhere")
