@@ -172,6 +172,9 @@ class Check(ABC, Generic[FactsT]):
     async def message_refused(self, facts: Envelope) -> None:
         """The complete message was refused by a rule, after it was accepted (milter)."""
 
+    async def message_kept(self, facts: Message) -> None:
+        """The message, which this check has looked at, was accepted by all rules (milter): not held, not dropped."""
+
     @classmethod
     def stage(cls) -> Stage:
         """How early the check can run: from the type argument of `Check[...]`."""

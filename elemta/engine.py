@@ -28,12 +28,13 @@ from typing import Any
 from elemta.case import Case
 from elemta.check import Check, Stage, Tools
 from elemta.decision import Decision, Observer, StageName
+from elemta.facts import Message
 from elemta.findings import Finding, Result
 from elemta.plugins.isolated import Isolated
 from elemta.policy import CheckPlan, Policy
 from elemta.rules.refresh import first_snapshot, refresh_sets
 from elemta.store import StoreError
-from elemta.verdict import KEPT, Action, ActionKind
+from elemta.verdict import KEPT, Action, ActionKind, Disposition
 
 _log = logging.getLogger("elemta.engine")
 
@@ -88,6 +89,9 @@ class Engine:
         self.at_rcpt = {plan.name: plan for plan in plans if plan.kind.per_recipient}
         self.asked_at_rcpt = self._asked_at_rcpt()
         self.counting = self._counting()
+        self.remembering = tuple(
+            self.checks[plan.name] for plan in self.late if plan.kind.message_kept is not Check.message_kept
+        )
         self.without_recipient = policy.rules["recipient"].without(_OF_A_RECIPIENT)
         reads_body = any(plan.kind.needs_body for plan in self.late)
         reads_body |= any(part.needs_body for part in policy.parts.values())
@@ -161,6 +165,7 @@ class Engine:
         if self._refresher is not None:
             self._refresher.cancel()
             await asyncio.gather(self._refresher, return_exceptions=True)
+        await asyncio.sleep(0)  # what a decision just asked for begins
         await asyncio.gather(*self._adding)
         for check in self.checks.values():
             await check.close()
@@ -196,9 +201,22 @@ class Engine:
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._soon, self.tell(lambda check: check.message_refused(envelope)))
 
+        accepted = decision.verdict.disposition is Disposition.ACCEPT
+        if self.remembering and accepted and isinstance(decision.facts, Message) and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._soon, self._kept(decision.facts, decision.klass))
+
+    async def _kept(self, message: Message, klass: str) -> None:
+        """Tell the checks that remember mail of its acceptance."""
+        told = [each for each in self.remembering if each.options.classes is None or klass in each.options.classes]
+        await self._tell(told, lambda check: check.message_kept(message))
+
     async def tell(self, what: Callable[[Check[Any]], Awaitable[None]]) -> None:
-        """Tell the checks that count what became of a mail. A state store that does not answer is logged."""
-        for check in self.counting:
+        """Tell the checks that count what became of a mail."""
+        await self._tell(self.counting, what)
+
+    async def _tell(self, checks: Sequence[Check[Any]], what: Callable[[Check[Any]], Awaitable[None]]) -> None:
+        """Tell checks what became of a mail. A state store that does not answer is logged."""
+        for check in checks:
             try:
                 await what(check)
             except StoreError as error:

@@ -119,6 +119,14 @@ class Store(Protocol):
         """Take back what was made final under this queue id; False when there was nothing."""
         ...
 
+    async def contacts(self, pairs: Sequence[str], now: float) -> Mapping[str, float]:
+        """Which of these pairs of correspondents are remembered, each with the time of its first mail."""
+        ...
+
+    async def remember_contacts(self, pairs: Sequence[str], now: float, until: float) -> None:
+        """Remember these pairs until then; one that is already there keeps its first time and gets the later end."""
+        ...
+
     async def add_to_set(self, name: str, entry: str, until: float) -> None:
         """Put `entry` into the dynamic set `name`; `until` 0 = for ever; an entry already there gets the later end."""
         ...

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
-from elemta.store import Grey, GreyTerms, Quota, StoreError, Use, sqlite_limits
+from elemta.store import Grey, GreyTerms, Quota, StoreError, Use, sqlite_contacts, sqlite_limits
 from elemta.store.greylisting import Network, Triplet, attempt
 from elemta.store.sqlite_file import PATIENCE, is_busy, open_file
 
@@ -83,6 +83,14 @@ class SqliteStore:
         """Take back what was made final; see the port."""
         return await self._patiently(sqlite_limits.give_back, self._db, queue_id)
 
+    async def contacts(self, pairs: Sequence[str], now: float) -> Mapping[str, float]:
+        """Which pairs are remembered, and since when."""
+        return await self._patiently(sqlite_contacts.contacts, self._db, pairs, now)
+
+    async def remember_contacts(self, pairs: Sequence[str], now: float, until: float) -> None:
+        """Remember pairs; see the port."""
+        await self._patiently(sqlite_contacts.remember, self._db, pairs, now, until)
+
     async def add_to_set(self, name: str, entry: str, until: float) -> None:
         """Put `entry` into the set `name`; the later end counts."""
         await self._patiently(self._change_sets, _ADD_TO_SET, (name, _octets(entry), until))
@@ -113,6 +121,9 @@ class SqliteStore:
                 gone += count
                 await asyncio.sleep(0)
         while count := await self._patiently(sqlite_limits.expire, self._db, now, SLICE):
+            gone += count
+            await asyncio.sleep(0)
+        while count := await self._patiently(sqlite_contacts.expire, self._db, now, SLICE):
             gone += count
             await asyncio.sleep(0)
         return gone

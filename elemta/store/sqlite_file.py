@@ -16,6 +16,7 @@ from pathlib import Path
 
 from elemta.sqlite_form import Form
 from elemta.store import StoreError
+from elemta.store.sqlite_contacts import SCHEMA as CONTACTS
 from elemta.store.sqlite_limits import SCHEMA as LIMITS
 
 PATIENCE = 5.0  # seconds to wait for other processes that write; below the budget of a mail and of a request
@@ -34,6 +35,7 @@ _SCRIPTS = (  # see Form
     INSERT INTO sets_version VALUES (0);
     """,
     LIMITS,
+    CONTACTS,
 )
 _FORM = Form(0x456C6D74, _SCRIPTS, "state", StoreError)  # "Elmt"
 

@@ -1,0 +1,68 @@
+"""Contacts in the store: remembered, prolonged, forgotten."""
+
+import asyncio
+
+from elemta.store.sqlite import SqliteStore
+
+DAY = 86_400.0
+
+
+def use(path, work):
+    async def session():
+        store = SqliteStore(str(path / "state.db"))
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(session())
+
+
+def test_what_is_remembered_outlives_a_restart(tmp_path):
+    use(tmp_path, lambda store: store.remember_contacts(["a", "b"], 1000.0, 1000.0 + DAY))
+
+    assert use(tmp_path, lambda store: store.contacts(["a", "b", "c"], 2000.0)) == {"a": 1000.0, "b": 1000.0}
+    assert use(tmp_path, lambda store: store.contacts(["a"], 1000.0 + DAY)) == {}
+    assert use(tmp_path, lambda store: store.contacts([], 2000.0)) == {}
+
+
+def test_the_first_time_stays_and_the_end_moves(tmp_path):
+    async def story(store):
+        await store.remember_contacts(["a"], 0.0, 100.0)
+        await store.remember_contacts(["a"], 50.0, 150.0)
+        middle = await store.contacts(["a"], 120.0)
+        await store.remember_contacts(["a"], 60.0, 110.0)  # an earlier end changes nothing
+        return middle, await store.contacts(["a"], 149.0), await store.contacts(["a"], 150.0)
+
+    assert use(tmp_path, story) == ({"a": 0.0}, {"a": 0.0}, {})
+
+
+def test_what_was_forgotten_begins_anew(tmp_path):
+    async def story(store):
+        await store.remember_contacts(["a"], 0.0, 100.0)
+        await store.remember_contacts(["a"], 200.0, 300.0)
+        return await store.contacts(["a"], 250.0)
+
+    assert use(tmp_path, story) == {"a": 200.0}
+
+
+def test_a_mail_soon_after_another_writes_nothing(tmp_path):
+    async def story(store):
+        await store.remember_contacts(["a"], 0.0, 1000.0)
+        before = store._db.total_changes
+        await store.remember_contacts(["a"], 5.0, 1005.0)
+        between = store._db.total_changes
+        await store.remember_contacts(["a"], 50.0, 1050.0)
+        return between - before, store._db.total_changes - between
+
+    assert use(tmp_path, story) == (0, 1)
+
+
+def test_what_is_forgotten_goes(tmp_path):
+    async def story(store):
+        await store.remember_contacts([f"{number}" for number in range(2500)], 0.0, 100.0)
+        await store.remember_contacts(["a"], 0.0, 500.0)
+        gone = await store.expire(200.0)
+        return gone, store._db.execute("SELECT count(*) FROM contacts").fetchone()
+
+    assert use(tmp_path, story) == (2500, (1,))
