@@ -88,13 +88,14 @@ class Exchange:
                     response = await self._ask(server, query)
                 return _answer(response)
             except TimeoutError:
-                reason = f"no answer within {self.timeout:g} s"
+                why = f"no answer within {self.timeout:g} s"
             except OSError as error:
-                reason = f"{server[0]}: {error.strerror or error}"
+                why = error.strerror or str(error)
             except (dns.exception.DNSException, ValueError) as error:
-                reason = f"a broken answer: {type(error).__name__}"
+                why = f"a broken answer: {type(error).__name__}"
             except _RcodeError as error:
-                reason = error.args[0]
+                why = str(error)
+            reason = f"name server {server[0]}: {why}"
         raise DnsError(name, rdtype, reason)
 
     async def _ask(self, server: Server, query: dns.message.Message) -> dns.message.Message:
@@ -149,7 +150,7 @@ async def _ask_tcp(server: Server, query: dns.message.Message, wire: bytes) -> d
         length = int.from_bytes(await reader.readexactly(2))
         return _parse(query, await reader.readexactly(length))
     except asyncio.IncompleteReadError as error:
-        raise OSError(f"{server[0]} closed the connection") from error
+        raise OSError("it closed the connection") from error
     finally:
         writer.close()
 

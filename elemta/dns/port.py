@@ -50,7 +50,7 @@ class DnsError(Exception):
     Attributes:
         name: the name asked.
         rdtype: the type asked, "TXT".
-        reason: for people, "no answer within 2 s".
+        reason: for people, "name server 192.0.2.53: no answer within 2 s".
     """
 
     def __init__(self, name: str, rdtype: str, reason: str) -> None:

@@ -24,7 +24,7 @@ from elemta.facts import Message
 from elemta.servers import THREADS, ServerError
 from elemta_milter.scanners import head
 from elemta_milter.scanners.in_time import UNTIL, InTime, left
-from elemta_milter.scanners.rspamd_reply import Reply, parse
+from elemta_milter.scanners.rspamd_reply import SHOWN, Reply, parse
 
 LONGEST_REPLY = 4 << 20
 LONGEST_HEADER = 60_000
@@ -231,4 +231,8 @@ def _why(error: BaseException) -> str:
         inner = below
     if isinstance(inner, TimeoutError):
         return "no answer in time"
+    if isinstance(inner, http.client.IncompleteRead):
+        return f"its answer broke off: {inner}"
+    if isinstance(inner, http.client.BadStatusLine) and not isinstance(inner, ConnectionError):
+        return f"garbage instead of an answer: {inner.line[:SHOWN]!r}"
     return str(getattr(inner, "strerror", None) or inner) or type(inner).__name__
