@@ -41,7 +41,7 @@ class Proxy:
     """
 
     def __init__(self, host: str = "", port: int = 0, *, path: str = "", pause: float = 0.2) -> None:
-        self._behind = (host, port) if not path else path
+        self._behind = path or (host, port)
         self._lock = threading.Lock()
         self._how = How.PASS
         self._open: set[socket.socket] = set()

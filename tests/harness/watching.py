@@ -139,12 +139,26 @@ class Watch:
         # a worker that has just been replaced may still add its last ones
         wait_until(lambda: all(self.trouble(check) >= before[check] + len(WORDS) for check in checks))
 
-    def recovers(self, check: str, *, mail_first: bool = True, seconds: float = 40) -> None:
-        """It is ready again, and mail is judged as before; with `mail_first` a mail must come before it is ready."""
-        if not mail_first:
-            wait_until(lambda: check not in self.ready(), seconds)
+    def left_alone(self, check: str, name: str, within: float = 1.0) -> None:
+        """The breaker of what the check asks is open: a mail costs next to nothing, and whoever asks is told."""
+        carried = self.carry("defer.test")
+        assert carried.verdict == "defer"
+        assert carried.seconds < within
+        assert re.search("not asked|left alone", self.finding(self.entry(carried.sender), check).reason)
+        wait_until(lambda: f"check {check}: {name} does not answer: " in self.ready())
+        assert self.metric("dependency_up", check=check, dependency=name) == 0
+        self.daemon.wait_for("left alone")
+
+    def comes_back(self, check: str, name: str, seconds: float = 40) -> None:
+        """It is ready again before any mail comes, and mail is judged as before."""
+        wait_until(lambda: f"check {check}" not in self.ready(), seconds)
+        self.answers_again(check, seconds)
+        wait_until(lambda: self.metric("dependency_up", check=check, dependency=name) == 1)
+
+    def answers_again(self, check: str, seconds: float = 40) -> None:
+        """Mail is judged as before, and so it is ready."""
         wait_until(lambda: not self.finding(self.entry(self.carry("accept.test").sender), check).trouble, seconds)
-        wait_until(lambda: check not in self.ready(), seconds)
+        wait_until(lambda: f"check {check}" not in self.ready(), seconds)
         assert self.carry("reject.test").verdict == "accept"
 
     # ── where it is seen ─────────────────────────────────────────────────────────────────────────────────
