@@ -13,11 +13,11 @@ PROGRAM = b"MZ" + bytes(58) + struct.pack("<L", 64) + b"PE\0\0" + bytes(200)
 
 
 def zipped(*files, method=zipfile.ZIP_DEFLATED):
-    """A zip archive of (name, content)."""
+    """A zip archive of (name, content), the same each time."""
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", method) as archive:
         for name, content in files:
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content, method)
     return made.getvalue()
 
 

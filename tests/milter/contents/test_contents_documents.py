@@ -141,6 +141,7 @@ def test_what_could_not_be_unpacked_is_counted():
         object_stream(bytes(50 << 20)) * 100,
         b"/" + b"a#41" * 1_000_000,
     ],
+    ids=["no-streams", "one-stream", "escapes", "bombs", "one-name"],
 )
 def test_a_hostile_pdf_costs_no_more_than_the_budget(data):
     began = time.thread_time()
