@@ -144,7 +144,7 @@ class Attached:
         if self._analysed > MACROS:
             self.passed(f"{MACROS} documents with macros")
             return
-        told = macros.ask(entry.data, MACRO_SECONDS)
+        told = macros.ask(entry.data, MACRO_SECONDS, self.budget.until)
         if told.there:
             self._so("macros", entry.path)
         if told.runs_itself:
