@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
+import sys
 from collections.abc import Iterator
 from functools import cache
 from typing import IO, cast
@@ -38,7 +38,6 @@ def members(data: memoryview, budget: Budget) -> Iterator[Member]:
     """
     if not budget.program():
         return
-    began, ours = time.monotonic(), time.thread_time()
     limits = f"ulimit -t {_SECONDS} -v {_KIBIBYTES}; exec " + '"$0" -c -f - --format=pax @-'
     with os.fdopen(os.memfd_create("archive"), "w+b") as archive:
         archive.write(data)
@@ -50,13 +49,20 @@ def members(data: memoryview, budget: Budget) -> Iterator[Member]:
             stderr=subprocess.DEVNULL,
             env={"LC_ALL": "C.UTF-8", "PATH": os.defpath},
         )
+    ended = False
     with process, cast("IO[bytes]", process.stdout) as pipe:
         try:
-            yield from tars.members(Stream(_chunks(pipe, budget)), budget)
+            stream = Stream(_chunks(pipe, budget))
+            yield from tars.members(stream, budget)
+            stream.skip(sys.maxsize)
+            ended = not budget.over
         finally:
-            process.kill()
-            budget.charge(max(time.monotonic() - began - (time.thread_time() - ours), 0.0))
-    if process.returncode > 0:
+            if not ended:
+                process.kill()
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            budget.charge(used.ru_utime + used.ru_stime)
+    if process.returncode:
         raise BrokenError("bsdtar cannot read all of it")
 
 

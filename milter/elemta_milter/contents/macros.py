@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import resource
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 
 _MEMORY = 512 << 20
@@ -39,12 +41,21 @@ class Macros:
     unread: str = ""
 
 
-def ask(document: memoryview, seconds: int) -> Macros:
-    """Let olevba look at a document, for at most so many seconds of processor time and a few of waiting."""
+def ask(document: memoryview, seconds: int, until: float = math.inf) -> Macros:
+    """Let olevba look at a document, for at most so many seconds of processor time and a few of waiting.
+
+    Args:
+        document: an OLE file.
+        seconds: of processor time.
+        until: `time.monotonic()` at which nobody waits any more.
+    """
+    patience = min(2 * seconds + _GRACE, until - time.monotonic())
+    if patience <= 0:
+        return Macros(unread="there was no time to look at its macros")
     command = [sys.executable, "-P", "-m", __spec__.name, str(seconds)]
     try:
         done = subprocess.run(  # noqa: S603 - no word of the mail is in the command
-            command, input=document, capture_output=True, timeout=2 * seconds + _GRACE, check=False
+            command, input=document, capture_output=True, timeout=patience, check=False
         )
     except subprocess.TimeoutExpired:
         return Macros(unread="its macros take too long to look at")

@@ -198,7 +198,7 @@ def test_a_mail_that_was_cut_is_not_called_clean():
 def test_more_documents_with_macros_than_are_analysed_have_macros_all_the_same(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "elemta_milter.attached.macros.ask", lambda data, seconds: asked.append(1) or _macros(unread="too long")
+        "elemta_milter.attached.macros.ask", lambda data, seconds, until: asked.append(1) or _macros(unread="too long")
     )
     found = look(*((f"{at}.doc", vba_project(MACRO)) for at in range(5)))
     assert found.fields["macros"] is True
