@@ -98,7 +98,7 @@ class Content(Check[Message]):
             so_far.defects |= dict.fromkeys(tree.defects)
             so_far.excess |= dict.fromkeys(tree.excess)
             for part in tree.root.walk():
-                if part.media_type.startswith("text/"):
+                if part.media_type.startswith("text/") or (part.media_type.startswith("multipart/") and not part.parts):
                     texts += 1
                     self._read(tree, part, so_far)
         return self._told(so_far) if texts else self.finding(Result.NONE, "no text", **_odd(so_far))

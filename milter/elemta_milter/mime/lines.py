@@ -17,7 +17,7 @@ LINE_END = re.compile(rb"(?>\r{0,2}\n|\r)")  # also of lines that were converted
 Fields = tuple[tuple[bytes, bytes], ...]
 
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
-_GUESS = re.compile(rb"--([!-~][ -~]{0,99})")
+_GUESS = re.compile(rb"--([!-~][ -~]{0,99}|(?=[\r\n]))")  # nothing, where the boundary is ""
 _BLANK = b" \t"
 
 

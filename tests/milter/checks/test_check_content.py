@@ -48,6 +48,10 @@ def test_no_text():
     assert finding.fields["excess"] == ()
 
 
+def test_a_multipart_without_parts_is_text():
+    assert look("http://a.test", "multipart/mixed; boundary=b").fields["url_hosts"] == ("a.test",)
+
+
 @pytest.mark.parametrize(
     ("html", "mismatch"),
     [

@@ -136,6 +136,7 @@ def test_delimiter_lines(body, parts, defect):
     [
         ("multipart/mixed", "--guessed\n\none\n--guessed\n\ntwo\n--guessed--"),
         ('multipart/mixed; boundary=""', "pre\n--guessed\n\none\n--guessed\n\ntwo\n--guessed--"),
+        ('multipart/mixed; boundary=""', "--\n\none\n--\n\ntwo\n----"),
         ("multipart; boundary=b", "--b\n\none\n--b\n\ntwo\n--b--"),
         ("MULTIPART/Odd ; BOUNDARY = b", "--b\n\none\n--b\n\ntwo\n--b--"),
         ('multipart/mixed; boundary="a b "', "--a b \n\none\n--a b\n\ntwo\n--a b--"),
