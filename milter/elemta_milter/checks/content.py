@@ -128,8 +128,9 @@ class Content(Check[Message]):
         if html.cut:
             so_far.excess["links of HTML"] = None
         for anchor in html.anchors:
-            shown, leads = shown_host(anchor.text), read_url(anchor.address)
-            if shown and leads is not None and self._differ(anchor.text, shown, leads):
+            shown = shown_host(anchor.text)
+            leads = read_url(anchor.address) if shown else None
+            if leads is not None and self._differ(anchor.text, shown, leads):
                 so_far.mismatches[f"{shown} leads to {leads.host or leads.address}"] = None
 
     def _differ(self, text: str, shown: str, leads: Url) -> bool:
