@@ -151,7 +151,7 @@ class _Compiler:
         kinds, enabled = self._kinds()
         sets = self._sets()
         facts = catalogue(enabled, frozenset(kinds))
-        around = Surroundings(facts, sets, tuple(settings.classes))
+        around = Surroundings(facts, sets, tuple(settings.classes), settings.host)
         classes = self._classes(facts, sets)
         recipient, problems = compile_rules(settings.rules.recipient, ("rules", "recipient"), Stage.ENVELOPE, around)
         message, more = compile_rules(settings.rules.message, ("rules", "message"), Stage.MESSAGE, around)

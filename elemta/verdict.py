@@ -30,6 +30,9 @@ class ActionKind(StrEnum):
     REMOVE_RECIPIENT = "remove_recipient"
     CHANGE_SENDER = "change_sender"
     REPLACE_BODY = "replace_body"
+    TAG_SUBJECT = "tag_subject"
+    BANNER = "banner"
+    REPLACE_ATTACHMENTS = "replace_attachments"
     LABEL = "label"
     ADD_TO_SET = "add_to_set"
 
@@ -40,11 +43,14 @@ class Action:
 
     Attributes:
         kind: see `ActionKind`.
-        name: the header's name, the set's name; "" where the kind has none.
-        value: the header's value, the address, the label, the set's entry, the body.
+        name: the header's name, the set's name, the banner's position, which attachments; "" where the kind has none.
+        value: the header's value, the address, the label, the set's entry, the body, the tag, the banner's text, the
+            notice in an attachment's place (a template: {name} is the attachment's).
         seconds: the time to live of a set's entry; 0 for ever.
         rule: the id of the rule that asked.
         nth: of `remove_header`: which field of that name, as the mail came: from 1 on from the top, -1 the last; 0 all.
+        options: (key, value) of what else the kind is told: of `banner` its html; of `replace_attachments` each
+            extension, type and name that it looks for.
     """
 
     kind: ActionKind
@@ -53,6 +59,7 @@ class Action:
     seconds: float = 0.0
     rule: str = ""
     nth: int = 0
+    options: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,6 +144,27 @@ class AddToSet(Section):
 Words = str | tuple[str, ...]
 
 
+class Banner(Section):
+    """Words put into the text that the reader of a mail sees; {facts}, {host} and {id} are filled in."""
+
+    text: str = Field(min_length=1, description="for plain text; several lines are kept")
+    html: str | None = Field(None, description="for HTML, where facts are escaped; default: made of the text")
+    position: Literal["top", "bottom"] = Field("top", description="before or after the text")
+
+
+class ReplaceAttachments(Section):
+    """Which attachments are taken out, and what stands in their place; one that holds such a file goes as a whole."""
+
+    extension: Words = Field((), description="of a file's name, without the dot")
+    type: Words = Field((), description="the media type, by declaration or content; * and ? may stand in it")
+    name: Words = Field((), description="the file's name; * and ? may stand in it")
+    notice: str = Field(
+        'The attachment "{name}" was taken out by the rule {rule}. Reference {id}',
+        min_length=1,
+        description="the text in its place; {name} is the attachment's, {facts}, {rule} and {id} are filled in",
+    )
+
+
 class RuleModel(Section):
     """One rule, read from top to bottom; the first final match wins."""
 
@@ -154,7 +175,9 @@ class RuleModel(Section):
     then: Literal["accept", "defer", "reject", "discard", "quarantine"] | None = Field(
         None, description="the verdict; without it the rule is not final and the rules below are still read"
     )
-    reply: str | None = Field(None, description='the SMTP reply, "550 5.7.1 text"; {facts} and {id} are filled in')
+    reply: str | None = Field(
+        None, description='the SMTP reply, "550 5.7.1 text"; {facts}, {rule}, {host} and {id} are filled in'
+    )
     mode: Literal["enforce", "shadow", "off"] = Field(
         "enforce", description="shadow: judged and recorded, without effect"
     )
@@ -169,6 +192,13 @@ class RuleModel(Section):
     remove_recipient: Words = Field((), description="envelope recipients to remove")
     change_sender: str | None = Field(None, description="the new envelope sender")
     replace_body: str | None = Field(None, description="the new body, text/plain")
+    tag_subject: str | None = Field(
+        None, min_length=1, description='a word to put before the subject, "[SPAM]", unless it stands there already'
+    )
+    banner: Banner | None = Field(None, description="words to put into the text of the mail")
+    replace_attachments: ReplaceAttachments | None = Field(
+        None, description="attachments to take out; a notice stands in their place"
+    )
     add_to_set: AddToSet | None = Field(None, description="put an entry into a dynamic set")
 
 

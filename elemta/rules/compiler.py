@@ -1,7 +1,7 @@
 """Compiling rules: what does each rule of the YAML mean, and what is wrong with it?
 
 Turns `RuleModel`s into a `Ruleset`, and collects every mistake with its place: unknown facts, classes and sets, facts
-that are known too late, replies that contradict `then`, header names that are none, rules that can never be reached.
+that are known too late, replies that contradict `then`, actions that cannot be meant, rules that can never be reached.
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ from hashlib import blake2b
 from elemta.check import Stage
 from elemta.config.model import RuleModel
 from elemta.config.problems import Path, Problem
-from elemta.findings import Value
+from elemta.rules.actions import read_actions, words_of
 from elemta.rules.catalogue import Catalogue, View
 from elemta.rules.conditions import Condition, Conditions
 from elemta.rules.ruleset import Rule, Ruleset
 from elemta.rules.sets import NamedSet
 from elemta.rules.templates import Template, compile_template, names
-from elemta.verdict import Action, ActionKind, Disposition
+from elemta.verdict import Disposition
 
 _REPLY = re.compile(r"([245]\d\d) (?:([245])\.\d{1,3}\.\d{1,3} )?\S.*")
-_HEADER_NAME = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 section 3.6.8: printable ASCII but the colon
-_AT_RCPT = (ActionKind.ADD_HEADER, ActionKind.LABEL, ActionKind.ADD_TO_SET)  # what the policy service can do
 _DEFAULT_REPLY: Mapping[Disposition, str] = {
     Disposition.REJECT: "550 5.7.1 Refused by policy. Reference {id}",
     Disposition.DEFER: "451 4.7.1 Not now, please try again later. Reference {id}",
@@ -40,11 +38,13 @@ class Surroundings:
         facts: every fact there is.
         sets: the named sets.
         classes: names of the classes, in order.
+        host: our name.
     """
 
     facts: Catalogue
     sets: Mapping[str, NamedSet]
     classes: Sequence[str]
+    host: str
 
 
 def compile_rules(
@@ -97,7 +97,8 @@ class _RuleCompiler:
         if unless:
             tests = (*tests, _unless(unless))
         reply = self._reply()
-        actions = tuple(self._actions())
+        actions, problems = read_actions(model, self.path, self.latest, self._template, self.around.sets)
+        self.problems += problems
         if not model.then and not actions:
             text = "this rule does nothing; write `then:`, an action such as add_header, or mode: off"
             self.problems.append(Problem(self.path, text))
@@ -111,7 +112,7 @@ class _RuleCompiler:
             final=model.then is not None,
             disposition=Disposition(model.then or "accept"),
             reply=reply,
-            actions=actions,
+            actions=tuple(actions),
             shadow=model.mode == "shadow",
         )
 
@@ -133,17 +134,20 @@ class _RuleCompiler:
             return ()
         return (Condition(lambda view: share(rule, view) < percent, f"in the {percent:g} % of messages", ()),)
 
-    def _template(self, text: str, path: Path) -> Template | None:
+    def _template(
+        self, text: str, path: Path, *, later: tuple[str, ...] = (), escape: Callable[[str], str] = str
+    ) -> Template | None:
         """Compile a template, checking the facts it names."""
+        given = {"rule": self.model.id, "host": self.around.host}
         try:
             for name in names(text):
-                if name == "id":
+                if name == "id" or name in given or name in later:
                     continue
                 fact = self.around.facts.find(name)
                 if fact.stage > self.latest:
                     raise ValueError(f'fact "{name}" is not known yet when this rule is judged')  # noqa: TRY301
                 self.asked.append(name)
-            return compile_template(text, self.durations)
+            return compile_template(text, self.durations, given=given, later=later, escape=escape)
         except KeyError as error:
             self.problems.append(Problem(path, str(error.args[0])))
         except ValueError as error:
@@ -171,65 +175,6 @@ class _RuleCompiler:
             self.problems.append(Problem(path, text))
         return self._template(model.reply, path)
 
-    def _actions(self) -> list[Callable[[Mapping[str, Value]], Action]]:
-        made = []
-        for kind, name, text, path in self._asked_for():
-            if kind in (ActionKind.ADD_HEADER, ActionKind.SET_HEADER, ActionKind.REMOVE_HEADER):
-                checked = name or text
-                if not _HEADER_NAME.fullmatch(checked):
-                    self.problems.append(Problem(path, f'"{checked}" is no header field name', "key"))
-            if self.latest < Stage.MESSAGE and kind not in _AT_RCPT:
-                self.problems.append(Problem(path, f"{kind} needs the whole message; move the rule to rules.message"))
-                continue
-            template = self._template(text, path)
-            if template is not None:
-                made.append(_maker(kind, name, template, self._seconds(kind), self.model.id))
-        if self.model.add_to_set is not None:
-            self._check_dynamic(self.model.add_to_set.set)
-        return made
-
-    def _asked_for(self) -> list[tuple[ActionKind, str, str, Path]]:
-        """(kind, name, template, place) of every action in the model."""
-        model, found = self.model, []
-        for kind, mapping in ((ActionKind.ADD_HEADER, model.add_header), (ActionKind.SET_HEADER, model.set_header)):
-            found += [(kind, name, text, (*self.path, kind.value, name)) for name, text in mapping.items()]
-        for kind, words in (
-            (ActionKind.REMOVE_HEADER, model.remove_header),
-            (ActionKind.ADD_RECIPIENT, model.add_recipient),
-            (ActionKind.REMOVE_RECIPIENT, model.remove_recipient),
-            (ActionKind.LABEL, model.label),
-        ):
-            found += [(kind, "", text, (*self.path, kind.value)) for text in words_of(words)]
-        if model.change_sender is not None:
-            found.append((ActionKind.CHANGE_SENDER, "", model.change_sender, (*self.path, "change_sender")))
-        if model.replace_body is not None:
-            found.append((ActionKind.REPLACE_BODY, "", model.replace_body, (*self.path, "replace_body")))
-        if model.add_to_set is not None:
-            found.append(
-                (
-                    ActionKind.ADD_TO_SET,
-                    model.add_to_set.set,
-                    model.add_to_set.value,
-                    (*self.path, "add_to_set", "value"),
-                )
-            )
-        return found
-
-    def _seconds(self, kind: ActionKind) -> float:
-        return self.model.add_to_set.ttl if kind is ActionKind.ADD_TO_SET and self.model.add_to_set else 0.0
-
-    def _check_dynamic(self, name: str) -> None:
-        named = self.around.sets.get(name)
-        if named is None or not named.dynamic:
-            text = f'"{name}" is no dynamic set; write `{name}: {{dynamic: true}}` under sets'
-            self.problems.append(Problem((*self.path, "add_to_set", "set"), text))
-
-
-def _maker(
-    kind: ActionKind, name: str, template: Template, seconds: float, rule: str
-) -> Callable[[Mapping[str, Value]], Action]:
-    return lambda values: Action(kind, name, template(values), seconds, rule)
-
 
 def _unless(conditions: tuple[Condition, ...]) -> Condition:
     """The rule does not match when all of these hold."""
@@ -242,11 +187,6 @@ def _unless(conditions: tuple[Condition, ...]) -> Condition:
 def class_names(model: RuleModel) -> tuple[str, ...]:
     """The classes that a rule is for; () for all."""
     return words_of(model.class_ or ())
-
-
-def words_of(words: str | tuple[str, ...]) -> tuple[str, ...]:
-    """One word or several, as several."""
-    return (words,) if isinstance(words, str) else words
 
 
 def share(rule: str, view: View) -> float:

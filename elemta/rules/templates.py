@@ -1,13 +1,14 @@
 """Templates: how does "550 5.7.1 {clamav.virus} found. Reference {id}" become the text of one mail?
 
 `{fact}` is filled in, `{{` and `}}` are braces.  What goes in was often chosen by an attacker: control
-characters and line ends become spaces, long values are cut.
+characters and line ends become spaces, long values are cut, and in HTML nothing of it is markup.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from types import MappingProxyType
 
 from elemta.findings import Value
 
@@ -16,6 +17,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\x80-\x9f\u2028\u2029]+")
 _LONGEST = 200  # characters of one value
 
 Template = Callable[[Mapping[str, Value]], str]
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -33,29 +35,57 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def compile_template(text: str, durations: Collection[str] = ()) -> Template:
+def compile_template(
+    text: str,
+    durations: Collection[str] = (),
+    *,
+    given: Mapping[str, str] = NOTHING,
+    later: Collection[str] = (),
+    escape: Callable[[str], str] = str,
+) -> Template:
     """A function that fills `text` with facts.
 
     Args:
         text: the template.
         durations: the names of facts that are seconds and are printed as "4m 30s".
+        given: what is known already, by name.
+        later: names that stay as they are: what comes out is itself a template, with these alone to be filled in.
+        escape: what makes plain text of a value; `html.escape` where the template is HTML.
 
     Raises:
         ValueError: a brace stands alone.
     """
-    wanted = names(text)
-    if not wanted:
-        plain = text.replace("{{", "{").replace("}}", "}")
+    names(text)
+    if later:
+        text, escape = _kept(text, later), _braces
+    pieces = [
+        (escape(given[name]), None, False) if name is not None and name in given else (words, name, is_duration)
+        for words, name, is_duration in _pieces(text, durations)
+    ]
+    if all(name is None for _, name, _ in pieces):
+        plain = "".join(words for words, _, _ in pieces)
         return lambda _values: plain
-
-    pieces = tuple(_pieces(text, durations))
 
     def fill(values: Mapping[str, Value]) -> str:
         return "".join([
-            text if name is None else _printed(values[name], is_duration) for text, name, is_duration in pieces
+            words if name is None else escape(_printed(values[name], is_duration))
+            for words, name, is_duration in pieces
         ])  # fmt: skip
 
     return fill
+
+
+def _kept(text: str, later: Collection[str]) -> str:
+    """The template that gives, filled in, one for the names `later`."""
+
+    def doubled(match: re.Match[str]) -> str:
+        return match[0] if match[1] is not None and match[1] not in later else _braces(match[0])
+
+    return _PIECE.sub(doubled, text)
+
+
+def _braces(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _pieces(text: str, durations: Collection[str]) -> Iterator[tuple[str, str | None, bool]]:

@@ -40,7 +40,11 @@ def attachments(tree: Tree) -> Iterator[Part]:
 
 @dataclass
 class Attached:
-    """What was found so far."""
+    """What was found so far.
+
+    Attributes:
+        held: by number of the mail's own part: names and media type of each file in it, itself included.
+    """
 
     budget: Budget
     magic: Callable[[bytes], str] | None
@@ -52,6 +56,8 @@ class Attached:
     script: dict[str, None] = field(default_factory=dict)
     keywords: dict[str, None] = field(default_factory=dict)
     flags: dict[str, str] = field(default_factory=dict)  # what is so: of which file first
+    held: dict[str, list[tuple[tuple[str, ...], str]]] = field(default_factory=dict)
+    _outer: str = ""
     _analysed: int = 0
     _kept: int = 0
     _mails: int = 0
@@ -68,6 +74,8 @@ class Attached:
     def add(self, tree: Tree, part: Part) -> None:
         """Look at one attachment."""
         self.count += 1
+        if not self._mails:
+            self._outer = part.number
         self._keep(self.declared, part.media_type)
         name = part.filename or next(iter(part.filenames), "")
         for each in (name, *part.filenames):
@@ -120,6 +128,7 @@ class Attached:
                 self._named(name)
         else:
             own = (entry.name, *part.filenames)
+        self.held.setdefault(self._outer, []).append((own, media_type if entry.data else ""))
         if entry.data:
             self._keep(self.types, media_type)
         if contradicts(media_type, own, "" if entry.depth else part.media_type):

@@ -10,24 +10,21 @@ RFC 8601 section 5 (removing), section 4.1 (where to add), RFC 5322 sections 2.1
 from __future__ import annotations
 
 import re
-from binascii import b2a_qp
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from elemta.decision import Decision
 from elemta.facts import Message
 from elemta.verdict import KEPT, Action, ActionKind, Disposition
 from elemta_milter.bounds import BOUNDS
+from elemta_milter.lawful import field_value, folded_value, one_line, plain_text
 from elemta_milter.mailauth.authres import claims, is_authentication_results, render
+from elemta_milter.rewriting import Change, Rewritten, tagged
 
 AUTHENTICATION_RESULTS = "Authentication-Results"
-LONGEST_LINE = 998  # RFC 5322 section 2.1.1
-LONGEST_VALUE = 16_000
 
 _NAME = re.compile(r"[!-9;-~]{1,100}")  # RFC 5322 section 3.6.8: ftext
-_LINE_END = re.compile(r"[ \t]*[\r\n][ \t\r\n]*")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _ADDRESS = re.compile(r'(?:"[^\x00-\x1f\x7f<>]*"@)?[^\x00-\x20\x7f<>\ud800-\udfff]+')
 
 
@@ -139,16 +136,16 @@ def plan(
     if mark and not trusted:
         edits += _forged(message, host, unkept)
     if decision.verdict.actions:
-        edits += _asked(decision.verdict.actions, message, edits)
+        edits += _asked(decision, message, edits)
     if mark:
         # RFC 7208 section 9.1: above all that the mail came with
         own = [field for finding in decision.findings for field in finding.header]
-        edits += [InsertHeader(0, name, _lawful_value(name, value)) for name, value in own]
+        edits += [InsertHeader(0, name, field_value(name, value)) for name, value in own]
         results = [result for finding in decision.findings for result in finding.authres]
         if results:
             edits.append(InsertHeader(0, AUTHENTICATION_RESULTS, render(host, results)))  # RFC 8601 section 4.1
     if decision.verdict.disposition is Disposition.QUARANTINE:
-        edits.append(Quarantine(_text(f"{decision.verdict.rule or 'quarantine'} {decision.id}")))
+        edits.append(Quarantine(one_line(f"{decision.verdict.rule or 'quarantine'} {decision.id}")))
     return tuple(edits)
 
 
@@ -169,13 +166,14 @@ def _forged(message: Message, host: str, unkept: int) -> Sequence[DeleteHeader]:
 
 
 def _asked(  # noqa: C901, PLR0912 - one case for each kind of action
-    actions: Sequence[Action], message: Message, before: Sequence[Edit]
+    decision: Decision, message: Message, before: Sequence[Edit]
 ) -> Iterator[Edit]:
     header = _Header(message, before)
     recipients = {address.lower(): address for address in message.envelope.recipients}
     sender: ChangeSender | None = None
     body: ReplaceBody | None = None
-    for action in actions:
+    content = False
+    for action in decision.verdict.actions:
         match action.kind:
             case ActionKind.ADD_HEADER:
                 yield header.add(action.name, action.value)
@@ -193,17 +191,51 @@ def _asked(  # noqa: C901, PLR0912 - one case for each kind of action
             case ActionKind.CHANGE_SENDER:
                 sender = ChangeSender(_lawful_address(action.value) if action.value else "")
             case ActionKind.REPLACE_BODY:
-                encoding, data = _plain_text(action.value)
+                encoding, data = plain_text(action.value)
                 body = ReplaceBody(data)
                 yield from header.set("MIME-Version", "1.0")
                 yield from header.set("Content-Type", "text/plain; charset=utf-8")
                 yield from header.set("Content-Transfer-Encoding", encoding)
+            case ActionKind.TAG_SUBJECT:
+                pass  # below
+            case ActionKind.BANNER | ActionKind.REPLACE_ATTACHMENTS:
+                content = True  # worked out at once for all of them, see `elemta_milter.rewrite`
             case ActionKind.LABEL | ActionKind.ADD_TO_SET:
                 pass  # nothing of the mail
+    if (subject := _subject(decision.verdict.actions, message)) is not None:
+        yield from header.set("Subject", subject, folded_value)
+    if content and body is None:
+        rewritten = _rewritten(decision)
+        for name, value in rewritten.fields.items() if rewritten else ():
+            yield from header.remove(name) if value is None else header.set(name, value)
+        body = ReplaceBody(rewritten.octets()) if rewritten else None
     if sender is not None:
         yield sender
     if body is not None:
         yield body
+
+
+def _subject(actions: Sequence[Action], message: Message) -> str | None:
+    """Give the subject with its tags; None where none is added."""
+    value = next(iter(message.header("subject")), b"")
+    new: str | None = None
+    for action in actions:
+        if action.kind is ActionKind.TAG_SUBJECT:
+            new = tagged(value, action.value) or new
+            value = value if new is None else new.encode()
+        elif action.kind is ActionKind.SET_HEADER and action.name.lower() == "subject":
+            value, new = action.value.encode("utf-8", "replace"), None
+        elif action.kind is ActionKind.REMOVE_HEADER and action.value.lower() == "subject" and not action.nth:
+            value, new = b"", None
+    return new
+
+
+def _rewritten(decision: Decision) -> Change | None:
+    """Give what becomes of the content."""
+    found = next((each.detail for each in decision.findings if isinstance(each.detail, Rewritten)), None)
+    if found is not None and found.impossible:
+        raise Unlawful(f"attachments cannot be taken out: {found.impossible}")
+    return found.change if found is not None else None
 
 
 class _Header:
@@ -220,7 +252,7 @@ class _Header:
 
     def add(self, name: str, value: str) -> AddHeader:
         self._count[_lawful_name(name).lower()] += 1
-        return AddHeader(name, _lawful_value(name, value))
+        return AddHeader(name, field_value(name, value))
 
     def remove(self, name: str, keep: int = 0) -> Iterator[DeleteHeader]:
         last = self._count[_lawful_name(name).lower()]
@@ -239,10 +271,10 @@ class _Header:
             gone.add(nth)
             self._count[name.lower()] -= 1
 
-    def set(self, name: str, value: str) -> Iterator[Edit]:
+    def set(self, name: str, value: str, lawful: Callable[[str, str], str] = field_value) -> Iterator[Edit]:
         yield from self.remove(name, keep=1)
         if self._count[name.lower()]:
-            yield ChangeHeader(name, 1, _lawful_value(name, value))
+            yield ChangeHeader(name, 1, lawful(name, value))
         else:
             yield self.add(name, value)
 
@@ -263,37 +295,7 @@ def _lawful_name(name: str) -> str:
     return name
 
 
-def _lawful_value(name: str, value: str) -> str:
-    r"""Give `value` on one line, or folded with "\n\t" where it is longer than a line may be."""
-    line = _text(value)[:LONGEST_VALUE].strip(" \t")
-    room = LONGEST_LINE - len(name) - 2
-    lines: list[str] = []
-    while len(octets := line.encode()) > room:
-        head = octets[:room].decode("utf-8", "ignore")
-        at = head.rfind(" ") if head.rfind(" ") > room // 2 else len(head)
-        lines.append(line[:at].rstrip(" \t"))
-        line = line[at:].lstrip(" \t")
-        room = LONGEST_LINE - 1
-    return "\n\t".join([*lines, line])
-
-
-def _text(value: str) -> str:
-    """Give one line of strict UTF-8 without controls: what a stranger wrote may be in it."""
-    line = _LINE_END.sub(" ", value)
-    return _CONTROL.sub("?", line).encode("utf-8", "replace").decode()
-
-
 def _lawful_address(address: str) -> str:
     if not is_address(address):
         raise Unlawful(f"{address!r} is no address")
     return address
-
-
-def _plain_text(text: str) -> tuple[str, bytes]:
-    """Give a body's Content-Transfer-Encoding and octets."""
-    lines = text.encode("utf-8", "replace").splitlines() or [b""]
-    plain = all(line.isascii() and len(line) <= LONGEST_LINE and b"\0" not in line for line in lines)
-    data = b"\n".join(lines) + b"\n"
-    if not plain:
-        data = b2a_qp(data, istext=True)  # RFC 2045 section 6.7
-    return "7bit" if plain else "quoted-printable", data.replace(b"\r", b"").replace(b"\n", b"\r\n")

@@ -89,7 +89,8 @@ class Attachments(Check[Message]):
         fields = found.fields()
         reason = found.reason()
         result = Result.NEUTRAL if found.missed() else Result.PASS
-        return Finding(self.name, result, reason, fields, warning="" if self._magic else NO_MAGIC)
+        warning = "" if self._magic else NO_MAGIC
+        return Finding(self.name, result, reason, fields, warning=warning, detail=found.held)
 
     def _nothing(self, facts: Message, tree: Tree) -> Finding:
         excess = (*tree.excess, *([facts.truncated] if facts.truncated else []))
