@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from elemta.plugins.process import Process, ProcessError
+from elemta.plugins.process import LEAVE, Process, ProcessError
 from elemta.plugins.wire import Json
 
 FAILURES = 3
@@ -45,6 +45,7 @@ class Pool:
         self._idle: list[Process] = []
         self._processes: set[Process] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._questions: set[asyncio.Task[Any]] = set()
         self._failures = 0
         self._why = ""
         self._pause = PAUSE
@@ -92,13 +93,22 @@ class Pool:
         except BaseException:
             self._slots.release()
             raise
-        return await asyncio.shield(task)
+        self._questions.add(task)
+        task.add_done_callback(self._questions.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():  # not our caller was
+                raise ProcessError("the worker is ending") from None
+            raise
 
     async def close(self) -> None:
-        """Let all processes end."""
+        """Let all processes end; questions under way are answered first, if that is quick."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._questions:
+            await asyncio.wait(self._questions, timeout=LEAVE)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*(process.leave() for process in self._processes))

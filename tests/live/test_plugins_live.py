@@ -71,6 +71,11 @@ class Site:
         section = "".join(f", {key}: {value}" for key, value in plugins.items())
         return f"plugins: {{folder: {self.folder}{section}}}\nchecks: {checks}\n{more}\n"
 
+    def reload(self, policy, *, ok=True):
+        """Reload, and wait until the workers of the old policy have gone: which of them takes a mail is chance."""
+        self.daemon.reload(policy, ok=ok)
+        wait_until(lambda: len(self.daemon.children()) == 3)
+
     def drop(self, name, text):
         (self.folder / name).write_text(text)
 
@@ -99,26 +104,26 @@ def site():
 
 @pytest.fixture(autouse=True)
 def nothing_enabled_before(site):
-    site.daemon.reload(site.policy())
+    site.reload(site.policy())
 
 
 def test_a_file_is_dropped_in_changed_broken_and_taken_away_while_mail_flows(site):
     assert site.carry("one")[1] == []
     site.drop("stamp.py", PLUGIN.replace("VERSION", "first"))
-    site.daemon.reload(site.policy("{stamp: {edits: true}}"))
+    site.reload(site.policy("{stamp: {edits: true}}"))
     assert site.carry("one")[1] == [b"first one 7"]
 
     site.drop("stamp.py", PLUGIN.replace("VERSION", "again"))
     assert site.carry("two")[1] == [b"first two 7"], "nothing changes before the reload"
-    site.daemon.reload(site.policy("{stamp: {edits: true}}"))
+    site.reload(site.policy("{stamp: {edits: true}}"))
     assert site.carry("two")[1] == [b"again two 7"]
 
     site.drop("stamp.py", "1 / 0")
-    site.daemon.reload(site.policy("{stamp: {edits: true}}"), ok=False)
+    site.reload(site.policy("{stamp: {edits: true}}"), ok=False)
     assert "stamp.py:1: ZeroDivisionError" in site.daemon.log()
     assert site.carry("three")[1] == [b"again three 7"], "the old code goes on"
 
-    site.daemon.reload(site.policy("{}"))
+    site.reload(site.policy("{}"))
     assert site.carry("four")[1] == []
     wait_until(lambda: not plugin_processes(site.daemon))
 
@@ -126,7 +131,7 @@ def test_a_file_is_dropped_in_changed_broken_and_taken_away_while_mail_flows(sit
 def test_its_facts_are_judged_and_it_edits_only_where_it_may(site):
     site.drop("stamp.py", PLUGIN)
     rule = "rules: {message: [{id: no, when: {stamp: pass, stamp.words: bad}, then: reject}]}"
-    site.daemon.reload(site.policy("{stamp: }", rule))
+    site.reload(site.policy("{stamp: }", rule))
     outcome, stamps = site.carry("good")
     assert (outcome.accepted, stamps) == (True, [])
     assert site.carry("bad")[0].end.code == 550
@@ -135,11 +140,11 @@ def test_its_facts_are_judged_and_it_edits_only_where_it_may(site):
 @pytest.mark.parametrize("how", ["die", "hang"])
 def test_the_worst_costs_that_finding_only(site, how):
     site.drop("stamp.py", PLUGIN)
-    site.daemon.reload(site.policy("{stamp: {edits: true, timeout: 5s}}"))
+    site.reload(site.policy("{stamp: {edits: true, timeout: 5s}}"))
     workers = site.daemon.worker_pids()
     assert site.carry(how)[0].end.code == 451, "trouble defers by default"
     assert site.carry("well")[1] == [b"VERSION well 7"]
-    site.daemon.reload(site.policy("{stamp: {trouble: accept, timeout: 5s}}"))
+    site.reload(site.policy("{stamp: {trouble: accept, timeout: 5s}}"))
     assert site.carry(how)[0].accepted
     assert site.carry("well")[0].accepted
     assert "worker_died" not in site.daemon.log()
@@ -148,14 +153,14 @@ def test_the_worst_costs_that_finding_only(site, how):
 
 def test_a_spooled_body_reaches_it_whole(site):
     site.drop("stamp.py", PLUGIN)
-    site.daemon.reload(site.policy("{stamp: {edits: true}}"))
+    site.reload(site.policy("{stamp: {edits: true}}"))
     body = b"line of a long mail\r\n" * 150_000
     assert site.carry("big", body=body)[1] == [b"VERSION big %d" % len(body)]
 
 
 def test_a_worker_that_is_killed_takes_its_plugins_along(site):
     site.drop("stamp.py", PLUGIN)
-    site.daemon.reload(site.policy("{stamp: {edits: true}}"))
+    site.reload(site.policy("{stamp: {edits: true}}"))
     site.carry("well")
     before = plugin_processes(site.daemon)
     assert before
@@ -173,7 +178,7 @@ def test_geoip_of_the_shipped_plugins(site, trusted):
     path = site.daemon.directory / "country.mmdb"
     writer.to_db_file(str(path))
     rule = 'rules: {message: [{id: home, when: {geoip.country: DE}, then: reject, reply: "550 5.7.1 {geoip.country}"}]}'
-    site.daemon.reload(site.policy(f"{{geoip: {{databases: [{{file: {path}}}]}}}}", rule, trusted=trusted))
+    site.reload(site.policy(f"{{geoip: {{databases: [{{file: {path}}}]}}}}", rule, trusted=trusted))
     assert site.carry(xclient={"addr": "192.0.2.7"})[0].end.text == "5.7.1 DE"
     assert site.carry(xclient={"addr": "198.51.100.7"})[0].accepted
 

@@ -47,6 +47,8 @@ class Worst(Check[Message]):
                     pass
             case "sleep":
                 time.sleep(3600)
+            case "nap":
+                time.sleep(0.5)
             case "await":
                 await asyncio.sleep(3600)
             case "exit":
@@ -433,3 +435,16 @@ def test_a_body_in_a_file_goes_as_it_is_and_cannot_be_changed(folder, tmp_path):
     assert second.trouble
     assert b"".join(body.chunks()) == b"y" * 100_000
     assert isinstance(message().body, BytesBody)
+
+
+@pytest.mark.parametrize(("what", "result"), [("nap", "pass"), ("sleep", "temperror")])
+def test_a_question_under_way_is_answered_when_the_worker_ends(folder, what, result):
+    async def scene():
+        async with Judged(folder) as judged:
+            asked = asyncio.create_task(judged.see(what))
+            await asyncio.sleep(0.2)
+        return await asked
+
+    found = asyncio.run(scene())
+    assert found.result == result
+    assert found.reason in ("well", "the plugin's process: the worker is ending")
