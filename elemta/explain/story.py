@@ -81,7 +81,9 @@ class _Story:
             behind = " (behind the verdict)" if finding.check in self.entry.behind else ""
             reason = ("could not answer: " if finding.trouble else "") + (clean(finding.reason) or "no reason given")
             yield from self._wrapped(start, reason + behind)
-            fields = "; ".join(f"{name}={_shown(value)}" for name, value in finding.fields.items() if value is not None)
+            fields = "; ".join(
+                f"{name}={_shown(value)}" for name, value in finding.fields.items() if value not in (None, "", ())
+            )
             if fields:
                 yield from self._wrapped(" " * len(start), fields)
 
@@ -91,8 +93,7 @@ class _Story:
             yield f"  the journal does not hold the rules of policy {entry.policy}"
             return
         if not entry.rules:
-            yield "  there are none for this stage, so everything is accepted"
-            return
+            yield "  there are none for this stage"
         read = rules_read(entry)
         names = max((len(rule.id) for rule in read), default=0)
         for rule in read:
