@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 from pydantic import Field as Setting
 
 from elemta.addresses import Mailbox, a_label
@@ -38,11 +38,6 @@ def _readable(path: str) -> str:
     return path
 
 
-def _people(people: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    listed(people)
-    return people
-
-
 class PeopleFile(BaseModel):
     """Where the people are."""
 
@@ -57,11 +52,17 @@ class PeopleFile(BaseModel):
 class ImitationOptions(Options):
     """Options of `imitation`."""
 
-    people: PeopleFile | Annotated[dict[str, tuple[str, ...]], AfterValidator(_people)] = Setting(
+    people: PeopleFile | dict[str, tuple[str, ...]] = Setting(
         default_factory=dict,
         description="names that others imitate, each with the addresses that they write from; or the file with them",
     )
     delimiter: str = Setting("+", max_length=1, description="jane+list@ is jane@ too; empty: no")
+
+    @model_validator(mode="after")
+    def _lawful(self) -> ImitationOptions:
+        if isinstance(self.people, dict):
+            listed(self.people)
+        return self
 
 
 class Imitation(Check[Message]):

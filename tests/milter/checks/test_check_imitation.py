@@ -117,3 +117,12 @@ def test_a_rule():
     """)
 
     assert judge(of, message(headers=[("From", "Jane Doe <x@evil.test>")])).verdict.rule == "ceo"
+
+
+def test_people_that_are_wrong_are_told_of():
+    with pytest.raises(ValueError, match='"jane" is no address'):
+        Imitation.Options(people={"Jane Doe": ["jane"]})
+    with pytest.raises(ValueError, match='"Jane Doe" has no address'):
+        Imitation.Options(people={"Jane Doe": []})
+    with pytest.raises(ValueError, match="is no name"):
+        Imitation.Options(people={"...": ["a@b.test"]})
