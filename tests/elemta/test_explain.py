@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from datetime import UTC
 from ipaddress import ip_address
 from pathlib import Path
@@ -221,6 +222,10 @@ def test_a_policy_that_the_journal_does_not_hold_is_said():
 def test_a_stage_without_rules_is_said():
     entry = of_decision(decision(rule="", trace=()), {"rules": {"message": []}})
     assert "there are none for this stage" in explain.story(entry)
+    assert "no rule decided: accepted" in explain.story(replace(entry, rule=""))
+    troubled = replace(entry, rule="trouble:clamav", disposition=Disposition.DEFER)
+    assert "clamav could not answer, and its setting `trouble` decided: deferred" in explain.story(troubled)
+    assert "accepted" not in explain.story(troubled)
 
 
 def test_data_is_json_and_says_the_same():
