@@ -218,8 +218,10 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
 
 
 def _whole(server: socket.socket) -> bytes:
-    """What the server says until it hangs up."""
+    """What the server says until it hangs up or says no more."""
     reply = bytearray()
-    while len(reply) < REPLY and (data := server.recv(1 << 16)):
-        reply += data
+    with contextlib.suppress(TimeoutError):
+        while len(reply) < REPLY and (data := server.recv(1 << 16)):
+            reply += data
+            server.settimeout(0.1)
     return bytes(reply)
