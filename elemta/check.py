@@ -176,6 +176,11 @@ class Check(ABC, Generic[FactsT]):
         """The message, which this check has looked at, was accepted by all rules (milter): not held, not dropped."""
 
     @classmethod
+    def waits_for(cls, options: Any) -> tuple[str, ...]:  # noqa: ANN401, ARG003 - each check names its own Options
+        """Of `after` those that it waits for with these options (None: they are wrong)."""
+        return cls.after
+
+    @classmethod
     def stage(cls) -> Stage:
         """How early the check can run: from the type argument of `Check[...]`."""
         for base in cls.__mro__:

@@ -201,7 +201,11 @@ class _Compiler:
         return parts
 
     def _plans(self, enabled: Mapping[str, type[Check[Any]]]) -> tuple[CheckPlan, ...]:
-        wants = {name: tuple(other for other in kind.after if other in enabled) for name, kind in enabled.items()}
+        options = {name: self._options(name, kind) for name, kind in enabled.items()}
+        wants = {
+            name: tuple(other for other in kind.waits_for(options[name]) if other in enabled)
+            for name, kind in enabled.items()
+        }
         try:
             order = tuple(TopologicalSorter(wants).static_order())
         except CycleError as error:
@@ -209,18 +213,21 @@ class _Compiler:
             return ()
         plans = []
         for name in order:
-            kind = enabled[name]
-            options, problems = read_options(kind.Options, self.settings.checks[name], ("checks", name))
-            self.problems += problems
-            if options is None:
+            kind, told = enabled[name], options[name]
+            if told is None:
                 continue
-            for place, named in options.named_classes():
+            for place, named in told.named_classes():
                 self._known_classes(named, ("checks", name, *place))
-            trouble = self._trouble(name, kind, options)
-            classes = None if options.classes is None else frozenset(options.classes)
+            trouble = self._trouble(name, kind, told)
+            classes = None if told.classes is None else frozenset(told.classes)
             plugin = self.plugins.get(name)
-            plans.append(CheckPlan(name, kind, options, kind.stage(), wants[name], classes, trouble, plugin))
+            plans.append(CheckPlan(name, kind, told, kind.stage(), wants[name], classes, trouble, plugin))
         return tuple(plans)
+
+    def _options(self, name: str, kind: type[Check[Any]]) -> Options | None:
+        options, problems = read_options(kind.Options, self.settings.checks[name], ("checks", name))
+        self.problems += problems
+        return options
 
     def _trouble(self, name: str, kind: type[Check[Any]], options: Options) -> dict[str, Disposition]:
         told = options.trouble

@@ -147,6 +147,11 @@ class RspamdCheck(Check[Message]):
     Options = RspamdOptions
     options: RspamdOptions
 
+    @classmethod
+    def waits_for(cls, options: RspamdOptions | None) -> tuple[str, ...]:
+        """Only what is handed over is waited for."""
+        return cls.after if options is not None and options.hand_over else ()
+
     async def open(self) -> None:
         """No server has been asked yet."""
         self._client = Rspamd(self.options.password, self.options.ca.file if self.options.ca else "")

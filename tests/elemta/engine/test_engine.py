@@ -348,3 +348,11 @@ def test_what_checks_depend_on_is_told_by_check_and_name(monkeypatch):
     monkeypatch.setattr("elemta.policy.find_checks", lambda: {"leaning": Leaning, "impatient": Impatient})
     engine = Engine(policy("host: mx.test.example\nchecks: {leaning: , impatient: }\n"), tools())
     assert engine.dependencies() == {("leaning", "a"): "", ("leaning", "b"): "refused"}
+
+
+def test_a_check_waits_for_others_by_its_options():
+    checks = "spf: , dkim: , rspamd: {{hand_over: {}}}"
+    for hand_over, wanted in (("true", {"spf", "dkim"}), ("false", set())):
+        made = policy(f"host: mx.test.example\nchecks: {{{checks.format(hand_over)}}}\n")
+        [plan] = [plan for plan in made.checks if plan.name == "rspamd"]
+        assert set(plan.after) == wanted
