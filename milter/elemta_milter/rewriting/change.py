@@ -86,6 +86,13 @@ class Rewritten:
     impossible: str = ""
 
 
+def in_place_of(body: memoryview, start: int, end: int, octets: bytes) -> Splice:
+    """Other octets for those of a part; what follows still begins a line, also where the part had none of its own."""
+    after = bytes(body[end : end + 1])
+    apart = not after or after in b"\r\n" or octets.endswith(b"\n")
+    return Splice(start, end, octets if apart else octets + b"\r\n")
+
+
 def merged(splices: Sequence[Splice]) -> tuple[Splice, ...]:
     """In order; of two that overlap the first comes in the place of both."""
     found: list[Splice] = []

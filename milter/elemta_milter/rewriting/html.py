@@ -66,10 +66,12 @@ def _after(document: bytes, lower: bytes, start: int) -> tuple[int, bytes] | Non
 
 
 def _comment_end(document: bytes, start: int) -> int:
-    """Behind a comment, or what browsers take for one; -1 if none begins here."""
+    """Behind a comment, or what browsers take for one; -1 if none begins here, or programs differ in where it ends."""
     if document.startswith(b"<!--", start):
-        ending = _COMMENT_END.search(document, start + 2)  # "<!-->" is a whole comment
-        return ending.end() if ending else -1
+        ending = _COMMENT_END.search(document, start + 2)
+        if ending is None or ending.start() < start + 4 or ending[0] == b"--!>":  # "<!-->" is one to some
+            return -1
+        return ending.end()
     if document.startswith((b"<!", b"<?"), start):
         return document.find(b">", start) + 1 or -1
     return -1

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from elemta_milter.mime import Part, Tree
-from elemta_milter.rewriting.change import Change, Splice, merged
+from elemta_milter.rewriting.change import Change, Splice, in_place_of, merged
 from elemta_milter.rewriting.encoding import lines_of, text_part, with_fields
 
 _BLOCKS = frozenset({"uuencode", "base64", "yenc"})
@@ -35,7 +35,8 @@ def replace_parts(tree: Tree, notices: Iterable[tuple[Part, str]]) -> Change:
         else:
             new, octets = text_part(notice)
             new.append(("Content-Disposition", 'inline; filename="removed.txt"'))
-            splices.append(Splice(part.header_start, part.end, with_fields(b"", new) + octets.removesuffix(b"\r\n")))
+            whole = with_fields(b"", new) + octets.removesuffix(b"\r\n")
+            splices.append(in_place_of(tree.body, part.header_start, part.end, whole))
     return Change(tree.body, merged(splices), fields)
 
 

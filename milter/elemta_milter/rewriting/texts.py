@@ -15,7 +15,7 @@ from typing import Literal
 
 from elemta_milter.mime import Part, Tree, content, text_of
 from elemta_milter.rewriting import encoding, html
-from elemta_milter.rewriting.change import Change, Splice
+from elemta_milter.rewriting.change import Change, Splice, in_place_of
 from elemta_milter.rewriting.places import PGP
 
 Position = Literal["top", "bottom"]
@@ -96,9 +96,9 @@ def _in_utf8(part: Part, octets: bytes) -> bytes:
 
 def _into_plain(octets: bytes, top: bytes, bottom: bytes) -> bytes:
     start = len(_BOM) if octets.startswith(_BOM) else 0
-    if top and not octets[start:].lstrip(_BLANKS).startswith(top):
+    if top and not (octets[start:].lstrip(_BLANKS) + b"\r\n").startswith(top + b"\r\n"):
         octets = octets[:start] + top + b"\r\n\r\n" + octets[start:]
-    if bottom and not octets.rstrip(_BLANKS).endswith(bottom):
+    if bottom and not (b"\n" + octets.rstrip(_BLANKS)).endswith(b"\n" + bottom):
         ended = octets.endswith(b"\n") or not octets
         octets += b"\r\n" + bottom + b"\r\n" if ended else b"\r\n\r\n" + bottom
     return octets
@@ -116,11 +116,12 @@ def _into_html(octets: bytes, top: bytes, bottom: bytes) -> bytes:
 
 def _put(tree: Tree, part: Part, octets: bytes, new: bytes, charset: str) -> Change:
     """The change that puts these octets into a part."""
-    carried, encoded = encoding.transfer(octets, part.encoding, new)
+    declared = part.parameters.get("charset", "")
+    carried, encoded = encoding.transfer(octets, part.encoding, new if charset == declared else octets)
     if carried == "base64" and bytes(tree.body[part.start : part.end][-1:]) == b"\n":
         encoded += b"\r\n"
     fields: list[tuple[str, str]] = []
-    if charset != part.parameters.get("charset", ""):
+    if charset != declared:
         value = next((value for name, value in part.header if name.lower() == b"content-type"), b"")
         fields.append(("Content-Type", encoding.with_charset(value, part.media_type, charset)))
     if carried != part.encoding:
@@ -129,6 +130,6 @@ def _put(tree: Tree, part: Part, octets: bytes, new: bytes, charset: str) -> Cha
         own: dict[str, str | None] = {"MIME-Version": "1.0", **dict(fields)} if fields else {}
         return Change(tree.body, (Splice(part.start, part.end, encoded),), own)
     raw = bytes(tree.body[part.header_start : part.start])
-    if fields or not raw.endswith(b"\n"):
+    if fields or raw.splitlines()[-1:] != [b""]:  # a part without the empty line holds nothing yet
         raw = encoding.with_fields(raw, fields)
-    return Change(tree.body, (Splice(part.header_start, part.end, raw + encoded),))
+    return Change(tree.body, (in_place_of(tree.body, part.header_start, part.end, raw + encoded),))
