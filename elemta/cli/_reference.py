@@ -17,8 +17,9 @@ from pydantic import BaseModel
 
 from elemta.check import Check, Options, Stage
 from elemta.cli._models import defaults, meaning, models
-from elemta.config import model, source, words
-from elemta.config.model import RuleModel, Section, Settings, TestModel
+from elemta.config import model, rule_model, source, words
+from elemta.config.model import Settings
+from elemta.config.section import Section
 from elemta.config.validate import describe, schemas
 from elemta.rules import conditions
 from elemta.rules.catalogue import Fact, catalogue
@@ -38,15 +39,17 @@ _MODELS: Sequence[tuple[str, type[BaseModel]]] = (
     ("`sets:` a set in a file", model.FileSet),
     ("`sets:` a set that changes while mail flows", model.DynamicSet),
     ("`reports:`", model.Reports),
-    ("`rules:`", model.Rules),
+    ("`rules:`", rule_model.Rules),
     ("`sign:` an entry", model.Sign),
     ("`seal:`", model.Seal),
     ("`sign:` and `seal:` a key", model.KeyFile),
     ("`sign:` the keys of `elemta dkim`", model.KeyRing),
-    ("A rule", RuleModel),
-    ("`add_to_set:` of a rule", model.AddToSet),
-    ("A test", TestModel),
-    ("`expect:` of a test", model.Expectation),
+    ("A rule", rule_model.RuleModel),
+    ("`add_to_set:` of a rule", rule_model.AddToSet),
+    ("A test", rule_model.TestModel),
+    ("`expect:` of a test", rule_model.Expectation),
+    ("`banner:` of a rule", rule_model.Banner),
+    ("`replace_attachments:` of a rule", rule_model.ReplaceAttachments),
 )
 
 _INTRODUCTION = """\

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from elemta.check import Stage
-from elemta.config.model import Banner, ReplaceAttachments, RuleModel
 from elemta.config.problems import Path, Problem
+from elemta.config.rule_model import Banner, ReplaceAttachments, RuleModel
 from elemta.findings import Value
 from elemta.rules.sets import NamedSet
 from elemta.rules.templates import Template
@@ -144,7 +144,7 @@ def _not_told(wanted: ReplaceAttachments, path: Path) -> Iterator[Problem]:
         yield Problem(path, "say which: extension, type or name")
     for key, word in selected:
         if key == "extension" and not _EXTENSION.fullmatch(word):
-            bare = word.strip("*.")
+            bare = word.rpartition(".")[2]
             hint = f"; write {bare}" if _EXTENSION.fullmatch(bare) else ""
             yield Problem((*path, key), f'"{word}" is no extension{hint}')
         if key == "type" and not _MEDIA_TYPE.fullmatch(word):

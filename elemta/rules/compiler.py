@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from elemta.check import Stage
-from elemta.config.model import RuleModel
 from elemta.config.problems import Path, Problem
+from elemta.config.rule_model import RuleModel
 from elemta.rules.actions import read_actions, words_of
 from elemta.rules.catalogue import Catalogue, View
 from elemta.rules.conditions import Condition, Conditions
@@ -97,9 +97,10 @@ class _RuleCompiler:
         if unless:
             tests = (*tests, _unless(unless))
         reply = self._reply()
+        before = len(self.problems)
         actions, problems = read_actions(model, self.path, self.latest, self._template, self.around.sets)
         self.problems += problems
-        if not model.then and not actions:
+        if not model.then and not actions and len(self.problems) == before:
             text = "this rule does nothing; write `then:`, an action such as add_header, or mode: off"
             self.problems.append(Problem(self.path, text))
         facts = dict.fromkeys(name for test in tests for name in test.facts)

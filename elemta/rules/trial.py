@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from elemta.config.model import TestModel
 from elemta.config.problems import Problem
+from elemta.config.rule_model import TestModel
 from elemta.decision import StageName
 from elemta.facts import Envelope, parse_ip
 from elemta.findings import Finding, Result, Value

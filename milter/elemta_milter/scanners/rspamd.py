@@ -234,5 +234,5 @@ def _why(error: BaseException) -> str:
     if isinstance(inner, http.client.IncompleteRead):
         return f"its answer broke off: {inner}"
     if isinstance(inner, http.client.BadStatusLine) and not isinstance(inner, ConnectionError):
-        return f"garbage instead of an answer: {inner.line[:SHOWN]!r}"
+        return f"garbage instead of an answer: {str(inner)[:SHOWN]!r}"
     return str(getattr(inner, "strerror", None) or inner) or type(inner).__name__
