@@ -1,0 +1,85 @@
+"""What rules ask for besides their verdict: banners, tags, notices; and templates filled in twice or as HTML."""
+
+import html
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elemta.config.problems import ConfigErrors
+from elemta.rules.templates import compile_template
+from elemta.testing import envelope, judge, message, policy
+from elemta.verdict import ActionKind
+
+HEAD = "host: mx.receiver.test\nrules:\n  message:\n    - "
+
+
+def action(rule, sender="a@b.test"):
+    decision = judge(policy(HEAD + rule), message(envelope(sender=sender)))
+    [made] = decision.verdict.actions
+    return made, decision.id
+
+
+def complaint(rule):
+    with pytest.raises(ConfigErrors) as raised:
+        policy(HEAD + rule)
+    return str(raised.value)
+
+
+def test_a_banner():
+    made, reference = action(
+        '{id: a, banner: {text: "{host} {rule} {id}", html: "<p>{sender}", position: bottom}}', "<@x"
+    )
+    assert (made.kind, made.name, made.rule) == (ActionKind.BANNER, "bottom", "a")
+    assert made.value == f"mx.receiver.test a {reference}"
+    assert made.options == (("html", "<p>&lt;@x"),)
+    made, _ = action('{id: a, banner: {text: "{sender}"}}', "<@x")
+    assert (made.name, made.value, made.options) == ("top", "<@x", ())
+
+
+def test_attachments():
+    made, reference = action('{id: a, replace_attachments: {extension: [exe, js], type: a/b, name: "*x"}}')
+    assert (made.kind, made.name) == (ActionKind.REPLACE_ATTACHMENTS, "exe, js, a/b, *x")
+    assert made.options == (("extension", "exe"), ("extension", "js"), ("type", "a/b"), ("name", "*x"))
+    assert made.value == f'The attachment "{{name}}" was taken out by the rule a. Reference {reference}'
+
+
+def test_a_tag():
+    made, _ = action('{id: a, tag_subject: "[{rule}]"}')
+    assert (made.kind, made.value) == (ActionKind.TAG_SUBJECT, "[a]")
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ("{id: a, banner: {text: '{name}'}}", "unknown fact"),
+        ("{id: a, tag_subject: '{nothing}'}", "unknown fact"),
+        ("{id: a, replace_attachments: {extension: exe, notice: '{nmae}'}}", "unknown fact"),
+        ("{id: a, replace_attachments: {}}", "say which: extension, type or name"),
+        ("{id: a, replace_attachments: {extension: tar.gz}}", "write gz"),
+        ("{id: a, replace_attachments: {extension: '*'}}", '"*" is no extension'),
+        ("{id: a, replace_attachments: {type: exe}}", "is no media type"),
+    ],
+)
+def test_what_cannot_be_meant(rule, text):
+    told = complaint(rule)
+    assert text in told
+    assert "does nothing" not in told
+
+
+BRACES = st.text("{}ab ", max_size=10)
+
+
+@given(BRACES, BRACES, BRACES)
+def test_what_is_filled_in_later_is_not_what_strangers_wrote(value, later, words):
+    words = words.replace("{", "{{").replace("}", "}}")
+    first = compile_template(f"{words}{{fact}}{{given}}{{name}}", given={"given": value}, later=("name",))
+    second = compile_template(first({"fact": value}))
+    assert second({"name": later}) == words.replace("{{", "{").replace("}}", "}") + value + value + later
+
+
+@given(st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zl", "Zp")), max_size=50))
+def test_in_html_a_fact_is_no_markup(value):
+    made = compile_template("<b>{fact}</b>{given}", given={"given": value}, escape=html.escape)({"fact": value})
+    assert made.count("<") == 2
+    assert html.unescape(made) == f"<b>{value}</b>{value}"
