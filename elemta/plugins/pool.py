@@ -61,7 +61,7 @@ class Pool:
     def depends(self) -> Mapping[str, str]:
         """What the plugin said lately that it depends on."""
         said: dict[str, str] = {}
-        for process in self._processes:
+        for process in (each for each in self._processes if not each.gone):
             said.update({key: why or said.get(key, "") for key, why in process.depends.items()})
         return said
 
@@ -145,7 +145,7 @@ class Pool:
             process = self._idle.pop()
             if not process.gone:
                 return process
-            self._processes.discard(process)
+            self._dismiss(process)
         try:
             process = self._make(self._name)
         except OSError as error:
@@ -155,7 +155,7 @@ class Pool:
             await process.start(self._what)
         except BaseException:
             process.kill()
-            self._processes.discard(process)
+            self._dismiss(process)
             raise
         return process
 
@@ -163,17 +163,22 @@ class Pool:
         if not process.gone and not process.tired:
             self._idle.append(process)
             return
-        self._processes.discard(process)
-        if self._closed:
-            return
-        if not process.gone:
-            self._background(process.leave())
-        if not self._open:
+        self._dismiss(process)
+        if not self._open and not self._closed:
             self._background(self._refill())
+
+    def _dismiss(self, process: Process) -> None:
+        """Let it end; it is ours until its exit status is taken."""
+        if not self._closed:
+            self._background(process.leave()).add_done_callback(lambda _: self._processes.discard(process))
 
     async def _refill(self) -> None:
         """Have one process ready, unless all are in use."""
-        if self._slots.locked() or self._closed:
+        if self._closed:
+            return
+        if self._slots.locked():
+            if self._open:
+                self._try_later()
             return
         async with self._slots:
             try:
@@ -216,6 +221,10 @@ class Pool:
         else:
             _log.error("plugin %s is left alone, after %d failures in a row: %s", self._name, self._failures, why)
         self._open, self._trial = True, False
+        self._try_later()
+
+    def _try_later(self) -> None:
+        """Have a process ready for one question when the pause is over."""
         if self._timer is not None:
             self._timer.cancel()
         if not self._closed:

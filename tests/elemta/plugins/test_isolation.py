@@ -448,3 +448,36 @@ def test_a_question_under_way_is_answered_when_the_worker_ends(folder, what, res
     found = asyncio.run(scene())
     assert found.result == result
     assert found.reason in ("well", "the plugin's process: the worker is ending")
+
+
+def test_one_that_cannot_start_is_trouble_with_the_reason_and_does_not_stop_the_worker(folder, tmp_path):
+    state = tmp_path / "state.db"
+    state.write_bytes(b"this is no database" * 100)
+
+    async def scene():
+        judged = Judged(folder)
+        settings = judged.policy.settings.model_copy(update={"state": f"sqlite://{state}"})
+        object.__setattr__(judged.policy, "settings", settings)
+        async with judged:
+            return await judged.see("")
+
+    found = asyncio.run(scene())
+    assert found.trouble
+    assert "it cannot start: StoreError: " in found.reason
+
+
+def test_all_that_hang_and_then_answer_again(folder, monkeypatch):
+    """The breaker opens while every process is in use; it must not stay open for good."""
+    monkeypatch.setattr("elemta.plugins.pool.FAILURES", 1)
+    monkeypatch.setattr("elemta.plugins.pool.PAUSE", 0.1)
+
+    async def scene():
+        async with Judged(folder, processes=2) as judged:
+            hanging = asyncio.create_task(judged.see("sleep", budget=4.0))
+            await judged.see("exit")
+            assert (await hanging).trouble
+            async with asyncio.timeout(40):
+                while (await judged.see("")).trouble:  # noqa: ASYNC110 - it is the engine that is asked
+                    await asyncio.sleep(0.05)
+
+    asyncio.run(scene())
