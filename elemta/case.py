@@ -21,6 +21,9 @@ from elemta.verdict import KEPT
 if TYPE_CHECKING:
     from elemta.engine import Engine
 
+GIVE_UP = 1.0
+"""Seconds to count that a message was given up: the request that told so is about the next one."""
+
 
 class Case(Looking):
     """One mail as it goes by."""
@@ -93,15 +96,17 @@ class Case(Looking):
 
     async def accepted(self, envelope: Envelope) -> None:
         """Postfix has the whole message and takes it."""
+        self._until = time.monotonic() + self.budget
         await self._tell(lambda check: check.message_accepted(envelope))
 
     async def given_up(self, envelope: Envelope) -> None:
         """The message, last asked about with this envelope, was never accepted."""
+        self._until = time.monotonic() + min(GIVE_UP, self.budget)
         await self._tell(lambda check: check.message_given_up(envelope))
 
     async def _tell(self, what: Callable[[Check[Any]], Awaitable[None]]) -> None:
         CLASS.set(self.klass)
-        await self.engine.tell(what)
+        await self.engine.tell(what, self._until)
 
     def _begin(self, envelope: Envelope) -> None:
         view = View(envelope)
@@ -113,6 +118,7 @@ class Case(Looking):
     async def _judge_recipient(self, rules: Ruleset, envelope: Envelope) -> Decision:
         """Judge by `rules`, and let checks run that they ask for; those that look at no recipient once a mail."""
         began = time.perf_counter()
+        self._until = time.monotonic() + self.budget
         if not self.klass:
             self._begin(envelope)
             if self.engine.asked_at_rcpt:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -210,15 +211,20 @@ class Engine:
         told = [each for each in self.remembering if each.options.classes is None or klass in each.options.classes]
         await self._tell(told, lambda check: check.message_kept(message))
 
-    async def tell(self, what: Callable[[Check[Any]], Awaitable[None]]) -> None:
-        """Tell the checks that count what became of a mail."""
-        await self._tell(self.counting, what)
+    async def tell(self, what: Callable[[Check[Any]], Awaitable[None]], until: float = math.inf) -> None:
+        """Tell the checks that count what became of a mail; until `time.monotonic()` is `until`, if somebody waits."""
+        await self._tell(self.counting, what, until)
 
-    async def _tell(self, checks: Sequence[Check[Any]], what: Callable[[Check[Any]], Awaitable[None]]) -> None:
+    async def _tell(
+        self, checks: Sequence[Check[Any]], what: Callable[[Check[Any]], Awaitable[None]], until: float = math.inf
+    ) -> None:
         """Tell checks what became of a mail. A state store that does not answer is logged."""
         for check in checks:
             try:
-                await what(check)
+                async with asyncio.timeout(None if until == math.inf else max(0.0, until - time.monotonic())):
+                    await what(check)
+            except TimeoutError:
+                _log.error("check %s did not count: no answer in time", check.name)
             except StoreError as error:
                 _log.error("check %s did not count: %s", check.name, error)
             except Exception:  # noqa: BLE001 - a crash of a check costs its count, not the mail

@@ -151,8 +151,7 @@ class Looking:
             task.cancel()
 
     async def _look_now(self, plan: CheckPlan, envelope: Envelope) -> Finding:
-        """Run a check that a rule asked for, within the budget; the clock starts only if it has to wait."""
-        self._until = time.monotonic() + self.budget
+        """Run a check that a rule asked for, within what is left of the budget; the clock starts if it has to wait."""
         look = self._look(plan, _of_stage(plan, envelope))
         try:
             waits_for = look.send(None)
@@ -169,7 +168,8 @@ class Looking:
         task = asyncio.current_task()
         if task is not None:
             self._tasks = {}
-            self._timer = asyncio.get_running_loop().call_later(self.budget, self._expire_current, task)
+            left = max(0.0, self._until - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(left, self._expire_current, task)
 
     def _expire_current(self, task: asyncio.Task[Any]) -> None:
         self._expired = True

@@ -117,6 +117,31 @@ def test_trouble_is_a_finding_and_defers_by_default(does, reason, caplog):
     assert decision.id in decision.verdict.reply
 
 
+def test_all_checks_that_rules_at_rcpt_ask_for_share_one_budget():
+    class Hangs:
+        asked = 0
+
+        async def greylist(self, *_):
+            type(self).asked += 1
+            await asyncio.sleep(60)
+
+        reserve = greylist
+
+    of = policy("""
+host: mx.receiver.test
+checks: {greylist: , limits: {each: {key: sender, windows: {1h: 5}}}}
+rules: {recipient: [{id: new, when: {greylist: fail}, label: new}, {id: full, when: {limits: fail}, label: full}]}
+""")
+    began = time.monotonic()
+    decision = judge(of, envelope(), store=Hangs(), budget=1.0)
+
+    assert time.monotonic() - began < 1.9
+    assert Hangs.asked >= 1
+    for check in ("greylist", "limits"):
+        assert found(decision, check).trouble
+        assert "budget of 1 s" in found(decision, check).reason
+
+
 @pytest.mark.parametrize(
     ("trouble", "login", "disposition"),
     [
