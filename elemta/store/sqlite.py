@@ -8,12 +8,17 @@ Each process opens its own store after the fork and uses it from one event loop.
 since a read takes 10 µs and a write 40; where another process holds the write lock the call sleeps and tries
 again, so that the loop goes on, and gives up with `StoreError` after `PATIENCE`.
 
+Where the file is damaged, or not the one any more that was opened (deleted, moved away, put back from a backup), it is
+opened again in the background, at most once a second; until that succeeds, what still works goes on.
+
 Greylist keys are digests made by the check, sets hold octets; neither is ever part of an SQL text.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +29,7 @@ from elemta.store import Grey, GreyTerms, Quota, StoreError, Use, sqlite_contact
 from elemta.store.greylisting import Network, Triplet, attempt
 from elemta.store.sqlite_file import PATIENCE, is_busy, open_file
 
+LOOK = 1.0  # seconds between two looks at the file
 SLICE = 1000  # rows looked at in one transaction of `expire`: about a millisecond
 
 _READ_GREY = """
@@ -38,6 +44,14 @@ _ADD_TO_SET = """
     INSERT INTO sets VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET until = excluded.until
     WHERE until <> 0 AND (excluded.until = 0 OR excluded.until > until)
 """
+
+_BROKEN = frozenset({
+    sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+})  # fmt: skip
+"""Errors that another connection may not have."""
+
+_log = logging.getLogger("elemta.store")
 
 Key = str | bytes
 P = ParamSpec("P")
@@ -54,10 +68,15 @@ class SqliteStore:
     def __init__(self, path: str) -> None:
         self._path = path
         self._db = open_file(path)
+        self._file = _identity(path)
+        self._broken = False
+        self._next_look = time.monotonic() + LOOK
+        self._opening: asyncio.Task[None] | None = None
 
     async def greylist(self, triplet: str, network: str, now: float, terms: GreyTerms) -> Grey:
         """Count an attempt; who is known or proven costs a read only."""
         keys = (_key(triplet), _key(network))
+        self._look()
         try:
             before = self._read_grey(keys)
         except sqlite3.Error:
@@ -130,6 +149,8 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Close the file."""
+        if self._opening is not None:
+            await self._opening
         self._db.close()
 
     def __del__(self) -> None:
@@ -193,12 +214,14 @@ class SqliteStore:
     async def _patiently(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do `work`, again and again while another process has the lock, without holding up the loop."""
         pause, give_up = 0.0005, None
+        self._look()
         while True:
             try:
                 return work(*args, **kwargs)
             except sqlite3.Error as error:
                 now = time.monotonic()
                 give_up = now + PATIENCE if give_up is None else give_up
+                self._broken = self._broken or (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _BROKEN
                 if not is_busy(error) or now > give_up:
                     raise StoreError(f"{self._path}: {error}") from error
             finally:
@@ -206,6 +229,36 @@ class SqliteStore:
                     self._db.execute("ROLLBACK")
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.05)
+
+    def _look(self) -> None:
+        """Once a second: is the file still the one that is open, and well?"""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK
+        renew = self._broken or _identity(self._path) != self._file
+        if renew and (self._opening is None or self._opening.done()):
+            self._opening = asyncio.get_running_loop().create_task(self._open_again())
+
+    async def _open_again(self) -> None:
+        try:
+            opened = await asyncio.to_thread(open_file, self._path)
+        except StoreError as error:
+            if not self._broken:  # else whoever asks is told what is wrong
+                _log.error("%s; what was open before is used", error)
+            return
+        self._db.close()
+        self._db, self._file, self._broken = opened, _identity(self._path), False
+        _log.warning("%s: opened again", self._path)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Which file this is; None for none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a path of any user's making, only looked at
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _key(text: str) -> Key:

@@ -403,3 +403,107 @@ def test_a_file_that_we_may_not_write(tmp_path):
     process.start()
     assert out.get(timeout=20) == f"{path}: Permission denied"
     process.join()
+
+
+# ── a file that breaks or goes away while it is open ─────────────────────────────────────────────────────────
+
+
+async def until(what):
+    for _ in range(500):
+        if await what():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come")
+
+
+def files(path):
+    """The file and its two companions, those that are there."""
+    return [each for each in (Path(path), Path(f"{path}-wal"), Path(f"{path}-shm")) if each.exists()]
+
+
+def remove(path):
+    for file in files(path):
+        file.unlink()
+
+
+def fill_with_garbage(path):
+    for file in files(path):
+        with file.open("r+b") as opened:
+            opened.write(os.urandom(file.stat().st_size))
+
+
+def replace(path, content):
+    remove(path)
+    Path(path).write_bytes(content)
+
+
+def test_a_file_that_was_damaged_answers_again_when_it_was_mended(path, monkeypatch, caplog):
+    monkeypatch.setattr(sqlite, "LOOK", 0.0)
+
+    async def work(store):
+        await store.greylist("t", "n", 1.0, TERMS)
+        fill_with_garbage(path)
+        for number in range(3):
+            with pytest.raises(StoreError, match=r"state\.db: .*(not a database|malformed|disk I/O)"):
+                await store.greylist(f"new{number}", "n", 2.0, TERMS)
+            await asyncio.sleep(0.02)
+        remove(path)
+
+        async def well():
+            try:
+                return (await store.greylist("again", "n", 3.0, TERMS)).attempts
+            except StoreError:
+                return False
+
+        await until(well)
+
+    use(path, work)
+    assert f"{path}: opened again" in caplog.text
+    assert rows(path, "SELECT count(*) FROM triplets") == [(1,)]
+
+
+def test_a_file_that_was_put_in_its_place_is_used(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite, "LOOK", 0.0)
+    backup = str(tmp_path / "backup.db")
+    use(backup, lambda store: store.add_to_set("frozen", "from the backup", 0.0))
+
+    async def work(store):
+        await store.add_to_set("frozen", "lost", 0.0)
+        replace(path, Path(backup).read_bytes())  # noqa: ASYNC240 - a small file
+
+        async def there():
+            return dict(await store.set_entries("frozen", 1.0)) == {"from the backup": 0.0}
+
+        await until(there)
+
+    use(path, work)
+
+
+def test_what_was_open_is_used_while_what_took_its_place_is_no_database(path, monkeypatch, caplog):
+    monkeypatch.setattr(sqlite, "LOOK", 0.0)
+
+    async def work(store):
+        await store.add_to_set("frozen", "here", 0.0)
+        replace(path, b"no database" * 1000)
+
+        async def told():
+            assert set(await store.set_entries("frozen", 1.0)) == {"here"}
+            return "what was open before is used" in caplog.text
+
+        await until(told)
+
+    use(path, work)
+
+
+def test_it_looks_at_the_file_at_most_once_a_second(path, monkeypatch):
+    looked = []
+    real = sqlite._identity
+    monkeypatch.setattr(sqlite, "_identity", lambda path: looked.append(1) or real(path))
+
+    async def work(store):
+        for number in range(50):
+            await store.greylist(f"t{number}", "n", 1.0, TERMS)
+
+    began = time.monotonic()
+    use(path, work)
+    assert len(looked) <= 2 + (time.monotonic() - began) / sqlite.LOOK
