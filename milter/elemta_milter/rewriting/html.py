@@ -61,7 +61,8 @@ def _after(document: bytes, lower: bytes, start: int) -> tuple[int, bytes] | Non
     end = _tag_end(document, tag.end())
     if name in _RAW and not closing and end > 0:
         close = _RAW[name].search(lower, end)
-        end = _tag_end(document, close.end() - 1) if close else -1
+        odd = close is None or (name == b"title" and lower.find(b"<", end) < close.start())  # to some it is markup
+        end = -1 if close is None or odd else _tag_end(document, close.end() - 1)
     return (end, name) if end > 0 else None
 
 
