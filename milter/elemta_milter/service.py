@@ -32,6 +32,8 @@ from elemta_milter.wire import Wire
 _log = logging.getLogger("elemta.milter")
 LOOK = 0.05
 """Seconds between two looks at what is still open while draining."""
+SETTLE = 0.3
+"""Seconds in which a connection that was accepted just before says who it is: until then nobody counts it."""
 
 
 class MilterService:
@@ -107,8 +109,9 @@ async def _drain(wire: Wire, listener: int, grace: float) -> None:
         nobody_knows.listen(1)
         nobody_knows.setblocking(False)
         os.dup2(nobody_knows.fileno(), listener, inheritable=False)
-    deadline = time.monotonic() + grace
-    while wire.connections and time.monotonic() < deadline:  # noqa: ASYNC110 - libmilter's threads set no event
-        await asyncio.sleep(LOOK)
+    began = time.monotonic()
+    settled, deadline = began + min(SETTLE, grace), began + grace
+    while (wire.connections or time.monotonic() < settled) and time.monotonic() < deadline:  # noqa: ASYNC110 - as below
+        await asyncio.sleep(LOOK)  # libmilter's threads set no event
     if wire.connections:
         _log.warning("%d connections are still open after %g s: they are cut", wire.connections, grace)

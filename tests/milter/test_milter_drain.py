@@ -1,0 +1,45 @@
+"""Draining: who was accepted just before and has not said a word yet is waited for."""
+
+import asyncio
+import os
+import socket
+
+from elemta_milter.service import _drain
+
+
+class Wire:
+    """A connection that is counted from `arrives` on and ends when told."""
+
+    def __init__(self):
+        self.connections = 0
+
+
+def drained(grace, story):
+    async def run():
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind("")
+            listener.listen(1)
+            wire = Wire()
+            draining = asyncio.create_task(_drain(wire, os.dup(listener.fileno()), grace))
+            await story(wire, draining)
+            await asyncio.wait_for(draining, 10)
+
+    asyncio.run(run())
+
+
+def test_a_connection_that_speaks_late_is_served_to_its_end():
+    async def story(wire, draining):
+        await asyncio.sleep(0.1)
+        wire.connections = 1
+        await asyncio.sleep(0.6)
+        assert not draining.done()
+        wire.connections = 0
+
+    drained(20.0, story)
+
+
+def test_the_grace_ends_the_wait_for_a_connection_that_does_not_end():
+    async def story(wire, draining):
+        wire.connections = 1
+
+    drained(0.2, story)
