@@ -54,8 +54,8 @@ class Pool:
 
     @property
     def why(self) -> str:
-        """Why the plugin is left alone at present; "" while it is asked."""
-        return self._why if self._open else ""
+        """Why the plugin is left alone at present; "" while it is asked, and once a process is ready to be tried."""
+        return self._why if self._open and not self._trial else ""
 
     @property
     def depends(self) -> Mapping[str, str]:
