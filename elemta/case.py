@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from elemta.check import CLASS, Check
 from elemta.decision import Decision, StageName, new_id
+from elemta.engine import Engine
 from elemta.facts import Envelope, Message
 from elemta.looking import Looking
 from elemta.rules.catalogue import View, Wanted
 from elemta.rules.judge import judge
 from elemta.rules.ruleset import Ruleset
 from elemta.verdict import KEPT
-
-if TYPE_CHECKING:
-    from elemta.engine import Engine
 
 GIVE_UP = 1.0
 """Seconds to count that a message was given up: the request that told so is about the next one."""
@@ -30,7 +28,7 @@ class Case(Looking):
 
     __slots__ = ("_started", "kept")
 
-    def __init__(self, engine: Engine, budget: float) -> None:
+    def __init__(self, engine: Engine, budget: float = 25.0) -> None:
         super().__init__(engine, budget)
         self.kept = False  # a recipient of it was not refused
         self._started = False  # every early check was launched; set last, since `message_now` runs on other threads

@@ -2,7 +2,7 @@
 
     engine = Engine(policy, tools, observers)      # in the worker, after the fork
     await engine.open()
-    case = engine.case()                           # one mail; both daemons
+    case = Case(engine)                            # elemta.case: one mail; both daemons
     case.start(envelope)                           # milter, at MAIL: early checks run in the background
     decision = await case.message(message)         # milter, at the end of the message; or, where nothing is left
     decision = case.message_now(message)           #   to wait for, at once and on any thread (None: await the other)
@@ -26,7 +26,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from elemta.case import Case
 from elemta.check import Check, Stage, Tools
 from elemta.decision import Decision, Observer, StageName
 from elemta.facts import Message
@@ -244,11 +243,3 @@ class Engine:
             await self.tools.store.add_to_set(action.name, action.value, until)
         except StoreError as error:
             _log.error("rule %s could not add %r to set %s: %s", action.rule, action.value, action.name, error)
-
-    def case(self, budget: float = 25.0) -> Case:
-        """A new mail.
-
-        Args:
-            budget: seconds that checks may take, counted anew at each stage.
-        """
-        return Case(self, budget)

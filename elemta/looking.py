@@ -11,19 +11,17 @@ import logging
 import math
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from elemta.at_once import at_once, eager_task, resumed
 from elemta.check import CLASS, UNTIL, Seen, Stage
 from elemta.dns import DEADLINE, DnsError
+from elemta.engine import Engine
 from elemta.facts import Client, Envelope, Message
 from elemta.findings import Finding, Result
 from elemta.policy import CheckPlan
 from elemta.servers import ServerError
 from elemta.store import StoreError
-
-if TYPE_CHECKING:
-    from elemta.engine import Engine
 
 _log = logging.getLogger("elemta.engine")
 

@@ -20,6 +20,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from elemta.case import Case
 from elemta.check import Check, Seen, Tools
 from elemta.config.load import load
 from elemta.decision import Decision
@@ -174,7 +175,7 @@ def judge(
         engine = Engine(of, tools(resolver, store, clock, of.settings.host), isolate=False)
         await engine.open()
         try:
-            case = engine.case(budget)
+            case = Case(engine, budget)
             return await (case.message(facts) if isinstance(facts, Message) else case.recipient(facts))
         finally:
             await engine.close()

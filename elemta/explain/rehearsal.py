@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from urllib.parse import quote
 
+from elemta.case import Case
 from elemta.check import Tools
 from elemta.decision import Decision
 from elemta.dns import DnsError
@@ -69,13 +70,13 @@ async def rehearse(policy: Policy, client: Client, sender: str, recipients: Sequ
         engine = Engine(policy, tools, isolate=False)  # plugins too see the copied store
         await engine.open()
         try:
-            at_rcpt = engine.case(settings.policyd.budget)
+            at_rcpt = Case(engine, settings.policyd.budget)
             asked = [await at_rcpt.recipient(_to(before, recipient)) for recipient in recipients]
             refused = {each.envelope.recipients[0] for each in asked if each.verdict.disposition in _REFUSED}
             accepted = tuple(each for each in recipients if each not in refused)
             left = accepted or tuple(recipients)
             envelope = Envelope(client, sender, left, len(left), len(mail))
-            decision = await engine.case(settings.milter.budget).message(Message(envelope, headers, body))
+            decision = await Case(engine, settings.milter.budget).message(Message(envelope, headers, body))
         finally:
             await engine.close()
     return Outcome(tuple(asked), decision, nobody=bool(asked) and not accepted)

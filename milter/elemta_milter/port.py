@@ -18,7 +18,7 @@ from elemta_milter.bounds import BOUNDS
 
 
 class Case(Protocol):
-    """One mail in the engine: `elemta.engine.Case`. Its methods run on the loop."""
+    """One mail in the engine: `elemta.case.Case`. Its methods run on the loop."""
 
     def start(self, envelope: Envelope) -> None:
         """Let early checks run."""
@@ -57,7 +57,7 @@ class LoopPort:
     """The engine, reached from any thread."""
 
     def __init__(self, case: Callable[[], Case], loop: asyncio.AbstractEventLoop, budget: float) -> None:
-        """Take `Engine.case`, the loop that the engine lives on, and the seconds that one mail may take."""
+        """Take what makes a case, the loop that the engine lives on, and the seconds that one mail may take."""
         self._case = case
         self._loop = loop
         self._limit = budget + BOUNDS.margin

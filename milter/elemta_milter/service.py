@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from elemta.case import Case
 from elemta.daemon.worker import Worker
 from elemta.engine import Engine
 from elemta.facts import Client
@@ -48,7 +49,7 @@ class MilterService:
             RuntimeError: libmilter gave up.
         """
         loop, engine = asyncio.get_running_loop(), worker.engine
-        port = LoopPort(partial(engine.case, worker.settings.milter.budget), loop, worker.settings.milter.budget)
+        port = LoopPort(partial(Case, engine, worker.settings.milter.budget), loop, worker.settings.milter.budget)
         wire = Wire(
             port,
             worker.settings,

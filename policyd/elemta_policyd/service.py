@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from elemta.case import Case
 from elemta.daemon.worker import Worker
 from elemta_policyd.server import Server
 
@@ -17,7 +18,7 @@ class PolicydService:
         """Serve until the worker is to stop; return when every connection has gone."""
         settings = worker.settings.policyd
         server = Server(
-            partial(worker.engine.case, settings.budget),
+            partial(Case, worker.engine, settings.budget),
             idle=settings.idle,
             most=settings.connections,
             counts=bool(worker.engine.counting),

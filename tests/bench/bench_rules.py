@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from elemta.case import Case
 from elemta.config.load import load
 from elemta.engine import Engine
 from elemta.policy import Policy
@@ -59,7 +60,7 @@ async def cost(policy: Policy, mails: int = 300) -> float:
     """CPU milliseconds a mail, rules only: the check is made once."""
     engine = Engine(policy, tools(FakeResolver({"sender.test": [("TXT", "v=spf1 ip4:203.0.113.0/24 ~all")]})))
     of = message(envelope("203.0.113.7", name="mx.static.test"), [("From", "a@sender.test"), ("Subject", "an offer")])
-    cases = [engine.case() for _ in range(mails)]
+    cases = [Case(engine) for _ in range(mails)]
     for case in cases:
         case.start(of.envelope)
     await asyncio.sleep(0.2)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from elemta.case import Case
 from elemta.check import UNTIL
 from elemta.engine import Engine
 from elemta.facts import Message
@@ -67,10 +68,10 @@ async def dead(mails: int) -> float:
     await engine.open()
     facts = mail(5_000)
     for _ in range(5):
-        await engine.case(25.0).message(facts)
+        await Case(engine, 25.0).message(facts)
     began = time.perf_counter()
     for _ in range(mails):
-        decision = await engine.case(25.0).message(facts)
+        decision = await Case(engine, 25.0).message(facts)
         assert "not asked" in decision.findings[0].reason, decision.findings
     took = (time.perf_counter() - began) / mails * 1e3
     await engine.close()
@@ -85,7 +86,7 @@ async def decided(checks: str, size: int, rounds: int) -> list[float]:
     for _ in range(rounds + 2):
         facts = mail(size)
         began = time.perf_counter()
-        decision = await engine.case(60.0).message(facts)
+        decision = await Case(engine, 60.0).message(facts)
         times.append((time.perf_counter() - began) * 1e3)
         assert not any(finding.trouble for finding in decision.findings), decision.findings
     await engine.close()

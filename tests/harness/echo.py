@@ -200,9 +200,10 @@ def main() -> None:
 
     out = Path(given["seen"]).open("a", encoding="utf-8")  # noqa: SIM115 - for the process's whole life
 
+    service.Case = lambda _engine, _budget: _Case(out)  # type: ignore[assignment,misc]
+
     async def serve() -> None:
         engine = SimpleNamespace(
-            case=lambda _budget: _Case(out),
             wants=SimpleNamespace(early=given["early"], body=given["body"]),
             policy=SimpleNamespace(settings=settings, sets={}, parts={}),
         )

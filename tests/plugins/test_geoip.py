@@ -7,6 +7,7 @@ from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
 import elemta_plugins.geoip
+from elemta.case import Case
 from elemta.config.problems import ConfigErrors
 from elemta.engine import Engine
 from elemta.testing import client, judge, message, policy, run, tools
@@ -130,7 +131,7 @@ rules: {{message: [{{id: country, when: {{geoip.country: {{not: [FR, PL]}}}}, th
         engine = Engine(of, tools())
         await engine.open()
         try:
-            return await engine.case(40.0).message(message())
+            return await Case(engine, 40.0).message(message())
         finally:
             await engine.close()
 

@@ -514,7 +514,9 @@ def test_what_is_handed_to_a_worker_that_ends_is_passed_on():
     serve(test)
 
 
-def test_the_service_within_the_skeleton():
+def test_the_service_within_the_skeleton(monkeypatch):
+    monkeypatch.setattr("elemta_policyd.service.Case", lambda engine, budget: engine.case(budget))
+
     async def run():
         with listen(socket.AF_UNIX) as listener:
             world = World(listener)

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from pydantic import ValidationError
 
+from elemta.case import Case
 from elemta.checks import limits
 from elemta.checks.limits import Limits, LimitsOptions
 from elemta.config.load import load
@@ -64,7 +65,7 @@ class World:
         return self.live(steps, policy or self.policy(options))
 
     async def mail(self, engine, instance, count, accepted=True, **more):
-        case, passed = engine.case(), ""
+        case, passed = Case(engine), ""
         for number in range(count):
             decision = await case.recipient(envelope(instance, [f"r{number}@other.test"], **more))
             passed += "-" if decision.verdict.disposition == "defer" else "+"
@@ -97,10 +98,10 @@ def test_the_finding_tells_which_how_much_and_how_long(world):
     async def steps(engine):
         for number in range(2):
             await world.mail(engine, f"i.{number}", 2)
-        passed = await engine.case().recipient(envelope("i.9"))
+        passed = await Case(engine).recipient(envelope("i.9"))
         await world.mail(engine, "i.10", 1)
         world.now += 60
-        return passed, await engine.case().recipient(envelope("i.11", login="ANNA"))
+        return passed, await Case(engine).recipient(envelope("i.11", login="ANNA"))
 
     options = "{per_login: {key: login, count: recipients, windows: {1h: 6, 1d: 100}}}"
     passed, refused = world.live(steps, world.policy(options))
@@ -125,7 +126,7 @@ def test_the_reply_of_the_contract(world):
 
     async def steps(engine):
         await world.mail(engine, "i.1", 2)
-        return (await engine.case().recipient(envelope("i.2"))).verdict.reply
+        return (await Case(engine).recipient(envelope("i.2"))).verdict.reply
 
     assert world.live(steps, policy) in {
         f"450 4.7.1 Limit per_login reached (2 of 2); try again in {wait}" for wait in ("1m", "1m 1s")
@@ -152,7 +153,7 @@ def test_each_value_has_a_count_of_its_own(world, options, first, second, same):
     async def steps(engine):
         decisions = []
         for number, more in enumerate((first, second)):
-            case, mail = engine.case(), envelope(f"i.{number}", **more)
+            case, mail = Case(engine), envelope(f"i.{number}", **more)
             decisions.append((await case.recipient(mail)).verdict.rule)
             await case.accepted(mail)
         return decisions
@@ -162,7 +163,7 @@ def test_each_value_has_a_count_of_its_own(world, options, first, second, same):
 
 def test_a_limit_without_its_key_is_about_nobody(world):
     async def steps(engine):
-        return await engine.case().recipient(envelope(login=""))
+        return await Case(engine).recipient(envelope(login=""))
 
     found = world.live(steps, world.policy("{per_login: {key: login, windows: {1h: 1}}}"))
     [finding] = [each for each in found.findings if each.check == "limits"]
@@ -185,7 +186,7 @@ def test_octets_are_what_the_message_has_in_the_end(world):
     policy = world.policy("{bulk: {key: login, count: octets, windows: {1h: 10K}}}")
 
     async def mail(engine, instance, announced, size):
-        case = engine.case()
+        case = Case(engine)
         decision = await case.recipient(envelope(instance, size=announced))
         if not decision.verdict.rule:
             await case.accepted(envelope(instance, (), size=size))
@@ -219,12 +220,12 @@ def test_a_recipient_that_another_rule_refuses_is_not_counted(world):
 
     async def steps(engine):
         found = []
-        case = engine.case()
+        case = Case(engine)
         for local in ("bad1", "bad2", "bad3", "good1", "bad4", "good2"):
             decision = await case.recipient(envelope("i.1", [f"{local}@other.test"]))
             found.append(decision.verdict.rule)
         await case.accepted(envelope("i.1", (), recipient_count=2))
-        found.append((await engine.case().recipient(envelope("i.2"))).verdict.rule)
+        found.append((await Case(engine).recipient(envelope("i.2"))).verdict.rule)
         return found
 
     assert world.live(steps, policy) == ["no", "no", "no", "", "no", "", "over"]
@@ -238,11 +239,11 @@ def test_a_recipient_for_whom_no_rule_asks_is_not_counted(world):
     policy = world.policy("{r: {key: login, count: recipients, windows: {1h: 2}}}", rules)
 
     async def steps(engine):
-        case = engine.case()
+        case = Case(engine)
         for recipient in ("a@ours.test", "b@ours.test", "c@ours.test", "d@other.test"):
             await case.recipient(envelope("i.1", [recipient]))
         await case.accepted(envelope("i.1", (), recipient_count=4))
-        second = await engine.case().recipient(envelope("i.2"))
+        second = await Case(engine).recipient(envelope("i.2"))
         return second.verdict.rule, second.values["limits"], second.findings[-1].fields["used"]
 
     assert world.live(steps, policy) == ("", "pass", 1)
@@ -258,11 +259,11 @@ def test_what_the_milter_refuses_is_given_back(world):
     async def steps(engine):
         found = []
         for number, subject in enumerate([b"virus", b"hello", b"hello"]):
-            case, whole = engine.case(), envelope(f"i.{number}", queue_id=f"Q{number}")
+            case, whole = Case(engine), envelope(f"i.{number}", queue_id=f"Q{number}")
             found.append((await case.recipient(whole)).verdict.rule)
             await case.accepted(whole)  # Postfix asks the policy service first
             mail = Message(whole, ((b"From", b" a@b.test"), (b"Subject", b" " + subject)))
-            found.append((await engine.case().message(mail)).verdict.rule)
+            found.append((await Case(engine).message(mail)).verdict.rule)
             await asyncio.sleep(0)
             await asyncio.gather(*engine._adding)
         return found
@@ -274,7 +275,7 @@ def test_a_message_asked_about_at_data_only(world):
     async def steps(engine):
         found = []
         for number, count in enumerate([4, 3, 1]):
-            case, whole = engine.case(), envelope(f"i.{number}", (), recipient_count=count)
+            case, whole = Case(engine), envelope(f"i.{number}", (), recipient_count=count)
             decision = await case.whole(whole)
             found.append(decision.verdict.rule)
             if not decision.verdict.rule:
@@ -287,14 +288,14 @@ def test_a_message_asked_about_at_data_only(world):
 
 def test_the_end_of_a_message_may_come_to_another_worker_and_twice(world):
     async def steps(engine):
-        await engine.case().recipient(envelope("i.1", ["a@other.test"]))
-        await engine.case().recipient(envelope("i.1", ["b@other.test"]))  # another worker: no case is shared
+        await Case(engine).recipient(envelope("i.1", ["a@other.test"]))
+        await Case(engine).recipient(envelope("i.1", ["b@other.test"]))  # another worker: no case is shared
         for _ in range(2):
-            case = engine.case()
+            case = Case(engine)
             whole = envelope("i.1", (), recipient_count=2)
             assert (await case.whole(whole)).verdict.rule == ""
             await case.accepted(whole)
-        return (await engine.case().recipient(envelope("i.2"))).findings[-1].fields["used"]
+        return (await Case(engine).recipient(envelope("i.2"))).findings[-1].fields["used"]
 
     policy = world.policy("{per_login: {key: login, count: recipients, windows: {1h: 50}}}")
     assert world.live(steps, policy) == 2
@@ -308,8 +309,8 @@ def test_whole_messages_are_not_judged_by_rules_about_recipients(world):
     policy = world.policy("{per_login: {key: login, count: recipients, windows: {1h: 50}}}", rules)
 
     async def steps(engine):
-        whole = await engine.case().whole(envelope("i.1", (), recipient_count=2))
-        single = await engine.case().recipient(envelope("i.2"))
+        whole = await Case(engine).whole(envelope("i.1", (), recipient_count=2))
+        single = await Case(engine).recipient(envelope("i.2"))
         return whole.verdict.rule, len(whole.trace), single.verdict.rule
 
     assert world.live(steps, policy) == ("", 2, "relay")
@@ -328,7 +329,7 @@ def test_a_store_that_does_not_answer_is_trouble_and_costs_no_accepted_mail(worl
             raise StoreError("state.db: database is locked")
 
         engine.tools.store.reserve = engine.tools.store.consume = locked
-        case = engine.case()
+        case = Case(engine)
         decision = await case.recipient(envelope())
         await case.accepted(envelope())
         return decision.verdict
@@ -340,7 +341,7 @@ def test_a_store_that_does_not_answer_is_trouble_and_costs_no_accepted_mail(worl
 
 def test_without_a_rule_that_asks_nothing_is_counted(world):
     async def steps(engine):
-        return engine.counting, (await engine.case().recipient(envelope())).verdict.rule
+        return engine.counting, (await Case(engine).recipient(envelope())).verdict.rule
 
     assert world.live(steps, world.policy("{m: {key: login, windows: {1h: 4}}}", "recipient: []")) == ((), "")
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from elemta.case import Case
 from elemta.check import Stage
 from elemta.checks.from_login import FromLogin
 from elemta.checks.sender_login import SenderLogin
@@ -119,7 +120,7 @@ def test_a_changed_file_is_read_again(file, tmp_path, monkeypatch, caplog):
 
         async def becomes(rule):
             deadline = time.monotonic() + 10
-            while (await engine.case().recipient(mail)).verdict.rule != rule:
+            while (await Case(engine).recipient(mail)).verdict.rule != rule:
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.02)
 

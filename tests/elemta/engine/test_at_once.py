@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from elemta.at_once import at_once, elsewhere, on_loop
+from elemta.case import Case
 from elemta.dns import Answer, DnsError, Status
 from elemta.dns.cached import CachedResolver
 from elemta.engine import Engine
@@ -71,12 +72,12 @@ def outcome(decision):
 def test_cold_goes_to_the_loop_and_warm_is_judged_at_once_alike():
     async def use(engine):
         message = mail()
-        cold = engine.case()
+        cold = Case(engine)
         assert not elsewhere_done(lambda: cold.start_now(message.envelope))
         cold.start(message.envelope)
         assert elsewhere_done(lambda: cold.message_now(message)) is None
         by_loop = await cold.message(message)
-        warm = engine.case()
+        warm = Case(engine)
         assert elsewhere_done(lambda: warm.start_now(message.envelope))
         at_hand = elsewhere_done(lambda: warm.message_now(message))
         assert outcome(at_hand) == outcome(by_loop)
@@ -93,8 +94,8 @@ def test_cold_goes_to_the_loop_and_warm_is_judged_at_once_alike():
 def test_an_early_check_that_waited_is_known_to_later_ones_that_need_not():
     async def use(engine):
         message = mail()
-        await engine.case().message(message)
-        case = engine.case()
+        await Case(engine).message(message)
+        case = Case(engine)
         case.start(message.envelope)
         await asyncio.sleep(0.01)
         assert outcome(elsewhere_done(lambda: case.message_now(message)))["dmarc"][1]["spf_aligned"] is True
@@ -105,7 +106,7 @@ def test_an_early_check_that_waited_is_known_to_later_ones_that_need_not():
 @pytest.mark.parametrize("checks", ["{dkim: {timeout: 5s}}", "{spf: {timeout: 5s}, dkim: }", "{dnsbl: }"])
 def test_what_has_a_time_limit_or_waits_for_more_than_dns_is_left_to_the_loop(checks):
     async def use(engine):
-        case = engine.case()
+        case = Case(engine)
         started = elsewhere_done(lambda: case.start_now(mail().envelope))
         assert not started or elsewhere_done(lambda: case.message_now(mail())) is None
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 
 from elemta import plugins
+from elemta.case import Case
 from elemta.check import UNTIL, Check, Field, Options
 from elemta.config.problems import ConfigErrors
 from elemta.engine import Engine
@@ -202,7 +203,7 @@ def test_findings_are_shared_by_the_recipients_of_a_mail():
 
     async def two():
         engine = Engine(of, tools(resolver))
-        case = engine.case()
+        case = Case(engine)
         return [await case.recipient(envelope(recipients=[name])) for name in ("a@x.test", "b@x.test")]
 
     first, second = asyncio.run(two())
@@ -220,7 +221,7 @@ def test_early_checks_run_before_the_message_is_complete():
         engine = Engine(policy("host: mx.receiver.test\nchecks: {spf: }"), tools(resolver))
         assert engine.wants.early
         assert not engine.wants.body
-        case = engine.case()
+        case = Case(engine)
         case.start(envelope())
         await asyncio.sleep(0.01)
         asked = len(resolver.asked)
@@ -236,7 +237,7 @@ def test_early_checks_run_before_the_message_is_complete():
 def test_cancelling_a_mail_ends_its_checks():
     async def go():
         engine = Engine(make("hang"), tools())
-        case = engine.case()
+        case = Case(engine)
         waiting = asyncio.ensure_future(case.message(message()))
         await asyncio.sleep(0.01)
         waiting.cancel()
@@ -261,9 +262,9 @@ rules:
         engine = Engine(of, tools())
         await engine.open()
         spam = message(envelope(login="Anna"), [("Subject", "spam")])
-        first = await engine.case().message(spam)
+        first = await Case(engine).message(spam)
         await asyncio.sleep(1.3)  # the snapshot is taken anew once a second
-        second = await engine.case().message(message(envelope(login="anna")))
+        second = await Case(engine).message(message(envelope(login="anna")))
         await engine.close()
         return first, second
 
@@ -277,7 +278,7 @@ def test_a_mail_is_judged_at_once_when_nothing_is_left_to_wait_for():
 
     async def go():
         engine = Engine(of, tools())
-        case = engine.case()
+        case = Case(engine)
         before = case.message_now(message())
         case.start(envelope())
         running = case.message_now(message())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from elemta.case import Case
 from elemta.engine import Engine
 from elemta.facts import BytesBody, Client, Envelope, Message, parse_ip
 from elemta.findings import AuthResult, Result
@@ -167,7 +168,7 @@ checks: {{early: , worst: {options}}}
 
     async def decide(self, what, *, budget=None, **more):
         headers = [("From", "a@b.test"), *([("X-Do", what)] if what else [])]
-        return await self.engine.case(budget or self.budget).message(message(headers=headers, **more))
+        return await Case(self.engine, budget or self.budget).message(message(headers=headers, **more))
 
     async def see(self, what, **more):
         decision = await self.decide(what, **more)
@@ -348,7 +349,7 @@ def test_a_client_that_goes_away_does_not_cost_the_process(folder):
     async def scene():
         async with Judged(folder) as judged:
             before = await judged.see("")
-            case = judged.engine.case(20.0)
+            case = Case(judged.engine, 20.0)
             task = asyncio.create_task(case.message(message()))
             await asyncio.sleep(0)
             task.cancel()
@@ -426,7 +427,7 @@ def test_a_body_in_a_file_goes_as_it_is_and_cannot_be_changed(folder, tmp_path):
             mails = []
             for what in ("see", "write", "see"):
                 mail = Message(Envelope(Client(parse_ip("192.0.2.1")), "a@b.test"), ((b"X-Do", what.encode()),), body)
-                decision = await judged.engine.case().message(mail)
+                decision = await Case(judged.engine).message(mail)
                 mails.append(next(each for each in decision.findings if each.check == "worst"))
             return mails
 

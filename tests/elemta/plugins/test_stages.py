@@ -5,6 +5,7 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+from elemta.case import Case
 from elemta.engine import Engine
 from elemta.testing import envelope, message, policy, tools
 
@@ -48,7 +49,7 @@ def test_a_plugin_at_rcpt_to_sees_one_recipient_and_the_client(tmp_path):
         await engine.open()
         await engine.ahead("recipient")
         try:
-            case = engine.case(40.0)
+            case = Case(engine, 40.0)
             return [
                 await case.recipient(envelope(recipients=[f"{name}@receiver.test"])) for name in ("somebody", "nobody")
             ]
@@ -87,7 +88,7 @@ rules: {{message: [{{id: hook, when: {{webhook.score: {{ge: 8}}, webhook.labels:
         engine = Engine(of(tmp_path, more), tools())
         await engine.open()
         try:
-            decision = await engine.case(40.0).message(message())
+            decision = await Case(engine, 40.0).message(message())
             return decision, engine.dependencies()
         finally:
             await engine.close()

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from elemta.case import Case
 from elemta.engine import Engine
 from elemta.store.sqlite import SqliteStore
 from elemta.testing import envelope, message, policy, tools
@@ -34,7 +35,7 @@ class Post:
             await engine.open()
             try:
                 of = envelope(sender=author if sender is None else sender, recipients=recipients, login=login)
-                decision = await engine.case().message(message(of, [("From", author), ("Subject", subject)]))
+                decision = await Case(engine).message(message(of, [("From", author), ("Subject", subject)]))
             finally:
                 await engine.close()
                 await store.close()
