@@ -232,10 +232,12 @@ def _subject(actions: Sequence[Action], message: Message) -> str | None:
 
 def _rewritten(decision: Decision) -> Change | None:
     """Give what becomes of the content."""
-    found = next((each.detail for each in decision.findings if isinstance(each.detail, Rewritten)), None)
-    if found is not None and found.impossible:
+    unseen = Rewritten(impossible="the mail was not looked through for them")
+    asked = any(action.kind is ActionKind.REPLACE_ATTACHMENTS for action in decision.verdict.actions)
+    found = next((each.detail for each in decision.findings if isinstance(each.detail, Rewritten)), unseen)
+    if asked and found.impossible:
         raise Unlawful(f"attachments cannot be taken out: {found.impossible}")
-    return found.change if found is not None else None
+    return found.change
 
 
 class _Header:

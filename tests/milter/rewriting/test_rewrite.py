@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from base64 import encodebytes
+from dataclasses import replace
 
 import pytest
 
@@ -224,6 +225,15 @@ def test_where_it_cannot_be_done_the_mail_does_not_go_on():
     assert found.result is Result.PERMERROR
     with pytest.raises(edits.Unlawful, match="attachments cannot be taken out: the mail is not known whole"):
         edits.plan(decision, message, HOST)
+
+
+def test_where_nobody_has_looked_the_mail_does_not_go_on():
+    decision = judge(of(NO_EXE), mail())
+    decision = replace(decision, findings=())
+    with pytest.raises(edits.Unlawful, match="not looked through"):
+        edits.plan(decision, mail(), HOST)
+    decision = replace(decision, verdict=Verdict(actions=(Action(ActionKind.BANNER, "top", "words"),)))
+    assert edits.plan(decision, mail(), HOST) == ()
 
 
 def test_a_body_that_cannot_be_read_is_no_crash():
