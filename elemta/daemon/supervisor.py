@@ -167,8 +167,8 @@ class Supervisor:
                 where = str(section(candidate.policy.settings, self.service.name).listen)
                 self.watch.log.started(version=VERSION, listen=where, **told)
             else:
-                self.watch.reloaded(ok=True, **told)
                 self._retire(old, candidate)
+                self.watch.reloaded(ok=True, **told)
             sdnotify.notify("READY=1", f"STATUS=answering with policy {candidate.policy.fingerprint}")
             self._report()
         elif candidate.deaths or time.monotonic() - candidate.born > START_LIMIT:
