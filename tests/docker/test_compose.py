@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
 import socket
 import subprocess
 import time
+import warnings
 from pathlib import Path
 
 import docker.errors
@@ -38,8 +40,13 @@ def no_engine():
         finally:
             client.close()
     except (docker.errors.DockerException, OSError) as error:
-        return f"no Docker engine answers: {error}"
-    return ""
+        why = f"no Docker engine answers: {error}"
+    else:
+        return ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()  # the client that could not be made leaves its socket open
+    return why
 
 
 @pytest.fixture(scope="module")
