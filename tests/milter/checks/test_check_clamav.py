@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 import time
 from dataclasses import replace
 
@@ -245,3 +246,18 @@ def test_addresses(written, sockets):
 def test_mistakes_are_told(written, told):
     with pytest.raises(ConfigErrors, match=told):
         policy(f"host: mx.test\nchecks: {{clamav: {{{written}}}}}\n")
+
+
+def test_a_name_that_the_system_looks_up_for_ever_holds_up_its_thread_and_not_the_mail(monkeypatch):
+    """getaddrinfo knows no deadline."""
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(20))
+    try:
+        began = time.monotonic()
+        text = POLICY.replace("unix:SOCKET", "inet:clamav.test:3310").replace("TIME", "300ms")
+        decision = judge(policy(text.replace("TROUBLE", "defer")), message())
+        assert time.monotonic() - began < 10
+        assert decision.verdict.rule == "trouble:clamav"
+        assert decision.findings[0].reason == "no answer within 0.3 s"
+    finally:
+        over.set()
