@@ -135,7 +135,7 @@ class Watch:
                 assert found.trouble, (check, found)
                 assert found.result == "temperror"
                 assert re.search(told, found.reason), (check, found.reason)
-                assert re.search(rf"{check} +temperror +could not answer: ", explained), explained
+                assert re.search(rf"{check} +temperror +could not answer:", explained), explained
                 assert _plain(found.reason) in _plain(explained)
                 self.daemon.wait_for(f" id={entry.id} ")
                 assert re.search(rf" id={entry.id} .* {check}=temperror ", self.daemon.log())
