@@ -7,8 +7,9 @@ class) can make a verdict stronger, never weaker.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Protocol
 
 from elemta.rules.catalogue import View
@@ -65,21 +66,28 @@ def judge(rules: Ruleset, checks: Sequence[Meaning], view: View, reference: str)
             if _STRENGTH[meaning] > _STRENGTH[disposition]:
                 disposition, decided_by = meaning, f"trouble:{check.name}"
                 reply = _TROUBLE_REPLY.get(meaning, "").replace("{id}", reference)
-    asked = tuple(dict.fromkeys(name.partition(".")[0] for name in rule.facts)) if rule else ()
-    behind = tuple(name for name in asked if name in view.findings)
+    behind = tuple([name for name in _sources(rule.facts) if name in view.findings]) if rule else ()
     actions = judgement.actions
     if disposition in KEPT:
-        actions = [*actions, *_proposed(checks, view)]
+        actions += _proposed(checks, view)
     return Verdict(disposition, decided_by, reply, behind, tuple(actions)), judgement
 
 
-def _proposed(checks: Sequence[Meaning], view: View) -> Iterator[Action]:
+@lru_cache
+def _sources(facts: tuple[str, ...]) -> tuple[str, ...]:
+    """Where facts come from: "spf" of "spf.domain"."""
+    return tuple(dict.fromkeys(name.partition(".")[0] for name in facts))
+
+
+def _proposed(checks: Sequence[Meaning], view: View) -> Sequence[Action]:
     """What checks ask for themselves, where the policy lets them; after what the rules ask for."""
     proposing = {name for name, finding in view.findings.items() if finding.edits}
-    for check in checks if proposing else ():
-        if check.edits and check.name in proposing:
-            for action in view.findings[check.name].edits:
-                yield replace(action, rule=f"check:{check.name}")
+    return [
+        replace(action, rule=f"check:{check.name}")
+        for check in (checks if proposing else ())
+        if check.edits and check.name in proposing
+        for action in view.findings[check.name].edits
+    ]
 
 
 def _counting(troubled: set[str], rules: Ruleset, judgement: Judgement) -> set[str]:
