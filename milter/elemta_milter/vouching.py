@@ -91,7 +91,6 @@ class Voucher:
                 new = [seal, (sealing.MESSAGE_NAME, made.message_signature), (sealing.RESULTS_NAME, made.results), *new]
         return (*changes, *(_insert(name, value) for name, value in reversed(new)))
 
-
     def _told(self, header: Header, own: bytes) -> Iterator[AuthResult]:
         """What others of our name found, such as the host that took the mail in (RFC 8617 section 4.1.1)."""
         for name, value in header:
