@@ -163,7 +163,7 @@ class Metrics:
             if finding.trouble:
                 self._troubled[check] += 1
                 self._in_a_row[check] += 1
-            elif check in self._in_a_row and check in (decision.timings or ()):  # else it was not made for this class of mail
+            elif check in self._in_a_row and check in (decision.timings or ()):  # else: not made for its class
                 del self._in_a_row[check]
         if decision.timings:
             for check, seconds in decision.timings.items():

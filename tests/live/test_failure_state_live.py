@@ -122,3 +122,17 @@ def test_a_full_disk(small_disk):
         fails(watch, r"state\.db: database or disk is full")
         filling.unlink()
         well(watch)
+
+
+def test_a_daemon_that_starts_says_what_is_wrong_and_goes_on_when_it_is_mended():
+    daemon = Daemon("policyd", POLICY, workers=1, metrics=free_port())
+    state = daemon.directory / "state.db"
+    state.write_bytes(b"no database" * 1000)
+    try:
+        daemon.start(wait=False)
+        daemon.wait_for("state.db: ")
+        state.unlink()
+        daemon.wait_for(" started ")
+        well(Watch(daemon, by_policyd))
+    finally:
+        daemon.stop()
