@@ -124,15 +124,27 @@ def test_a_full_disk(small_disk):
         well(watch)
 
 
-def test_a_daemon_that_starts_says_what_is_wrong_and_goes_on_when_it_is_mended():
+def test_a_daemon_that_starts_with_a_damaged_file_says_so_and_ends():
     daemon = Daemon("policyd", POLICY, workers=1, metrics=free_port())
     state = daemon.directory / "state.db"
     state.write_bytes(b"no database" * 1000)
-    try:
-        daemon.start(wait=False)
-        daemon.wait_for("state.db: ")
-        state.unlink()
-        daemon.wait_for(" started ")
+    daemon.start(wait=False)
+    assert daemon.process.wait(30) == os.EX_SOFTWARE
+    assert "state.db: file is not a database" in daemon.log()
+    state.unlink()
+    with daemon:
         well(Watch(daemon, by_policyd))
-    finally:
-        daemon.stop()
+
+
+def test_a_reload_with_a_damaged_file_keeps_the_workers_that_there_are(watch):
+    pids = watch.daemon.worker_pids()
+    [file, *others] = state(watch)
+    for path in (file, *others):
+        path.unlink()
+    file.write_bytes(b"no database" * 1000)
+    watch.daemon.reload(POLICY, ok=False)
+    assert watch.daemon.worker_pids() == pids
+    assert watch.carry("defer.test").verdict == "accept", "what they have open is used"
+    file.unlink()
+    watch.daemon.reload(POLICY)
+    well(watch)
