@@ -49,12 +49,12 @@ def postfix():
 
 @pytest.fixture(scope="module")
 def daemons(postfix):
-    """The milter and the policy service, of one worker each and a budget of three seconds."""
+    """The milter and the policy service, of one worker each and a budget of a second."""
     with ExitStack() as stack:
         yield {
             name: stack.enter_context(
                 Daemon(
-                    name, listen=f"unix:{postfix.sockets}/{name}.sock", workers=1, metrics=free_port(), own="budget: 3s"
+                    name, listen=f"unix:{postfix.sockets}/{name}.sock", workers=1, metrics=free_port(), own="budget: 1s"
                 )
             )
             for name in ("milter", "policyd")
@@ -82,7 +82,7 @@ def test_what_trouble_means_reaches_the_client(postfix, daemons, tmp_path, depen
         "state": ("greylist", ""),
     }[dependency]
     daemon.reload(f"""
-dns: {{servers: ["127.0.0.1:{nobody}"], timeout: 200ms, budget: 1s}}
+dns: {{servers: ["127.0.0.1:{nobody}"], timeout: 200ms, budget: 500ms}}
 plugins: {{folder: {tmp_path}}}
 {CLASSES}
 checks:
@@ -129,8 +129,8 @@ def stopped(pid):
             os.kill(each, signal.SIGCONT)
 
 
-BUDGET = 3.0
-WITHIN = 2 * BUDGET
+BUDGET = 2.0
+WITHIN = 3 * BUDGET
 
 
 @pytest.mark.skipif(bool(clamd.why_not() or rspamd.why_not()), reason=clamd.why_not() or rspamd.why_not())
@@ -144,7 +144,7 @@ def test_everything_hangs_at_once(tmp_path):
         Daemon(
             "milter",
             f"""
-dns: {{servers: ["127.0.0.1:{dns.port}"], timeout: 1s, budget: 2s}}
+dns: {{servers: ["127.0.0.1:{dns.port}"], timeout: 400ms, budget: 1s}}
 {CLASSES}
 checks:
   spf: {{{TROUBLE}}}

@@ -27,7 +27,7 @@ rules:
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def watch():
     with Daemon("policyd", POLICY, workers=1, metrics=free_port(), own="budget: 2s") as daemon:
         watch = Watch(daemon, by_policyd)
@@ -77,6 +77,9 @@ def test_locked_for_long(watch):
     assert max(each.seconds for each in carried) < 9.0
     for each in carried:
         assert "state.db: database is locked" in watch.finding(watch.entry(each.sender), "greylist").reason
+    watch.daemon.own = ", budget: 2s"
+    watch.daemon.reload(POLICY)
+    well(watch)
 
 
 def test_filled_with_garbage(watch):
@@ -94,8 +97,9 @@ def test_filled_with_garbage(watch):
 def test_one_that_was_deleted_is_made_anew(watch):
     for path in state(watch):
         path.unlink()
+    before = watch.daemon.log().count("opened again")
     wait_until(lambda: watch.carry("accept.test").verdict == "accept" and state(watch))
-    watch.daemon.wait_for("opened again")
+    watch.daemon.wait_for("opened again", before + 1)
     well(watch)
 
 
