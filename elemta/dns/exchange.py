@@ -13,11 +13,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
+from struct import pack
 
 import dns.exception
 import dns.flags
 import dns.message
 import dns.name
+import dns.opcode
 import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
@@ -80,12 +82,11 @@ class Exchange:
         if wire_name is None:
             return Answer(Status.NXDOMAIN)  # a name that no zone can hold
         reason = "no server configured"
+        question = _Question(wire_name, dns.rdatatype.from_text(rdtype))
         for server in [*self.servers] * ROUNDS:
-            query = dns.message.make_query(wire_name, rdtype, use_edns=0, payload=PAYLOAD)
-            query.id = random.SystemRandom().randrange(65536)
             try:
                 async with asyncio.timeout(self.timeout):
-                    response = await self._ask(server, query)
+                    response = await self._ask(server, question)
                 return _answer(response)
             except TimeoutError:
                 why = f"no answer within {self.timeout:g} s"
@@ -98,21 +99,21 @@ class Exchange:
             reason = f"name server {server[0]}: {why}"
         raise DnsError(name, rdtype, reason)
 
-    async def _ask(self, server: Server, query: dns.message.Message) -> dns.message.Message:
-        wire = query.to_wire()
+    async def _ask(self, server: Server, question: _Question) -> dns.message.Message:
         endpoint = await self._endpoint(server)
-        while query.id in endpoint.open:
-            query.id = (query.id + 1) % 65536
-            wire = query.to_wire()
+        number = random.SystemRandom().randrange(65536)
+        while number in endpoint.open:
+            number = (number + 1) % 65536
+        wire = question.wire(number)
         waiting: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        endpoint.open[query.id] = waiting
+        endpoint.open[number] = waiting
         try:
             endpoint.transport.sendto(wire)  # type: ignore[union-attr]
-            response = _parse(query, await waiting)
+            response = question.answered_by(number, await waiting)
         finally:
-            del endpoint.open[query.id]
+            del endpoint.open[number]
         if response.flags & dns.flags.TC:
-            response = await _ask_tcp(server, query, wire)
+            response = question.answered_by(number, await _ask_tcp(server, wire))
         return response
 
     async def _endpoint(self, server: Server) -> _Endpoint:
@@ -139,27 +140,56 @@ class Exchange:
         self._endpoints.clear()
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is asked for."""
+
+    name: dns.name.Name
+    rdtype: dns.rdatatype.RdataType
+
+    def wire(self, number: int) -> bytes:
+        """The query with this id: a question for recursion, and EDNS (RFC 1035 section 4.1, RFC 6891 section 6.1.2)."""
+        head = pack("!HHHHHH", number, dns.flags.RD, 1, 0, 0, 1)
+        edns = pack("!BHHIH", 0, dns.rdatatype.OPT, PAYLOAD, 0, 0)
+        return head + self.name.to_wire() + pack("!HH", self.rdtype, dns.rdataclass.IN) + edns  # type: ignore[operator]
+
+    def answered_by(self, number: int, data: bytes) -> dns.message.Message:
+        """The response that these octets are.
+
+        Raises:
+            dns.exception.DNSException, ValueError: they are none, or not to this question with this id.
+        """
+        response = dns.message.from_wire(data, ignore_trailing=True, raise_on_truncation=False)
+        asked = response.question  # RFC 5452 section 9.1: id and question must match
+        matches = len(asked) == 1 and (asked[0].name, asked[0].rdtype, asked[0].rdclass) == (
+            self.name, self.rdtype, dns.rdataclass.IN,
+        )  # fmt: skip
+        if not asked and response.rcode() in _WITHOUT_QUESTION:
+            matches = True
+        response_to_query = response.flags & dns.flags.QR and response.opcode() == dns.opcode.QUERY
+        if response.id != number or not response_to_query or not matches:
+            raise ValueError("not an answer to our question")
+        return response
+
+
+_WITHOUT_QUESTION = (dns.rcode.FORMERR, dns.rcode.SERVFAIL, dns.rcode.NOTIMP, dns.rcode.REFUSED)
+"""Servers that answer so may leave out the question."""
+
+
 class _RcodeError(Exception):
     """The server says that it cannot or will not answer."""
 
 
-async def _ask_tcp(server: Server, query: dns.message.Message, wire: bytes) -> dns.message.Message:
+async def _ask_tcp(server: Server, wire: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(*server)
     try:
         writer.write(len(wire).to_bytes(2) + wire)
         length = int.from_bytes(await reader.readexactly(2))
-        return _parse(query, await reader.readexactly(length))
+        return await reader.readexactly(length)
     except asyncio.IncompleteReadError as error:
         raise OSError("it closed the connection") from error
     finally:
         writer.close()
-
-
-def _parse(query: dns.message.Message, data: bytes) -> dns.message.Message:
-    response = dns.message.from_wire(data, ignore_trailing=True, raise_on_truncation=False)
-    if not query.is_response(response):  # RFC 5452 section 9.1: id and question must match
-        raise ValueError("not an answer to our question")
-    return response
 
 
 def _answer(response: dns.message.Message) -> Answer:

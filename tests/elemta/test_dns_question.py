@@ -1,0 +1,83 @@
+"""A DNS question and what counts as an answer to it (RFC 5452 section 9.1)."""
+
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdatatype
+import pytest
+from dns.exception import DNSException
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elemta.dns.exchange import PAYLOAD, _Question
+
+NUMBER = 4711
+NAME = dns.name.from_text("_spf.example.org.")
+QUESTION = _Question(NAME, dns.rdatatype.TXT)
+
+
+def query(name=NAME, rdtype="TXT", number=NUMBER):
+    made = dns.message.make_query(name, rdtype, use_edns=0, payload=PAYLOAD)
+    made.id = number
+    return made
+
+
+@pytest.mark.parametrize(
+    "name", ["example.org.", "a.b.c.d.test.", ".", "x" * 63 + "." + "y" * 63 + ".test.", "\\255.a."]
+)
+@pytest.mark.parametrize("rdtype", ["A", "AAAA", "MX", "PTR", "TXT"])
+def test_the_query_is_the_one_that_dnspython_makes(name, rdtype):
+    of = dns.name.from_text(name)
+    made = _Question(of, dns.rdatatype.from_text(rdtype)).wire(NUMBER)
+    assert made == query(of, rdtype).to_wire()
+
+
+def test_a_response_to_it_is_taken_in_any_case_of_letters():
+    response = dns.message.make_response(query(dns.name.from_text("_SPF.Example.ORG.")))
+    assert QUESTION.answered_by(NUMBER, response.to_wire()).rcode() == dns.rcode.NOERROR
+
+
+@pytest.mark.parametrize("rcode", [dns.rcode.FORMERR, dns.rcode.SERVFAIL, dns.rcode.NOTIMP, dns.rcode.REFUSED])
+def test_a_server_that_will_not_answer_may_leave_out_the_question(rcode):
+    response = dns.message.make_response(query())
+    response.set_rcode(rcode)
+    response.question.clear()
+    assert QUESTION.answered_by(NUMBER, response.to_wire()).rcode() == rcode
+
+
+def changed(change):
+    response = dns.message.make_response(query())
+    change(response)
+    return response.to_wire()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        dns.message.make_response(query(number=NUMBER + 1)).to_wire(),
+        dns.message.make_response(query(dns.name.from_text("example.org."))).to_wire(),
+        dns.message.make_response(query(rdtype="A")).to_wire(),
+        changed(lambda response: response.question.clear()),
+        changed(lambda response: response.question.append(response.question[0])),
+        changed(lambda response: response.set_opcode(dns.opcode.NOTIFY)),
+        query().to_wire(),
+        b"",
+        b"\0" * 12,
+    ],
+    ids=["id", "name", "type", "no question", "two", "opcode", "a query", "empty", "zeros"],
+)
+def test_what_does_not_answer_it_is_refused(data):
+    with pytest.raises((DNSException, ValueError)):
+        QUESTION.answered_by(NUMBER, data)
+
+
+@given(st.binary(max_size=200), st.integers(0, 100))
+def test_no_octets_do_any_harm(data, place):
+    whole = changed(lambda response: None)
+    for octets in (data, whole[:place] + data, whole[:12] + data):
+        try:
+            QUESTION.answered_by(NUMBER, octets)
+        except (DNSException, ValueError):
+            continue
