@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from elemta.journal.acts import acts_on
@@ -60,6 +60,11 @@ class Reader:
     def close(self) -> None:
         """Give the file back."""
         self._database.close()
+
+    def __del__(self) -> None:
+        """A reader that was forgotten gives it back too."""
+        with suppress(AttributeError):  # it never had one
+            self._database.close()
 
     def find(self, reference: str) -> list[Entry]:
         """The decision with this reference id, or all about the message with this queue id; oldest first.

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,11 @@ class LedgerFile:
     def close(self) -> None:
         """Give it back."""
         self._database.close()
+
+    def __del__(self) -> None:
+        """One that was forgotten gives it back too."""
+        with suppress(AttributeError):  # it never had one
+            self._database.close()
 
     def all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """All rows."""

@@ -273,11 +273,19 @@ rules:
     assert second.verdict.rule == "frozen"
 
 
+class Slow(FakeResolver):
+    """Has to be waited for."""
+
+    async def query(self, name, rdtype):
+        await asyncio.sleep(0)
+        return await super().query(name, rdtype)
+
+
 def test_a_mail_is_judged_at_once_when_nothing_is_left_to_wait_for():
     of = policy("host: mx.receiver.test\nchecks: {spf: }\nrules: {message: [{id: s, when: {spf: none}, then: reject}]}")
 
     async def go():
-        engine = Engine(of, tools())
+        engine = Engine(of, tools(Slow()))
         case = Case(engine)
         before = case.message_now(message())
         case.start(envelope())

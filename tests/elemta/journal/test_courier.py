@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,14 @@ def opened(path, reports, **more):
 
 
 def senders(path):
-    return sorted(entry.sender for entry in Reader(str(path)).search(limit=100_000))
+    with closing(Reader(str(path))) as reader:
+        return sorted(entry.sender for entry in reader.search(limit=100_000))
+
+
+def found(path, reference):
+    with closing(Reader(str(path))) as reader:
+        [entry] = reader.find(reference)
+    return entry
 
 
 def stored(path):
@@ -58,8 +66,7 @@ def test_every_decision_of_a_clean_run_stands_in_the_file_with_the_words_of_its_
 
     asyncio.run(run())
     assert senders(path) == sorted(each.envelope.sender for each in given)
-    [found] = Reader(str(path)).find(given[7].id)
-    assert [rule["id"] for rule in found.rules] == ["virus", "executable", "spoofed"]
+    assert [rule["id"] for rule in found(path, given[7].id).rules] == ["virus", "executable", "spoofed"]
     assert reports == []
 
 
@@ -74,7 +81,7 @@ def test_the_words_of_a_policy_that_comes_later_are_kept_too(tmp_path):
         assert await courier.close() == 0
 
     asyncio.run(run())
-    assert [rule["id"] for rule in Reader(str(path)).find(later.id)[0].rules] == ["new"]
+    assert [rule["id"] for rule in found(path, later.id).rules] == ["new"]
 
 
 def test_a_writing_process_that_is_killed_costs_no_decision_and_doubles_none(tmp_path, monkeypatch):
