@@ -38,6 +38,7 @@ def main() -> int:
         match told:
             case [bool(again), list(rows)]:
                 writer.take(map(tuple, rows), again=again)
+                writer.flush()  # they have waited in the worker
             case [str(fingerprint), str(words)]:
                 writer.words(fingerprint, words)
     return 1 if writer.close() else 0

@@ -123,6 +123,10 @@ class Writer:
         if len(queue) >= BATCH:
             self._wake.set()
 
+    def flush(self) -> None:
+        """Write soon, not only at the next interval."""
+        self._wake.set()
+
     @property
     def waiting(self) -> int:
         """Decisions that do not stand in the file yet."""
