@@ -23,6 +23,7 @@ class Process:
     control: socket.socket
     born: float
     ready: bool = False
+    closed: bool = False  # it takes no connection any more
     leaving: float = 0.0  # when it was told to go; 0 = it was not
 
 
@@ -49,6 +50,16 @@ class Generation:
         """Every worker answers."""
         running = {process.slot for process in self.processes.values() if process.ready}
         return running >= set(self.slots)
+
+    @property
+    def closed(self) -> bool:
+        """No worker takes a connection any more."""
+        return all(process.closed or process.slot == KEEPER for process in self.processes.values())
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What the log says of it."""
+        return {"policy": self.policy.fingerprint, "workers": str(self.workers)}
 
     def close(self) -> None:
         """Close what only this generation used."""

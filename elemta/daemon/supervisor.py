@@ -17,7 +17,6 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,9 +24,10 @@ from types import FrameType
 
 from elemta.config.problems import ConfigErrors
 from elemta.daemon import sdnotify, sockets
+from elemta.daemon.birth import fork
 from elemta.daemon.generation import KEEPER, Generation, Process, how_it_ended
-from elemta.daemon.observing import Observing, be_keeper, section
-from elemta.daemon.worker import READY, RETIRE, Post, Service, work
+from elemta.daemon.observing import Observing, section
+from elemta.daemon.worker import CLOSED, READY, RETIRE, Service
 from elemta.policy import Policy
 from elemta.version import VERSION
 
@@ -49,6 +49,7 @@ class Supervisor:
         self.watch = watch
         self.current: Generation | None = None
         self.candidate: Generation | None = None
+        self.replaced: Generation | None = None  # whose workers may still take a connection
         self.leaving: list[Generation] = []
         self.stopping = False
         self.restarts = 0
@@ -71,7 +72,8 @@ class Supervisor:
             self._handle_signals()
             self._reap()
             self._promote()
-            if self._again and self.candidate is None:
+            self._tell_of_reload()
+            if self._again and not self._reloading:
                 self._again = False
                 self._reload()
             self._restart()
@@ -99,6 +101,8 @@ class Supervisor:
         if data == READY:
             process.ready = True
             self._report()
+        elif data == CLOSED:
+            process.closed = True
         elif not data:
             self._selector.unregister(process.control)
 
@@ -124,7 +128,7 @@ class Supervisor:
     def _reload(self) -> None:
         if self.stopping or self.current is None:
             return
-        if self.candidate is not None:
+        if self._reloading:
             self._again = True  # one reload at a time; this one follows
             return
         sdnotify.reloading()
@@ -144,6 +148,10 @@ class Supervisor:
         new = section(policy.settings, self.service.name)
         return self.current.listener if old.listen == new.listen else sockets.listen(new.listen, new.group)
 
+    @property
+    def _reloading(self) -> bool:
+        return self.candidate is not None or self.replaced is not None
+
     # ── generations ──────────────────────────────────────────────────────────────────────────────────────
 
     def _generation(self, policy: Policy, listener: socket.socket) -> Generation:
@@ -162,14 +170,13 @@ class Supervisor:
             return
         if candidate.ready:
             old, self.current, self.candidate = self.current, candidate, None
-            told = {"policy": candidate.policy.fingerprint, "workers": str(candidate.workers)}
             if old is None:
                 where = str(section(candidate.policy.settings, self.service.name).listen)
-                self.watch.log.started(version=VERSION, listen=where, **told)
+                self.watch.log.started(version=VERSION, listen=where, **candidate.told)
+                self._in_force(candidate)
             else:
                 self._retire(old, candidate)
-                self.watch.reloaded(ok=True, **told)
-            sdnotify.notify("READY=1", f"STATUS=answering with policy {candidate.policy.fingerprint}")
+                self.replaced = old
             self._report()
         elif candidate.deaths or time.monotonic() - candidate.born > START_LIMIT:
             self.candidate = None
@@ -179,6 +186,16 @@ class Supervisor:
                 if candidate.listener is not self.current.listener:
                     sockets.remove(candidate.listener, section(candidate.policy.settings, self.service.name).listen)
                 sdnotify.notify("READY=1", "STATUS=reload refused, see the log")
+
+    def _tell_of_reload(self) -> None:
+        """Say that the new policy is in force once no old worker takes a connection any more, or lives (GRACE)."""
+        if self.replaced is not None and self.replaced.closed and self.current is not None:
+            self.replaced = None
+            self.watch.reloaded(ok=True, **self.current.told)
+            self._in_force(self.current)
+
+    def _in_force(self, generation: Generation) -> None:
+        sdnotify.notify("READY=1", f"STATUS=answering with policy {generation.policy.fingerprint}")
 
     def _retire(self, old: Generation, new: Generation | None) -> None:
         for process in old.processes.values():
@@ -202,40 +219,18 @@ class Supervisor:
     # ── processes ────────────────────────────────────────────────────────────────────────────────────────
 
     def _fork(self, generation: Generation, slot: int) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        pid = os.fork()
-        if pid == 0:
-            self._be_child(generation, slot, ours, theirs)
-        theirs.close()
-        process = Process(pid, slot, ours, time.monotonic())
-        generation.processes[pid] = process
-        self._selector.register(ours, selectors.EVENT_READ, process)
+        process = fork(self.service, generation, slot, self._forget)
+        generation.processes[process.pid] = process
+        self._selector.register(process.control, selectors.EVENT_READ, process)
 
-    def _be_child(self, generation: Generation, slot: int, ours: socket.socket, theirs: socket.socket) -> None:
-        """The rest of a child's life; never returns."""
-        status = os.EX_SOFTWARE
-        try:
-            signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-                signal.signal(number, signal.SIG_DFL)
-            self._selector.close()
-            ours.close()
-            os.close(self._wake_r)
-            os.close(self._wake_w)
-            for other in self._all():  # their control sockets must not stay open because of us
-                other.control.close()
-            if slot == KEEPER:
-                status = be_keeper(generation.policy.settings, self.service.name, theirs, READY)
-            else:
-                post = Post(slot, generation.policy, generation.listener, theirs, generation.inbox[0])
-                status = work(self.service, post)
-        except BaseException:  # noqa: BLE001 - whatever it was, a child must end here
-            _log.exception("process for slot %d failed", slot)
-        finally:
-            logging.shutdown()
-            os._exit(status)  # threads of libmilter must not hold us up
+    def _forget(self) -> None:
+        """In a child: close what is the supervisor's, lest its sockets stay open because of us."""
+        signal.set_wakeup_fd(-1)
+        self._selector.close()
+        os.close(self._wake_r)
+        os.close(self._wake_w)
+        for other in self._all():
+            other.control.close()
 
     def _reap(self) -> None:
         while True:

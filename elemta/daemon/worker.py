@@ -1,8 +1,9 @@
 """A worker: one forked process that answers Postfix with one engine on one event loop.
 
 The supervisor speaks to it over a control socket: the worker says READY, the supervisor says RETIRE with the
-inbox of the next generation (hand over your connections, then go), and a closed control socket means that the
-supervisor is gone.  SIGTERM means: finish what is under way, then go.
+inbox of the next generation (hand over your connections, then go), the worker says CLOSED as soon as it takes no new
+connection, and a closed control socket means that the supervisor is gone.  SIGTERM means: finish what is under way,
+then go.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,6 +33,7 @@ GARBAGE = 20_000
 """New objects before Python looks for cycles: a mail makes hundreds and no cycle; the default of 700 cost 6 %."""
 
 READY = b"ready"
+CLOSED = b"closed"
 RETIRE = b"retire"
 
 
@@ -77,6 +79,11 @@ class Worker:
     def ready(self) -> None:
         """Tell the supervisor that this worker answers."""
         self.control.send(READY)
+
+    def closed(self) -> None:
+        """Tell the supervisor that this worker takes no new connection any more."""
+        with suppress(OSError):  # it is gone, and so shall we be
+            self.control.send(CLOSED)
 
     def hand_over(self, connection: socket.socket) -> bool:
         """Give an open, idle connection to a worker of the next generation; False when there is none."""

@@ -154,11 +154,12 @@ class Courier:
     async def _work(self) -> None:
         """Keep one process writing."""
         while True:
-            why = "it cannot be started"
             try:
                 why = await self._serve()
             except OSError as error:
                 why = f"it cannot be started: {error}"
+            except ValueError as error:  # msgspec's errors are of this kind, and a line that does not end is
+                why = f"it said what is no answer: {error}"
             finally:
                 self._take_back()
             if self._stopping and not self.waiting:

@@ -20,8 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from elemta.decision import Decision
-from elemta.journal.entry import COLUMNS, Row, row
+from elemta.journal.entry import COLUMNS, Row
 from elemta.journal.schema import TOUCH, JournalError, connect
 
 INTERVAL = 0.5  # seconds between two writes
@@ -96,21 +95,9 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
-    def policy(self, fingerprint: str, document: Mapping[str, object]) -> None:
-        """Keep the words of a policy (`Policy.describe()`) beside the decisions that it will make."""
-        self.words(fingerprint, in_words(document))
-
     def words(self, fingerprint: str, text: str) -> None:
-        """The same, for words that are a text already."""
+        """Keep the words of a policy (`in_words`) beside the decisions that it made."""
         self._policies = {**self._policies, fingerprint: text}  # a new one: the thread may be reading the old
-
-    def decided(self, decision: Decision) -> None:
-        """Take note; some ten microseconds, never raises, never waits."""
-        try:
-            self.take((row(decision),))
-        except Exception as error:  # noqa: BLE001 - a plugin's finding may hold anything
-            self._lost += 1
-            self._report(f"journal: decision {decision.id} cannot be written down: {error!r}")
 
     def take(self, rows: Iterable[Row], *, again: bool = False) -> None:
         """Keep rows; `again`: they may stand in the file already."""
@@ -177,14 +164,15 @@ class Writer:
             return False
         except Exception as error:  # noqa: BLE001 - a thread that ends here would lose all that follow
             self._lost += len(self._rows)
+            self._doubtful.difference_update(columns[_ID] for columns in self._rows)
             self._rows = []
             self._disconnect()
             self._report(f"journal: a batch of decisions is lost: {error!r}")
             self._settled()
             return True
         self.written += len(self._rows)
+        self._doubtful.difference_update(columns[_ID] for columns in self._rows)
         self._rows = []
-        self._doubtful.clear()
         if self.trouble:
             self._report(f"journal: written again; {self.dropped} decisions were dropped so far")
             self.trouble = ""

@@ -68,7 +68,9 @@ class MilterService:
             watching.cancel()
         if self._failure is not None:
             raise RuntimeError("libmilter gave up") from self._failure
-        await _drain(wire, listener, worker.grace)
+        _stop_listening(listener)
+        worker.closed()
+        await _drain(wire, worker.grace)
 
     _failure: BaseException | None = None
 
@@ -104,12 +106,15 @@ def trust(engine: Engine) -> Callable[[Client], bool]:
     return trusts
 
 
-async def _drain(wire: Wire, listener: int, grace: float) -> None:
+def _stop_listening(listener: int) -> None:
     with socket.socket(socket.AF_UNIX) as nobody_knows:
         nobody_knows.bind("")  # Linux gives it an abstract name
         nobody_knows.listen(1)
         nobody_knows.setblocking(False)
         os.dup2(nobody_knows.fileno(), listener, inheritable=False)
+
+
+async def _drain(wire: Wire, grace: float) -> None:
     began = time.monotonic()
     settled, deadline = began + min(SETTLE, grace), began + grace
     while (wire.connections or time.monotonic() < settled) and time.monotonic() < deadline:  # noqa: ASYNC110 - as below

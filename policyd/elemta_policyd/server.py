@@ -69,10 +69,15 @@ class Server:
             self._taking.add(task)
             task.add_done_callback(self._taking.discard)
 
-    async def drain(self, hand_over: Callable[[socket.socket], bool], grace: float) -> None:
-        """Accept no more, let what is under way finish, hand idle connections over; after `grace` seconds, go."""
+    def stop_listening(self) -> None:
+        """Accept no more."""
         if self._listener is not None:
             self._loop.remove_reader(self._listener)
+            self._listener = None
+
+    async def drain(self, hand_over: Callable[[socket.socket], bool], grace: float) -> None:
+        """Accept no more, let what is under way finish, hand idle connections over; after `grace` seconds, go."""
+        self.stop_listening()
         if self._taking:
             await asyncio.wait(self._taking)
         self._hand_over = hand_over
@@ -105,7 +110,7 @@ class Server:
         self.take(connection)
 
     def _accept_again(self) -> None:
-        if self._hand_over is None and self._listener is not None:
+        if self._listener is not None:
             self._loop.add_reader(self._listener, self._accept)
 
     async def _attach(self, sock: socket.socket) -> None:

@@ -27,4 +27,6 @@ class PolicydService:
         server.listen(worker.listener)
         worker.ready()
         await worker.stopping.wait()
+        server.stop_listening()
+        worker.closed()
         await server.drain(worker.hand_over, worker.grace)

@@ -23,11 +23,12 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from elemta.findings import Finding, Result
-from elemta.journal import Reader, Writer, expire
+from elemta.journal import Reader, expire
 from elemta.journal.entry import note, row
 from elemta.observe import Log, MailLog, Metrics, exposition
 from elemta.observe.metrics import prepare
 from harness.decisions import POLICY, decision
+from harness.journal import JournalWriter
 
 CHECKS = ("spf", "iprev", "dkim", "dmarc", "dnsbl")
 
@@ -63,7 +64,7 @@ def of_the_journal(directory, given):
     line("journal: taking note, on the loop", cost(lambda each: noted.append(note(each)), given))
     line("journal: putting into words, in the thread", cost(row, noted))
     path = f"{directory}/journal.db"
-    writer = Writer(path, print, bound=len(given))
+    writer = JournalWriter(path, print, bound=len(given))
     writer.policy("cafe00", POLICY)
     began, cpu = time.perf_counter(), time.process_time()
     for each in given:
@@ -104,7 +105,7 @@ def of_the_metrics(directory, given):
 def standstill(directory, given, rate=5000):
     """How late a timer of the loop is while the journal's thread is at work, at `rate` decisions a second."""
     for with_journal in (False, True):
-        writer = Writer(f"{directory}/standstill.db", print, bound=len(given) + 1)
+        writer = JournalWriter(f"{directory}/standstill.db", print, bound=len(given) + 1)
         if with_journal:
             writer.open()
         late = []

@@ -105,6 +105,23 @@ def test_reload_is_all_or_nothing():
         assert "the old policy stays in force" in daemon.log()
 
 
+@pytest.mark.parametrize("name", ["policyd", "milter"])
+def test_a_reload_is_told_when_no_old_worker_takes_a_connection_any_more(name):
+    with Daemon(name, ACCEPT, workers=1) as daemon:
+        [old] = daemon.worker_pids()
+        os.kill(old, signal.SIGSTOP)
+        daemon.write(REJECT)
+        daemon.signal(signal.SIGHUP)
+        deadline = time.monotonic() + 20
+        while len(daemon.children()) < 4 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(1.0)  # the new worker answers long before
+        assert "reloaded" not in daemon.log()
+
+        os.kill(old, signal.SIGCONT)
+        daemon.wait_for("reloaded ")
+
+
 def test_reload_drops_no_connection_of_the_policy_service():
     """A connection that is open before the reload goes on after it, under the new policy."""
     with Daemon("policyd", ACCEPT) as daemon:

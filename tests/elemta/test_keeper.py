@@ -20,8 +20,9 @@ from elemta.config.types import Listen
 from elemta.daemon import keeper, pages
 from elemta.daemon.keeper import keep
 from elemta.daemon.status import FRESH, WorkerStatus, missing, write_status
-from elemta.journal import Reader, Writer
+from elemta.journal import Reader
 from harness.decisions import decision
+from harness.journal import JournalWriter
 
 
 @pytest.fixture
@@ -278,7 +279,7 @@ def test_a_unix_socket_is_taken_over_from_the_dead_but_not_from_the_living(tmp_p
 def test_what_is_old_goes_and_what_is_new_stays(settings, monkeypatch):
     monkeypatch.setattr(keeper, "SLICE", 10)
     monkeypatch.setattr(keeper, "REST", 0)
-    writer = Writer(settings.journal.path, print)
+    writer = JournalWriter(settings.journal.path, print)
     writer.open()
     for number in range(25):
         writer.decided(decision(at=time.time() - settings.journal.keep - number))

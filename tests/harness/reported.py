@@ -12,7 +12,6 @@ from typing import Any
 from elemta.config.model import Settings
 from elemta.facts import Client
 from elemta.findings import AuthResult, Finding, Result
-from elemta.journal import Writer
 from elemta.journal.entry import of_decision
 from elemta.testing import FakeResolver
 from elemta.verdict import Disposition
@@ -21,6 +20,7 @@ from elemta_milter.reports.office import open_office, read_journal
 from elemta_milter.reports.return_path import ReturnPath
 from elemta_milter.reports.sending import close_windows, send
 from harness.decisions import decision
+from harness.journal import JournalWriter
 
 DAY = 1_700_006_400  # 2023-11-15T00:00:00Z, a Wednesday
 MORNING = DAY + 86_400 + 7200  # of the next day, when reports have left
@@ -77,7 +77,7 @@ def entry(**changes: Any):
 
 def keep(path, *decisions) -> None:
     """Put decisions into the journal at `path`."""
-    writer = Writer(str(path), lambda text: None)
+    writer = JournalWriter(str(path), lambda text: None)
     writer.open()
     for each in decisions:
         writer.decided(each)

@@ -153,9 +153,7 @@ class PrivateRspamd:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Its workers hang: connections are taken and nothing is answered."""
-        assert self.process is not None
-        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=True)
-        workers = [int(pid) for pid in found.stdout.split()]
+        workers = self._workers()
         for pid in workers:
             os.kill(pid, signal.SIGSTOP)
         try:
@@ -175,6 +173,31 @@ class PrivateRspamd:
             self.process.kill()
             self.process.wait()
         self.process = None
+
+    def kill(self) -> None:
+        """Kill it and its workers, and wait until its port refuses."""
+        assert self.process is not None
+        workers = self._workers()
+        self.process.kill()  # first, or it would start other workers
+        self.process.wait()
+        self.process = None
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 5).close()
+            except ConnectionRefusedError:
+                return
+            except OSError:  # reset: it is about to be gone
+                pass
+            time.sleep(0.02)
+        raise AssertionError("it still listens")
+
+    def _workers(self) -> list[int]:
+        assert self.process is not None
+        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=True)
+        return [int(pid) for pid in found.stdout.split()]
 
     def log(self) -> str:
         """What it has logged."""

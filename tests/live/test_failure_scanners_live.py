@@ -3,17 +3,13 @@
 clamd and Rspamd are real: killed, stopped in their tracks, and behind a proxy that does what they would not do.
 """
 
-import os
-import signal
-from contextlib import contextmanager
-
 import pytest
 
 from harness import clamd, rspamd
 from harness.clamd import EICAR, Clamd
 from harness.daemon import Daemon, free_port
 from harness.proxy import How, Proxy
-from harness.watching import CLASSES, TROUBLE, Watch, by_milter, children
+from harness.watching import CLASSES, TROUBLE, Watch, by_milter
 
 pytestmark = pytest.mark.live
 
@@ -75,26 +71,10 @@ class RspamdScanner:
         self.address, self.start = self.server.url, self.server.start
         self.proxy = Proxy("127.0.0.1", self.server.port)
         self.proxied = f"http://127.0.0.1:{self.proxy.port}"
-        self.close = self.proxy.close
+        self.close, self.paused, self.kill = self.proxy.close, self.server.paused, self.server.kill
 
     def configured(self, address):
         return f'rspamd: {{url: "{address}"'
-
-    def kill(self):
-        self._tell_all(signal.SIGKILL)
-        self.server.stop()
-
-    @contextmanager
-    def paused(self):
-        self._tell_all(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._tell_all(signal.SIGCONT)
-
-    def _tell_all(self, number):
-        for pid in children(self.server.process.pid):
-            os.kill(pid, number)
 
 
 @pytest.fixture(scope="module", params=[ClamdScanner, RspamdScanner], ids=["clamd", "rspamd"])

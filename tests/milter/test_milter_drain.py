@@ -4,7 +4,9 @@ import asyncio
 import os
 import socket
 
-from elemta_milter.service import _drain
+import pytest
+
+from elemta_milter.service import _drain, _stop_listening
 
 
 class Wire:
@@ -16,13 +18,10 @@ class Wire:
 
 def drained(grace, story):
     async def run():
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind("")
-            listener.listen(1)
-            wire = Wire()
-            draining = asyncio.create_task(_drain(wire, os.dup(listener.fileno()), grace))
-            await story(wire, draining)
-            await asyncio.wait_for(draining, 10)
+        wire = Wire()
+        draining = asyncio.create_task(_drain(wire, grace))
+        await story(wire, draining)
+        await asyncio.wait_for(draining, 10)
 
     asyncio.run(run())
 
@@ -43,3 +42,16 @@ def test_the_grace_ends_the_wait_for_a_connection_that_does_not_end():
         wire.connections = 1
 
     drained(0.2, story)
+
+
+def test_who_comes_after_the_end_of_listening_waits_for_another_worker():
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind("")
+        listener.listen(1)
+        listener.settimeout(10)
+        ours = os.dup(listener.fileno())
+        _stop_listening(ours)
+        client.connect(listener.getsockname())
+        with socket.socket(fileno=ours) as shut, pytest.raises(BlockingIOError):
+            shut.accept()
+        listener.accept()[0].close()

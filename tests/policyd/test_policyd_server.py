@@ -524,7 +524,8 @@ def test_the_service_within_the_skeleton(monkeypatch):
             told, adopted = [], []
             worker = SimpleNamespace(
                 settings=settings, engine=world.engine, listener=listener, stopping=asyncio.Event(), grace=1.0,
-                ready=lambda: told.append("ready"), adopt=adopted.append, hand_over=lambda _: False,
+                ready=lambda: told.append("ready"), closed=lambda: told.append("closed"), adopt=adopted.append,
+                hand_over=lambda _: False,
             )  # fmt: skip
             serving = asyncio.create_task(PolicydService().serve(worker))
             client = await world.client()
@@ -534,6 +535,7 @@ def test_the_service_within_the_skeleton(monkeypatch):
             assert world.engine.cases[0].budget == 7.0
             worker.stopping.set()
             await serving
+            assert told == ["ready", "closed"]
             assert await client.rest() == b""
             client.writer.close()
 

@@ -12,12 +12,12 @@ import pytest
 
 from elemta.cli import main
 from elemta.config.load import load
-from elemta.journal import Writer
 from elemta.policy import Policy
 from elemta.store.urls import open_store
 from elemta.verdict import Disposition
 from harness.decisions import decision
 from harness.dns import DnsServer, reverse
+from harness.journal import JournalWriter
 
 MAIL = b"""Return-Path: <eve@sender.test>
 From: Alice <alice@here.test>
@@ -86,7 +86,7 @@ def elemta(config, capsys):
 
 def kept(config, *decisions):
     settings = load(config).settings
-    writer = Writer(settings.journal.path, print)
+    writer = JournalWriter(settings.journal.path, print)
     policy = Policy.compile(load(config))
     writer.policy("cafe00", policy.describe())
     writer.open()

@@ -11,8 +11,8 @@ import pytest
 from elemta.cli import main
 from elemta.decision import new_id
 from elemta.findings import Finding, Result
-from elemta.journal import Writer
 from elemta.testing import judge, message, policy
+from harness.journal import JournalWriter
 
 
 @pytest.fixture
@@ -42,6 +42,7 @@ def test_the_skeletons_test_passes(new):
         text=True,
         check=False,
         cwd=new,
+        env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
     )
     assert done.returncode == 0, done.stdout
     assert "4 passed" in done.stdout
@@ -71,7 +72,7 @@ def test_nothing_is_overwritten(new, capsys):
 def test_plugins_tells_of_each(new, tmp_path, capsys):
     (new / "broken.py").write_text("1 / 0")
     config = configured(tmp_path, new)
-    writer = Writer(str(tmp_path / "journal.db"), lambda *_, **__: None)
+    writer = JournalWriter(str(tmp_path / "journal.db"), lambda *_, **__: None)
     writer.open()
     of = policy(f"host: mx.test.example\nplugins: {{folder: {new}}}\nchecks: {{big-shout: }}")
     decision = judge(of, message())

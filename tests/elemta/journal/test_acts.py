@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from elemta import explain
-from elemta.journal import Act, Deed, JournalError, Reader, Writer, expire, record
+from elemta.journal import Act, Deed, JournalError, Reader, expire, record
 from elemta.journal.schema import FORM, connect
 from elemta.verdict import Disposition
 from harness.decisions import decision
+from harness.journal import JournalWriter
 
 DAY = 86400.0
 
@@ -17,7 +18,7 @@ DAY = 86400.0
 @pytest.fixture
 def path(tmp_path):
     path = str(tmp_path / "journal.db")
-    writer = Writer(path, print)
+    writer = JournalWriter(path, print)
     writer.open()
     writer.decided(decision(id="HELDAAAAAA", at=10 * DAY, disposition=Disposition.QUARANTINE, queue_id="AzA"))
     writer.decided(decision(id="REFUSEDAAA", at=10 * DAY))

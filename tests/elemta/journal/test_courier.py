@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from elemta.findings import Finding, Result
-from elemta.journal import Courier, JournalError, Reader
+from elemta.journal import Courier, JournalError, Reader, write
 from elemta.journal import courier as module
 from harness.decisions import POLICY, decision
 
@@ -125,6 +125,46 @@ def test_what_was_stored_but_not_acknowledged_is_not_stored_twice(tmp_path, monk
     assert senders(path) == sorted(f"{number}@x.test" for number in range(50))
 
 
+def test_nor_are_more_of_them_than_one_batch_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "RETRY", 0.05)
+    path, many = tmp_path / "journal.db", 3 * write.BATCH + 70
+
+    async def run():
+        courier = opened(path, [])
+        monkeypatch.setattr(courier, "_learn", lambda state: None)
+        for number in range(many):
+            courier.decided(decision(sender=f"{number}@x.test"))
+        await until(lambda: stored(path) == many)
+        monkeypatch.undo()
+        courier._process.send_signal(signal.SIGKILL)
+        assert await courier.close(20) == 0
+
+    asyncio.run(run())
+    assert senders(path) == sorted(f"{number}@x.test" for number in range(many))
+
+
+@pytest.mark.parametrize("said", ["nonsense", '{"settled": 1}', "x" * 100_000])
+def test_a_process_that_says_what_is_no_answer_is_replaced(tmp_path, monkeypatch, said):
+    monkeypatch.setattr(module, "RETRY", 0.05)
+    path, reports, liar = tmp_path / "journal.db", [], tmp_path / "liar"
+    liar.write_text(f"#!/bin/sh\nrm $0\necho '{said}'\nexec sleep 60\n")
+    liar.chmod(0o755)
+    honest = sys.executable
+    monkeypatch.setattr(module.sys, "executable", str(liar))
+
+    async def run():
+        courier = opened(path, reports)
+        courier.decided(decision())
+        await until(lambda: not liar.exists())
+        monkeypatch.setattr(module.sys, "executable", honest)
+        await until(lambda: courier.written == 1)
+        assert await courier.close() == 0
+
+    asyncio.run(run())
+    assert len(senders(path)) == 1
+    assert any("no answer" in words for words in reports)
+
+
 def test_a_worker_that_is_killed_costs_at_most_the_last_quarter_of_a_second(tmp_path):
     path = tmp_path / "journal.db"
     code = """
@@ -218,12 +258,18 @@ def test_memory_is_bounded_while_nothing_can_be_written_and_the_newest_stay(tmp_
     assert any("unwritten" in words for words in reports)
 
 
+CYCLIC: list[object] = []
+CYCLIC.append(CYCLIC)
+STRANGE = [
+    decision(findings=(Finding("odd", Result.PASS, fields={"loop": CYCLIC}),)),
+    decision(timings={"spf": float("nan")}),
+]
+
+
+@pytest.mark.parametrize("strange", STRANGE, ids=["a value without end", "a time that is no number"])
 @pytest.mark.parametrize("after", ["before the process runs", "while it runs"])
-def test_a_decision_that_cannot_be_written_down_does_not_stop_the_others(tmp_path, after):
+def test_a_decision_that_cannot_be_written_down_does_not_stop_the_others(tmp_path, after, strange):
     path, reports = tmp_path / "journal.db", []
-    cyclic = []
-    cyclic.append(cyclic)
-    strange = decision(findings=(Finding("odd", Result.PASS, fields={"loop": cyclic}),))
 
     async def run():
         courier = opened(path, reports)
@@ -237,4 +283,4 @@ def test_a_decision_that_cannot_be_written_down_does_not_stop_the_others(tmp_pat
 
     asyncio.run(run())
     assert len(senders(path)) == 2
-    assert any("cannot be written down" in words for words in reports)
+    assert any(f"{strange.id} cannot be written down" in words for words in reports)

@@ -6,10 +6,11 @@ import pytest
 
 from elemta.config.model import Quarantine
 from elemta.findings import Finding, Result
-from elemta.journal import Act, Deed, Reader, Writer, record
+from elemta.journal import Act, Deed, Reader, record
 from elemta.quarantine import Choice, Queued, held
 from elemta.verdict import Action, ActionKind, Disposition
 from harness.decisions import decision
+from harness.journal import JournalWriter
 
 NOW = float(int(time.time()))
 LONG, SHORT = "4jYKBx3MzfzJXXG", "4F3A1B2C3D"
@@ -22,7 +23,7 @@ def journal(tmp_path):
     path = str(tmp_path / "journal.db")
 
     def keep(*decisions):
-        writer = Writer(path, print)
+        writer = JournalWriter(path, print)
         writer.open()
         for each in decisions:
             writer.decided(each)

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elemta.cli import main
-from elemta.journal import Reader, Writer
+from elemta.journal import Reader
 from elemta.quarantine import HoldQueue, QueueError, queue
 from elemta.quarantine.telling import subject_of
 from elemta.verdict import Disposition
 from harness.decisions import decision
+from harness.journal import JournalWriter
 
 NOW = int(time.time())
 POLICY = """
@@ -61,7 +62,7 @@ def elemta(place, capsys):
 
 def on_hold(place, *mails):
     """Put (queue id, reference, age) into the queue and, where there is a reference, its decision into the journal."""
-    writer = Writer(str(place / "journal.db"), print)
+    writer = JournalWriter(str(place / "journal.db"), print)
     writer.open()
     lines = []
     for queue_id, reference, age in mails:

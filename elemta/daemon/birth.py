@@ -1,0 +1,60 @@
+"""Birth: how does a worker or a keeper come into the world, and with what of its parent's?
+
+    process = fork(service, generation, slot, forget)
+
+The child never returns from `fork`: it works until it is told to go, and ends by os._exit, because threads of
+libmilter must not hold it up.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+from elemta.daemon.generation import KEEPER, Generation, Process
+from elemta.daemon.observing import be_keeper
+from elemta.daemon.worker import READY, Post, Service, work
+
+_log = logging.getLogger("elemta.daemon.birth")
+
+
+def fork(service: Service, generation: Generation, slot: int, forget: Callable[[], None]) -> Process:
+    """Fork the process of this slot; the parent's side of it.
+
+    `forget` is called in the child, to close what is the parent's alone.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        _live(service, generation, slot, theirs, forget)
+    theirs.close()
+    return Process(pid, slot, ours, time.monotonic())
+
+
+def _live(
+    service: Service, generation: Generation, slot: int, control: socket.socket, forget: Callable[[], None]
+) -> NoReturn:
+    status = os.EX_SOFTWARE
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        forget()
+        if slot == KEEPER:
+            status = be_keeper(generation.policy.settings, service.name, control, READY)
+        else:
+            post = Post(slot, generation.policy, generation.listener, control, generation.inbox[0])
+            status = work(service, post)
+    except BaseException:  # noqa: BLE001 - whatever it was, a child must end here
+        _log.exception("process for slot %d failed", slot)
+    finally:
+        logging.shutdown()
+        os._exit(status)
