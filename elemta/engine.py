@@ -123,7 +123,7 @@ class Engine:
 
     def _asked_at_rcpt(self) -> tuple[CheckPlan, ...]:
         """The early checks that rules at RCPT TO need, with those they wait for."""
-        names = {fact.partition(".")[0] for fact in self.policy.rules["recipient"].facts}
+        names = set(self.policy.rules["recipient"].sources)
         for plan in reversed(self.policy.checks):
             if plan.name in names:
                 names.update(plan.after)
@@ -131,7 +131,7 @@ class Engine:
 
     def _counting(self) -> tuple[Check[Any], ...]:
         """The checks that rules at RCPT TO need and that want to know which messages are accepted."""
-        asked = {fact.partition(".")[0] for fact in self.policy.rules["recipient"].facts}
+        asked = self.policy.rules["recipient"].sources
         return tuple(
             self.checks[name]
             for name, plan in self.at_rcpt.items()
@@ -155,8 +155,8 @@ class Engine:
         """Start the processes of isolated plugins that will be asked at this stage, before the first mail comes."""
         asked = (*self.early, *self.late)
         if stage == "recipient":
-            facts = {fact.partition(".")[0] for fact in self.policy.rules["recipient"].facts}
-            asked = (*self.asked_at_rcpt, *(plan for name, plan in self.at_rcpt.items() if name in facts))
+            sources = self.policy.rules["recipient"].sources
+            asked = (*self.asked_at_rcpt, *(plan for name, plan in self.at_rcpt.items() if name in sources))
         checks = [self.checks[plan.name] for plan in asked]
         await asyncio.gather(*(check.ahead() for check in checks if isinstance(check, Isolated)))
 

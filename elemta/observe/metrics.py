@@ -36,9 +36,8 @@ LABELS = 100  # different words of rules' `label`, which templates may make with
 DECISION_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25)
 CHECK_BUCKETS = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
 SILENT_AFTER = 5  # answers in a row that did not come make a check's dependency one that does not answer
-SILENT_FOR = (
-    60.0  # seconds that this is told after the last one: a host that gets no mail since it is not ready gets some
-)
+SILENT_FOR = 60.0
+"""Seconds that this is told after the last one: a host that gets no mail since it is not ready gets some."""
 OTHER = "other"
 
 Labels = tuple[str, ...]

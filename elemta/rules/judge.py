@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from elemta.rules.catalogue import View
-from elemta.rules.ruleset import Filling, Judgement, Ruleset
+from elemta.rules.ruleset import Filling, Judgement, Ruleset, sources
 from elemta.verdict import KEPT, Action, Disposition, Verdict
 
 _STRENGTH: Mapping[Disposition, int] = {disposition: index for index, disposition in enumerate(Disposition)}
@@ -73,10 +73,7 @@ def judge(rules: Ruleset, checks: Sequence[Meaning], view: View, reference: str)
     return Verdict(disposition, decided_by, reply, behind, tuple(actions)), judgement
 
 
-@lru_cache
-def _sources(facts: tuple[str, ...]) -> tuple[str, ...]:
-    """Where facts come from: "spf" of "spf.domain"."""
-    return tuple(dict.fromkeys(name.partition(".")[0] for name in facts))
+_sources = lru_cache(sources)
 
 
 def _proposed(checks: Sequence[Meaning], view: View) -> Sequence[Action]:
@@ -94,6 +91,5 @@ def _counting(troubled: set[str], rules: Ruleset, judgement: Judgement) -> set[s
     """The troubled checks whose answer could have changed the verdict."""
     if judgement.rule is None:
         return troubled
-    before = {name.partition(".")[0] for name in rules.asked(len(judgement.trace) - 1)}
-    own = {name.partition(".")[0] for name in judgement.rule.facts}
-    return (troubled & before) - own
+    before = sources(rules.asked(len(judgement.trace) - 1))
+    return troubled.intersection(before).difference(sources(judgement.rule.facts))

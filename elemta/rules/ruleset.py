@@ -7,7 +7,7 @@ recorded, and changes nothing.  `elemta.rules.compiler` makes rules of what the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from elemta.decision import MATCHED
@@ -105,9 +105,19 @@ class Ruleset:
         return frozenset(name for rule in self.rules[:read] if not rule.shadow for name in rule.facts)
 
     @property
+    def sources(self) -> frozenset[str]:
+        """Who gives the facts that any rule asks for: names of checks, and of parts of the mail."""
+        return frozenset(sources(self.facts))
+
+    @property
     def facts(self) -> frozenset[str]:
         """The facts that any rule asks for, shadow rules included."""
         return frozenset(name for rule in self.rules for name in rule.facts)
+
+
+def sources(facts: Iterable[str]) -> tuple[str, ...]:
+    """Where facts come from, in their order: "spf" of "spf.domain"."""
+    return tuple(dict.fromkeys(name.partition(".")[0] for name in facts))
 
 
 class Filling(Mapping[str, Value]):
