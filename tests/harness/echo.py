@@ -215,6 +215,7 @@ def main() -> None:
             stopping=asyncio.Event(),
             grace=3.0,
             ready=lambda: print("ready", flush=True),
+            closed=lambda: None,
         )
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stopping.set)
         await service.MilterService().serve(worker)
