@@ -2,9 +2,10 @@
 
 One for each daemon, forked by its supervisor.  It serves /metrics (the counts of all processes of both daemons),
 /healthz (is each daemon's supervisor alive?) and /readyz (do all workers, and what they depend on, answer?) on
-`metrics.listen`, an address that the keepers of both daemons may share; and once a minute it expires the journal and
-the state store, in slices.  When the address is taken by somebody else it goes on without, and tries again.  That of
-the milter also sends DMARC reports, where the configuration has `reports:`.
+`metrics.listen`, an address that the keepers of both daemons may share; when it is taken by somebody else the keeper
+goes on without, and tries again.  Once a minute it expires the journal and the state store, in slices.  Every other
+second it waits for the disk, so that workers who write to the state store need not.  That of the milter also sends
+DMARC reports, where the configuration has `reports:`.
 """
 
 from __future__ import annotations
@@ -38,13 +39,14 @@ REPORT = 300.0  # seconds between two looks at which reports are due
 REPORTING = "elemta_milter.reports.office"  # of the milter's package, on which nothing here depends
 SLICE = 1000  # decisions in one transaction of expiry: about 40 ms for those who wait to write
 HELD = 7 * 86400.0  # seconds that the journal still knows a held mail after its time: to see that it is ours
+SETTLE = 2.0  # seconds between two looks at what the state store has left to do
 REST = 0.1  # seconds between two slices: writers come first
 
 
 async def keep(settings: Settings, daemon: str, stopping: asyncio.Event) -> None:
     """Be the keeper of `daemon` until `stopping` is set."""
     directory = settings.metrics.directory or str(Path(settings.journal.path).parent / "metrics")
-    works = [_serve(settings, directory), _live(directory, daemon), _expire(settings)]
+    works = [_serve(settings, directory), _live(directory, daemon), _expire(settings), _settle(settings)]
     if daemon == "milter" and settings.reports is not None:
         works.append(_report(settings))
     tasks = [asyncio.create_task(work) for work in works]
@@ -116,6 +118,28 @@ async def _expire(settings: Settings) -> None:
         else:
             complaint.about("")
         await asyncio.sleep(MINUTE)
+
+
+async def _settle(settings: Settings) -> None:
+    """Let the state store come to rest every other second."""
+    complaint = _Complaint()
+    while True:
+        try:
+            await _settled(settings, complaint)
+        except (StoreError, OSError) as error:
+            complaint.about(f"the state is not settled: {error}")
+        await asyncio.sleep(SETTLE)
+
+
+async def _settled(settings: Settings, complaint: _Complaint) -> None:
+    store = open_store(settings.state)
+    try:
+        while True:
+            await store.settle()
+            complaint.about("")
+            await asyncio.sleep(SETTLE)
+    finally:
+        await store.close()
 
 
 async def expire_journal(settings: Settings, now: Callable[[], float] = time.time) -> int:

@@ -143,6 +143,10 @@ class Store(Protocol):
         """A number that changes whenever any dynamic set was changed by anyone; cheap enough to ask every second."""
         ...
 
+    async def settle(self) -> None:
+        """Do what writes have left to do, such as waiting for the disk; called now and then where no mail waits."""
+        ...
+
     async def expire(self, now: float) -> int:
         """Throw away what has expired; the number of rows thrown away."""
         ...

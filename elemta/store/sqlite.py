@@ -6,7 +6,8 @@ file.  Never put it on a network file system.
 
 Each process opens its own store after the fork and uses it from one event loop.  A call does its work on the loop,
 since a read takes 10 µs and a write 40; where another process holds the write lock the call sleeps and tries
-again, so that the loop goes on, and gives up with `StoreError` after `PATIENCE`.
+again, so that the loop goes on, and gives up with `StoreError` after `PATIENCE`.  The disk is waited for by the keepers
+(`settle`): a sync of the file would hold up every mail of a worker.
 
 Where the file is damaged, or not the one any more that was opened (deleted, moved away, put back from a backup), it is
 opened again in the background, at most once a second; until that succeeds, what still works goes on.
@@ -69,6 +70,7 @@ class SqliteStore:
         self._path = path
         self._db = open_file(path)
         self._file = _identity(path)
+        self._settled = 0
         self._broken = False
         self._next_look = time.monotonic() + LOOK
         self._opening: asyncio.Task[None] | None = None
@@ -146,6 +148,23 @@ class SqliteStore:
             gone += count
             await asyncio.sleep(0)
         return gone
+
+    async def settle(self) -> None:
+        """Bring what stands in the write-ahead log into the file, on a thread; nothing else may use this store then."""
+        if _identity(self._path) != self._file:
+            raise StoreError(f"{self._path}: it was replaced")
+        written = _written(f"{self._path}-wal")
+        if written == self._settled:
+            return
+        work = asyncio.create_task(asyncio.to_thread(self._rows, "PRAGMA wal_checkpoint(PASSIVE)", ()))
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await work  # before the file is closed
+            raise
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path}: {error}") from error
+        self._settled = written
 
     async def close(self) -> None:
         """Close the file."""
@@ -259,6 +278,14 @@ def _identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _written(path: str) -> int:
+    """When a file was last written, nanoseconds; 0 when there is none."""
+    try:
+        return os.stat(path).st_mtime_ns  # noqa: PTH116
+    except OSError:
+        return 0
 
 
 def _key(text: str) -> Key:

@@ -19,6 +19,9 @@ from elemta.store import StoreError
 from elemta.store.sqlite_contacts import SCHEMA as CONTACTS
 from elemta.store.sqlite_limits import SCHEMA as LIMITS
 
+LOG_PAGES = 16_000
+"""Pages (64 MB) of the write-ahead log at which whoever writes must bring them into the file itself, and wait for the
+disk; `SqliteStore.settle` does it long before, in a process that answers no mail."""
 PATIENCE = 5.0  # seconds to wait for other processes that write; below the budget of a mail and of a request
 
 _SCRIPTS = (  # see Form
@@ -73,6 +76,7 @@ def _connect(path: str) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA cache_size = -8000")  # KiB
+        db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         _FORM.migrate(db)  # taking the lock also finds a file that we may not write
         for (table,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
             db.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()  # noqa: S608 - damage shows here, not at a mail

@@ -6,11 +6,13 @@ import asyncio
 import inspect
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -21,6 +23,8 @@ from elemta.daemon import keeper, pages
 from elemta.daemon.keeper import keep
 from elemta.daemon.status import FRESH, WorkerStatus, missing, write_status
 from elemta.journal import Reader
+from elemta.store import GreyTerms
+from elemta.store.urls import open_store
 from harness.decisions import decision
 from harness.journal import JournalWriter
 
@@ -296,6 +300,38 @@ def test_what_is_old_goes_and_what_is_new_stays(settings, monkeypatch):
         return await keeper.expire_store(settings)
 
     assert on_the_loop(sets()) == 1
+
+
+def test_the_state_is_settled_and_goes_on_when_its_file_is_replaced(settings, monkeypatch, caplog, tmp_path):
+    monkeypatch.setattr(keeper, "SETTLE", 0.05)
+    place, copies = Path(settings.state.removeprefix("sqlite://")), iter(range(1000))
+
+    def remove(file):
+        for part in ("", "-wal", "-shm"):
+            Path(f"{file}{part}").unlink(missing_ok=True)
+
+    async def settled(times):
+        for _ in range(times):
+            await asyncio.sleep(0.02)
+            shutil.copy(place, copy := tmp_path / f"copy{next(copies)}.db")
+            with closing(sqlite3.connect(copy)) as database, suppress(sqlite3.OperationalError):  # no table yet
+                if database.execute("SELECT * FROM triplets").fetchall():
+                    return True
+        return False
+
+    async def run():
+        stopping = asyncio.Event()
+        keeping = asyncio.create_task(keep(settings, "policyd", stopping))
+        for _ in range(2):
+            store = open_store(settings.state)
+            await store.greylist("t", "n", 0.0, GreyTerms(300, 600, 900))
+            assert await settled(500)
+            await store.close()
+            remove(place)
+        stopping.set()
+        await keeping
+
+    on_the_loop(run())
 
 
 def test_expiry_that_fails_is_told_and_tried_again(settings, monkeypatch, caplog, tmp_path):

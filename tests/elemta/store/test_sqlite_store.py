@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 import time
@@ -43,6 +44,56 @@ def rows(path, statement):
         return db.execute(statement).fetchall()
     finally:
         db.close()
+
+
+# ── the disk ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def in_the_file(path, into):
+    """How many triplets stand in the file itself, its write-ahead log left out."""
+    shutil.copy(path, into)
+    return len(rows(str(into), "SELECT * FROM triplets"))
+
+
+def test_writers_leave_the_disk_to_whoever_settles(path, tmp_path):
+    async def work(store):
+        keeper = SqliteStore(path)
+        await keeper.settle()
+        for number in range(2000):  # twice what SQLite would keep in its log by default
+            await store.greylist(f"{number:032}", "n", 0.0, TERMS)
+        before = in_the_file(path, tmp_path / "before.db")
+        await keeper.settle()
+        after = in_the_file(path, tmp_path / "after.db")
+        await keeper.close()
+        return before, after
+
+    assert use(path, work) == (0, 2000)
+
+
+def test_settling_is_cheap_when_nothing_was_written_and_notices_another_file(path, monkeypatch):
+    async def work(store):
+        await store.greylist("t", "n", 0.0, TERMS)
+        await store.settle()
+        monkeypatch.setattr(store, "_rows", None)
+        await store.settle()
+        monkeypatch.undo()
+        os.rename(path, path + ".away")  # noqa: PTH104
+        with pytest.raises(StoreError, match="replaced"):
+            await store.settle()
+
+    use(path, work)
+
+
+def test_a_settling_that_is_cancelled_ends_before_the_file_is_closed(path):
+    async def work(store):
+        await store.greylist("t", "n", 0.0, TERMS)
+        settling = asyncio.create_task(store.settle())
+        await asyncio.sleep(0)
+        settling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await settling
+
+    use(path, work)
 
 
 # ── greylist ─────────────────────────────────────────────────────────────────────────────────────────────────
