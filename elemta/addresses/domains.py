@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import takewhile
 
 import idna
 
@@ -21,6 +22,24 @@ _LDH = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 def a_label(domain: str) -> str | None:
     """Give the A-label form of `domain`, lower-cased and without a trailing dot; None when it is no domain."""
     return _a_label(domain) if len(domain) <= MAX_NAME else None
+
+
+def readings(text: str) -> list[str]:
+    """Give the domains, as A-labels, that people may see in `text`: itself, or what is left where it is no domain.
+
+    Characters that show nothing ("example.com" and then U+202E) are passed over by some programs, and end a name for
+    others.
+    """
+    for shown in (
+        (text,),
+        (filter(str.isprintable, text), takewhile(str.isprintable, text)),
+        (takewhile(str.isascii, text),),
+    ):
+        names = (a_label("".join(chars).rstrip(".")) for chars in shown)
+        found = list(dict.fromkeys(name for name in names if name))
+        if found:
+            return found
+    return []
 
 
 @lru_cache(maxsize=8192)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from elemta.addresses.domains import a_label
+from elemta.addresses.domains import a_label, readings
 from elemta.addresses.encoded_words import decode_words
 
 MAX_OCTETS = 65_536  # of all From fields of a message together
@@ -253,16 +253,16 @@ class _FromField:
     def _weigh(self) -> None:
         """Decide whether the oddities can mislead: they can when the text names another domain anywhere."""
         read = len(self.domains)
-        if self.trouble or self.odd:
-            for attached, literal, name in _AT_DOMAIN.findall(self.raw):
-                domain = f"[{literal}]" if literal else a_label(name.rstrip(".")) or ""
-                if domain and (attached or literal or "." in domain):  # "Bob @ Work" is no address
-                    self.domains[domain] = None
-        if self.odd and (not read or len(self.domains) > 1):
-            self.trouble = self.trouble or self.odd
         for domain in self.domains:
             if not domain.startswith("[") and a_label(domain) is None:
                 self.trouble = self.trouble or "From has a domain that is none"
+        if self.trouble or self.odd:
+            for attached, literal, name in _AT_DOMAIN.findall(self.raw):
+                for domain in [f"[{literal}]"] if literal else readings(name):
+                    if attached or literal or "." in domain:  # "Bob @ Work" is no address
+                        self.domains[domain] = None
+        if self.odd and (not read or len(self.domains) > 1):
+            self.trouble = self.trouble or self.odd
         if not self.raw.strip():
             self.trouble = self.trouble or "From is empty"
 

@@ -86,7 +86,14 @@ UNCLEAR = [
     (b'"a"b@example.com', {"example.com"}),
     (b"@example.com", {"example.com"}),
     (b"user@exa_mple..com", {"exa_mple..com"}),
-    ("user@example.com\uff20evil.example".encode(), {"example.com\uff20evil.example"}),
+    ("user@example.com\uff20evil.example".encode(), {"example.com\uff20evil.example", "example.com"}),
+    # characters that show nothing
+    ("ceo@example.com\u202e".encode(), {"example.com\u202e", "example.com"}),
+    ("ceo@exam\u202eple.com".encode(), {"exam\u202eple.com", "example.com", "exam"}),
+    ("ceo@b\u00fccher.example\u202e".encode(), {"b\u00fccher.example\u202e", "xn--bcher-kva.example"}),
+    (b"ceo@example.com\xff", {"example.com\udcff", "example.com"}),
+    ("ceo@example.com\u00a0<x@evil.example>".encode(), {"example.com", "evil.example"}),
+    ("ceo@example.com\u3000<x@evil.example>".encode(), {"example.com", "evil.example"}),
 ]
 
 

@@ -113,16 +113,15 @@ async def evaluate_authors(
 
 
 def _strictest(judgement: Judgement, results: list[DmarcResult], discovery: str) -> DmarcResult:
-    """RFC 9989 section 11.5: the most strict policy among the checks that fail.  There is no pass."""
+    """RFC 9989 section 11.5: the most strict policy among the checks that fail, if all were made.  There is no pass."""
     failed = [result for result in results if result.result is Result.FAIL]
-    if failed:
-        worst = max(failed, key=lambda result: (result.disposition.strictness, (result.policy or "none") != "none"))
-        return replace(worst, reason=f"{judgement.reason}; {worst.domain}: {worst.reason}")
-    for result in results:
-        if result.result is Result.TEMPERROR:
-            return replace(result, reason=f"{judgement.reason}; {result.domain}: {result.reason}")
-    domain = judgement.candidates[0] if judgement.candidates else ""
-    return DmarcResult(Result.PERMERROR, judgement.reason, domain, discovery=discovery)
+    worst = max(failed, key=lambda result: (result.disposition.strictness, result.policy != "none"), default=None)
+    if worst is None or worst.disposition is not Policy.REJECT:  # then the others might ask for more
+        worst = next((result for result in results if result.result is Result.TEMPERROR), worst)
+        if worst is None or len(results) < len(judgement.candidates):
+            domain = judgement.candidates[0] if judgement.candidates else ""
+            return DmarcResult(Result.PERMERROR, judgement.reason, domain, discovery=discovery)
+    return replace(worst, reason=f"{judgement.reason}; {worst.domain}: {worst.reason}")
 
 
 async def evaluate(

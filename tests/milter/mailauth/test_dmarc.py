@@ -327,7 +327,12 @@ def test_the_suffix_list_mode(records, author, dkim, result, org_domain, policy)
     assert (found.result, found.org_domain, found.policy, found.discovery) == (result, org_domain, policy, "psl")
 
 
-ZONE = {"example.com": "v=DMARC1; p=reject", "strict.test": "v=DMARC1; p=quarantine", "evil.test": "v=DMARC1; p=none"}
+ZONE = {
+    "example.com": "v=DMARC1; p=reject",
+    "strict.test": "v=DMARC1; p=quarantine",
+    "evil.test": "v=DMARC1; p=none",
+    "silent.test": None,
+}
 
 
 @pytest.mark.parametrize(
@@ -342,6 +347,11 @@ ZONE = {"example.com": "v=DMARC1; p=reject", "strict.test": "v=DMARC1; p=quarant
         ([b"ceo@example.com\x00@evil.test"], "evil.test", "fail", "example.com", "reject"),
         ([b"a@strict.test, b@example.com"], "evil.test", "fail", "example.com", "reject"),
         ([b"a@strict.test, b@example.com"], "example.com", "fail", "strict.test", "quarantine"),
+        ([b"a@evil.test, b@silent.test"], "", "temperror", "silent.test", "none"),  # it might ask for more
+        ([b"a@example.com, b@silent.test"], "", "fail", "example.com", "reject"),
+        ([b"a@evil.test, a@b.c, a@c.d, a@d.e, a@e.f, ceo@example.com"], "", "permerror", "evil.test", "none"),
+        ([b"ceo@example.com, a@b.c, a@c.d, a@d.e, a@e.f, a@f.g"], "", "fail", "example.com", "reject"),
+        ([b"ceo@example.com\xe2\x80\xae"], "", "fail", "example.com", "reject"),
         ([b"a@evil.test", b"a@evil.test"], "evil.test", "permerror", "evil.test", "none"),
         ([b"a@nothing.test", b"a@nobody.test"], "evil.test", "permerror", "nothing.test", "none"),
         ([], "evil.test", "permerror", "", "none"),
