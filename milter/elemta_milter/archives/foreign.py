@@ -1,49 +1,50 @@
 """Foreign: how are archives read whose packing Python does not know (RAR, CAB, ISO, LHA, …)?
 
-By bsdtar of libarchive, if it is installed: it reads the archive from memory and writes a tar archive to a pipe, in a
-process of its own with little memory and processor time.  Nothing touches the disk.
+By libarchive, if it is installed: it reads the archive from memory and writes to a pipe what is in it, in a process of
+its own with little memory and processor time (`libarchive`).  Nothing touches the disk.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import IO, cast
 
-from elemta_milter.archives import tars
+from elemta_milter.archives import libarchive
 from elemta_milter.archives.budget import BrokenError, Budget
-from elemta_milter.archives.member import Member
+from elemta_milter.archives.member import Member, text
+from elemta_milter.archives.squeezed import inner_name
 from elemta_milter.archives.stream import CHUNK, Stream
 
-KINDS = frozenset({"rar", "7z", "cab", "iso", "lha", "cpio", "ar", "xar", "zstd", "lz4", "lzip", "compress"})
-"""What bsdtar reads of those that we do not."""
-_SECONDS, _KIBIBYTES = 1, 256 << 10
+KINDS = frozenset({*libarchive.FORMATS, *libarchive.FILTERS})
+"""What libarchive reads of those that we do not."""
+_FRAME = 5
+_LONGEST_NAME = 4096
 
 
 @cache
-def program() -> str:
-    """Where bsdtar is; "" if it is not installed."""
-    return shutil.which("bsdtar", path=f"{os.environ.get('PATH', os.defpath)}:/usr/bin:/usr/local/bin") or ""
+def installed() -> bool:
+    """Whether libarchive is there."""
+    return libarchive.load() is not None
 
 
-def members(data: memoryview, budget: Budget) -> Iterator[Member]:
-    """The files of an archive of any kind that bsdtar reads.
+def members(data: memoryview, kind: str, name: str, budget: Budget) -> Iterator[Member]:
+    """The files of an archive called `name`.
 
     Raises:
-        BrokenError: bsdtar cannot read it, or not to its end.
+        BrokenError: libarchive cannot read it, or not to its end.
     """
     if not budget.program():
         return
-    limits = f"ulimit -t {_SECONDS} -v {_KIBIBYTES}; exec " + '"$0" -c -f - --format=pax @-'
     with os.fdopen(os.memfd_create("archive"), "w+b") as archive:
         archive.write(data)
         archive.seek(0)
         process = subprocess.Popen(  # noqa: S603 - no word of the mail is in the command
-            ["/bin/sh", "-c", limits, program()],
+            [sys.executable, "-I", "-S", str(Path(libarchive.__file__)), kind],
             stdin=archive,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -52,9 +53,8 @@ def members(data: memoryview, budget: Budget) -> Iterator[Member]:
     ended = False
     with process, cast("IO[bytes]", process.stdout) as pipe:
         try:
-            stream = Stream(_chunks(pipe, budget))
-            yield from tars.members(stream, budget)
-            stream.skip(sys.maxsize)
+            for member in _members(Stream(_chunks(pipe, budget))):
+                yield Member(inner_name(name), member.stream) if kind in libarchive.FILTERS else member
             ended = not budget.over
         finally:
             if not ended:
@@ -63,7 +63,21 @@ def members(data: memoryview, budget: Budget) -> Iterator[Member]:
             process.returncode = os.waitstatus_to_exitcode(status)
             budget.charge(used.ru_utime + used.ru_stime)
     if process.returncode:
-        raise BrokenError("bsdtar cannot read all of it")
+        raise BrokenError("not all of it can be read")
+
+
+def _members(frames: Stream) -> Iterator[Member]:
+    while head := bytes(frames.read(_FRAME)):
+        name = bytes(frames.read(int.from_bytes(head[1:], "little")))
+        content = Stream(_content(frames))
+        yield Member(text(name[-_LONGEST_NAME:]), content)
+        content.skip(sys.maxsize)
+
+
+def _content(frames: Stream) -> Iterator[memoryview]:
+    """The data of one file."""
+    while bytes(frames.peek(1)) == b"D":
+        yield frames.read(int.from_bytes(frames.read(_FRAME)[1:], "little"))
 
 
 def _chunks(pipe: IO[bytes], budget: Budget) -> Iterator[bytes]:

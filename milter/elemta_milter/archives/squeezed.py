@@ -1,4 +1,4 @@
-"""Squeezed: what does a single compressed file hold (gzip, bzip2, xz, lzma)?
+"""Squeezed: what does a single compressed file hold (gzip, bzip2, xz, lzma), and what is it called?
 
 Sources: RFC 1952; the .xz File Format 1.2; RFC 1951.
 """
@@ -20,21 +20,22 @@ _TARS = {
     "tb2": "tar",
     "txz": "tar",
     "tlz": "tar",
+    "tzst": "tar",
     "svgz": "svg",
 }
-_SUFFIXES = frozenset({"gz", "bz2", "bz", "xz", "lzma", "z"})
+_SUFFIXES = frozenset({"gz", "bz2", "bz", "xz", "lzma", "z", "zst", "lz4", "lz"})
 _NAME, _EXTRA = 1 << 3, 1 << 2  # of FLG, RFC 1952 section 2.3.1
 
 
 def members(stream: Stream, kind: str, name: str, budget: Budget) -> Iterator[Member]:
     """The one file in it."""
-    inner = _inner_name(name)
+    inner = inner_name(name)
     stored = _stored_name(bytes(stream.peek(1024))) if kind == "gz" else ""
     content = Stream(unpack(stream.take(1 << 62), MAKERS[kind], budget, many=True))
     yield Member(stored or inner, content, also=(inner,) if stored and inner != stored else ())
 
 
-def _inner_name(name: str) -> str:
+def inner_name(name: str) -> str:
     """What programs call the file that comes out: "a.tar" of "a.tgz"."""
     stem, dot, suffix = name.rpartition(".")
     if dot and suffix.lower() in _TARS:

@@ -159,11 +159,11 @@ class Walk:
     def _packed(self, entry: Entry) -> Iterator[Member]:
         """Those whose packing is read by a program, where it is installed."""
         readers = {"7z": sevenzip.members, "rar": rars.members, "ole": oles.members}
-        helped = bool(foreign.program()) and entry.kind in foreign.KINDS
+        helped = foreign.installed() and entry.kind in foreign.KINDS
         if entry.kind not in readers:
             if not helped:
                 raise UnreadableError(f"an archive that is not opened ({entry.kind})")
-            return foreign.members(entry.data, self.budget)
+            return foreign.members(entry.data, entry.kind, entry.name, self.budget)
         return self._helped(entry, readers[entry.kind](entry.data, self.budget), helped=helped)
 
     def _helped(self, entry: Entry, named: Iterator[Member], *, helped: bool) -> Iterator[Member]:
@@ -180,7 +180,7 @@ class Walk:
         if not missing:
             return
         try:
-            for member in foreign.members(entry.data, self.budget):
+            for member in foreign.members(entry.data, entry.kind, entry.name, self.budget):
                 if missing.pop(member.name, None) is not None:
                     yield member
         except BrokenError:

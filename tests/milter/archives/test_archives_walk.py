@@ -5,11 +5,13 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 import shutil
 import struct
 import subprocess
 import tarfile
 import zipfile
+from binascii import b2a_uu
 
 import pytest
 
@@ -196,7 +198,7 @@ def test_archives_that_are_not_opened_are_recognised(made, kind):
 
 
 def test_what_no_program_can_open_is_told(monkeypatch):
-    monkeypatch.setattr("elemta_milter.archives.foreign.program", lambda: "")
+    monkeypatch.setattr("elemta_milter.archives.foreign.installed", lambda: False)
     assert walked(b"MSCF\0\0\0\0" + bytes(100))[0].unread == ["x: an archive that is not opened (cab)"]
     walk, found = walked(rar5((b"evil.exe", b"?", False, 3)))
     assert list(found) == ["x: evil.exe"]
@@ -208,7 +210,7 @@ def test_what_no_program_can_open_is_told(monkeypatch):
 
 @needs_bsdtar
 @pytest.mark.parametrize("form", ["iso9660", "xar", "newc"])
-def test_bsdtar_opens_what_we_do_not(tmp_path, form):
+def test_libarchive_opens_what_we_do_not(tmp_path, form):
     (tmp_path / "evil.exe").write_bytes(PROGRAM)
     made = subprocess.run(
         ["bsdtar", "-c", "-f", "-", f"--format={form}", "-C", tmp_path, "evil.exe"], check=True, capture_output=True
@@ -219,8 +221,48 @@ def test_bsdtar_opens_what_we_do_not(tmp_path, form):
 
 
 @needs_bsdtar
-def test_what_bsdtar_cannot_read_is_broken():
-    assert walked(b"MSCF\0\0\0\0" + bytes(100))[0].broken == ["x: bsdtar cannot read all of it"]
+def test_what_libarchive_cannot_read_is_broken():
+    assert walked(b"MSCF\0\0\0\0" + bytes(100))[0].broken == ["x: not all of it can be read"]
+
+
+def packed_by(program, form, data, tmp_path):
+    """The tar archive `data` in another form, packed by a program that bsdtar knows."""
+    made = tmp_path / "made"
+    command = ["bsdtar", "-c", "-f", made, f"--{program}", f"--format={form}", "@-"]
+    subprocess.run(command, input=data, check=True, capture_output=True)
+    return made.read_bytes()
+
+
+@needs_bsdtar
+@pytest.mark.parametrize(("program", "suffix"), [("zstd", "zst"), ("lz4", "lz4"), ("compress", "Z")])
+def test_a_single_file_that_libarchive_unpacks_is_named(tmp_path, program, suffix):
+    walk, found = walked(packed_by(program, "ustar", tarred(EVIL), tmp_path), f"x.tar.{suffix}")
+    assert found[f"x.tar.{suffix}: x.tar: evil.exe"] == PROGRAM
+    assert (walk.broken, walk.archives) == ([], [archive_kind(packed_by(program, "ustar", b"", tmp_path)), "tar"])
+
+
+@needs_bsdtar
+def test_no_archive_reads_files_of_this_machine(tmp_path):
+    """The format mtree names files whose content is taken from the disk; a pipe among them waits for ever."""
+    secret, pipe = tmp_path / "secret", tmp_path / "pipe"
+    secret.write_bytes(PROGRAM)
+    os.mkfifo(pipe)
+    made = f"./x type=file contents={secret} size={len(PROGRAM)}\n./y type=file contents={pipe} size=9\n".encode()
+    for each in (b"#mtree\n" + made, b"./-lh5-a type=dir\n" + made):
+        assert PROGRAM not in walked(each)[1].values()
+        assert PROGRAM not in walked(_lz4(each))[1].values()
+        assert PROGRAM not in walked(_uuencoded_cpio(each))[1].values()
+
+
+def _lz4(data):
+    """A frame of one block that is not packed (LZ4 Frame Format 1.6.3)."""
+    return b"\x04\x22\x4d\x18\x60\x40\x82" + struct.pack("<L", len(data) | 1 << 31) + data + bytes(4)
+
+
+def _uuencoded_cpio(data):
+    """What begins like cpio, and holds a file for whoever looks for uuencode first."""
+    lines = b"".join(b2a_uu(data[at : at + 45]) for at in range(0, len(data), 45))
+    return b"070707\nbegin 644 x\n" + lines + b"`\nend\n"
 
 
 def test_a_file_packed_into_a_document_is_found():
