@@ -61,7 +61,7 @@ class ChainResult:
         oldest_pass: the oldest instance from which on no ARC-Message-Signature is broken, 0 when even the first one
             holds (RFC 8617 section 5.2 step 5); None unless the chain passes.
         next_instance: the number that a new set takes; None where none may be added.
-        scope: the fields of the chain, raw, in the order in which a new seal covers them; () unless it passes.
+        scope: the fields of the chain, raw, in the order in which a new seal covers them; () unless all seals hold.
     """
 
     result: Result
@@ -189,22 +189,19 @@ class ChainValidator:
         return _Set((results, message, seal), claim, sealed, _split(self._fields.headers[results][1])[1])
 
     async def _validate(self, resolver: Resolver) -> ChainResult:
+        seals = self._seals()  # RFC 8617 section 5.2 step 6
         verdicts = [("message signature", len(self._sets), self._message(self._sets[-1]))]  # RFC 8617 5.2 step 4
-        verdicts += [("seal", number, verdict) for number, verdict in self._seals()]  # RFC 8617 5.2 step 6
+        verdicts += [("seal", number, verdict) for number, verdict in seals]
         sealers = tuple(_sealer(number, one) for number, one in enumerate(self._sets, 1))
+        scope: tuple[tuple[bytes, bytes], ...] = ()
+        if all(result is Result.PASS for _, (result, _) in seals):
+            scope = tuple(self._fields.headers[place] for one in self._sets for place in one.places)
         for worst in (Result.FAIL, Result.TEMPERROR):
             for what, number, (result, reason) in verdicts:
                 if result is worst:
                     following = self._next if worst is Result.FAIL else None
-                    return ChainResult(worst, f"{what} {number}: {reason}", sealers, next_instance=following)
-        places = [place for one in self._sets for place in one.places]
-        return ChainResult(
-            Result.PASS,
-            sealers=sealers,
-            oldest_pass=await self._oldest_pass(resolver),
-            next_instance=self._next,
-            scope=tuple(self._fields.headers[place] for place in places),
-        )
+                    return ChainResult(worst, f"{what} {number}: {reason}", sealers, None, following, scope)
+        return ChainResult(Result.PASS, "", sealers, await self._oldest_pass(resolver), self._next, scope)
 
     def _message(self, one: _Set) -> tuple[Result, str]:
         """Verify an ARC-Message-Signature as one of DKIM (RFC 8617 section 4.1.2)."""

@@ -23,8 +23,10 @@ MAX_VALUE = 400  # octets of a value kept; an address of RFC 5321 section 4.5.3.
 LINE = 78  # RFC 5322 section 2.1.1: should; 998 is a must, and no value comes near it
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+")  # RFC 2045 section 5.1
-_DOT_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\u00a1-\U0010ffff-]*")  # RFC 5322 section 3.2.3, RFC 6532
-_DOMAIN = re.compile(r"[A-Za-z0-9_.\u00a1-\U0010ffff-]+")
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u00a1-\U0010ffff-]+"
+_DOT_ATOM = re.compile(rf"(?:{_ATOM}(?:\.{_ATOM})*)?")  # RFC 5322 section 3.2.3, RFC 6532
+_LABEL = r"[A-Za-z0-9_\u00a1-\U0010ffff-]+"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _KEYWORD = re.compile(r"[A-Za-z0-9-]+")  # RFC 5321 section 4.1.1.1
 _NOT_KEYWORD = re.compile(r"[^A-Za-z0-9.-]+")
 

@@ -90,7 +90,7 @@ def is_authentication_results(name: bytes) -> bool:
 def claims(value: bytes | str, authserv_ids: Collection[str]) -> bool:
     """Tell whether a field bears one of our names, also when disguised (RFC 8601 section 5).
 
-    Where no name can be read from the field, it is enough that ours is mentioned anywhere in it.
+    Where no name can be read from the field, or none that is a token, it is enough that ours is mentioned anywhere.
     """
     text = _text(value)
     ours = {_comparable(name) for name in authserv_ids}
@@ -98,7 +98,7 @@ def claims(value: bytes | str, authserv_ids: Collection[str]) -> bool:
     name = reader.authserv_id()
     if _comparable(name) in ours:
         return True
-    if name and not reader.trouble and reader.at_end_of_head():
+    if _ID.fullmatch(name) and not reader.trouble and reader.at_end_of_head():
         return False
     mentions = [_NOT_TEXT.sub("", form).lower() for form in (reader.without_comments(), reader.raw)]
     spellings = {spelling for own in ours for spelling in (own, _u_label(own)) if spelling}
@@ -273,7 +273,7 @@ def _unquoted(quoted: str) -> str:
 
 
 def _comparable(name: str) -> str:
-    return a_label(name) or name.casefold()
+    return a_label(name.rstrip(".")) or name.casefold()
 
 
 def _u_label(name: str) -> str:

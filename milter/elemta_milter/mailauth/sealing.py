@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
-from elemta.findings import Result
+from elemta.findings import AuthResult, Result
 from elemta_milter.mailauth.arc import ChainResult
 from elemta_milter.mailauth.canonical import CRLF, Canon, header_field
 from elemta_milter.mailauth.fields import HeaderFields
@@ -32,7 +32,8 @@ RESULTS_NAME = b"ARC-Authentication-Results"
 MESSAGE_NAME = b"ARC-Message-Signature"
 SEAL_NAME = b"ARC-Seal"
 
-SEALED = (*SIGNED, "dkim-signature")  # RFC 8617 section 4.1.2: DKIM-Signature fields should be covered
+SEALED = (*SIGNED, "dkim-signature")
+"""Names listed in h=: DKIM-Signature fields should be, those of ARC and Authentication-Results must not (RFC 8617 4.1.2)."""
 
 _NOT_FOLDED = re.compile(r"\r(?!\n[ \t])|(?<!\r)\n|\0")
 
@@ -60,23 +61,19 @@ def seal(
     results: str,
     body_hash: bytes,
     now: int,
-    names: Collection[str] = SEALED,
-    oversigned: Collection[str] = OVERSIGNED,
 ) -> ArcSet | None:
     """Make the next set; None where the chain takes none (50 sets, known as failed, or the DNS was in trouble).
 
     Args:
         fields: the header as it will be delivered, without the set to be made.
         key: who seals.
-        chain: what `ChainValidator` found when the message came.
+        chain: what `ChainValidator` found when the message came; see `as_told`.
         results: what follows "i=N;": authserv-id and results as in Authentication-Results, folded or on one line.
         body_hash: of the body as it will be delivered, relaxed.
         now: t=, seconds since 1970.
-        names: names listed in h= as often as they occur.
-        oversigned: names listed once more than they occur.
 
     Raises:
-        SigningError: `results` has a line end that folds nothing, or a name can be in no h=.
+        SigningError: `results` has a line end that folds nothing.
     """
     if chain.next_instance is None:
         return None
@@ -84,7 +81,7 @@ def seal(
         raise SigningError("results with a line end that folds nothing")
     number = str(chain.next_instance)
     seen = f" i={number}; {results.strip()}".encode()
-    listed = [name for name in names_to_sign(fields, names, oversigned) if name != "arc-seal"]  # RFC 8617 4.1.2
+    listed = names_to_sign(fields, SEALED, OVERSIGNED)
     signed = signed_field(
         [
             ("i", number),
@@ -100,9 +97,10 @@ def seal(
         lambda unsigned: fields.digest_for([name.encode() for name in listed], Canon.RELAXED, MESSAGE_NAME, unsigned),
     )
     # RFC 8617 section 5.1.1: all sets in order; section 5.1.2: of a chain that failed, the new set alone
+    before = chain.scope if chain.result is Result.PASS else ()
     covered = b"".join(
         header_field(Canon.RELAXED, name, value) + CRLF
-        for name, value in (*chain.scope, (RESULTS_NAME, seen), (MESSAGE_NAME, signed))
+        for name, value in (*before, (RESULTS_NAME, seen), (MESSAGE_NAME, signed))
     )
     sealed = signed_field(
         [
@@ -120,3 +118,15 @@ def seal(
 
 
 _CV = {Result.NONE: "none", Result.PASS: "pass", Result.FAIL: "fail"}
+
+
+def as_told(chain: ChainResult, told: Iterable[AuthResult]) -> ChainResult:
+    """Give the chain as it came to our domain, where the host that took the mail in told of it.
+
+    cv= speaks of that moment (RFC 8617 section 4.4): a list of ours may have changed the message since, so that its
+    newest signature is broken.  Seals that do not hold never pass, whoever says so.
+    """
+    words = {each.result for each in told if each.method == "arc"}
+    if not chain.scope or not words:
+        return chain
+    return replace(chain, result=Result.PASS if words == {"pass"} else Result.FAIL)

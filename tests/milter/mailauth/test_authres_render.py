@@ -61,6 +61,10 @@ def test_no_result():
         ("(comment", '"(comment"'),
         ("user@[192.0.2.1]", '"user@[192.0.2.1]"'),
         ("a@b@example.com", '"a@b@example.com"'),
+        ("a..b@example.com", '"a..b@example.com"'),  # no dot-atom
+        ("a.@example.com", '"a.@example.com"'),
+        ("a@example.com.", '"a@example.com."'),  # no domain-name
+        ("a@example..com", '"a@example..com"'),
         ("a\r\nX-Evil: 1", '"a??X-Evil: 1"'),
         ("a\x00b\x7f\x85\u2028\u202e", '"a?b????"'),
         ("\udcff", '"?"'),
