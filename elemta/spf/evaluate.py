@@ -15,7 +15,7 @@ from typing import NamedTuple
 from elemta.addresses.domains import a_label
 from elemta.dns import DEADLINE, Resolver, Status
 from elemta.spf.lookups import Lookups, Stop
-from elemta.spf.macro import Facts, MacroError, explanation, macro_string, shown
+from elemta.spf.macro import Facts, MacroError, explanation, macro_string, matches_nothing, shown
 from elemta.spf.record import Record, Term, is_spf, parse
 from elemta.spf.result import DEFAULT_LIMITS, FAIL, NEUTRAL, NONE, PASS, PERMERROR, Limits, SpfResult
 
@@ -132,6 +132,8 @@ async def _ask(lookups: Lookups, term: Term, domain: str, above: tuple[str, ...]
         if term.name != "include":
             return term.text if await lookups.matches(term, domain) else ""
         lookups.count_term()
+        if term.spec is not None and matches_nothing(term.spec, lookups.facts):
+            return ""
         end = await _below(lookups, await lookups.target(term.spec, domain), (*above, domain))
     except Stop as stop:
         stop.reason = f"{term.text}: {stop.reason}"

@@ -129,9 +129,14 @@ def target_name(spec: MacroString, facts: Facts, domain: str, validated: str = "
     """
     if spec.name is not None:
         return spec.name
-    if not facts.local.isascii() and any(isinstance(part, Expand) and part.letter in "sl" for part in spec.parts):
-        return ""  # RFC 8616 section 4: such terms match nothing
+    if matches_nothing(spec, facts):
+        return ""
     return _as_name(_expanded(spec, facts, domain, validated))
+
+
+def matches_nothing(spec: MacroString, facts: Facts) -> bool:
+    """Tell whether %{s} or %{l} stands for a local part beyond ASCII: such terms match nothing (RFC 8616 section 4)."""
+    return not facts.local.isascii() and any(isinstance(part, Expand) and part.letter in "sl" for part in spec.parts)
 
 
 def explanation(spec: MacroString, facts: Facts, domain: str, validated: str, limit: int) -> str:

@@ -250,6 +250,12 @@ def test_include(record, target, result):
     assert record(f"v=spf1 include:{target} ~all").result == result
 
 
+@pytest.mark.parametrize("term", ["include:%{l}.x.test", "include:%{s}", "a:%{l}.x.test", "exists:%{L}.x.test"])
+def test_terms_with_a_local_part_beyond_ascii_match_nothing(record, term):
+    got = record(f"v=spf1 {term} ~all", sender="m\u00fcller@example.org")  # RFC 8616 section 4
+    assert (got.result, got.terms) == ("softfail", 1)
+
+
 @pytest.mark.parametrize(("sign", "result"), [("+", "pass"), ("-", "fail"), ("~", "softfail"), ("?", "neutral")])
 def test_the_sign_before_include_decides(record, sign, result):
     assert record(f"v=spf1 {sign}include:pass.test +all").result == result
