@@ -76,12 +76,14 @@ class Voucher:
             body_hash = _digest(hasher, BodySpec(signer.canon[1]))
             new += [(signing.FIELD, signer.sign(fields, key, body_hash, now)) for key in signer.keys]
         if chain is not None and self.sealing is not None:
-            results = [result for finding in decision.findings for result in finding.authres]
-            results += self._told(header, _value(authres.render(self.host, results)))
+            own = [result for finding in decision.findings for result in finding.authres]
+            told = list(self._told(header, _value(authres.render(self.host, own))))
+            settled = {each.method for each in told} & {"arc"}  # by the first of us, as `as_told` has it
+            results = told + [each for each in own if each.method not in settled]
             made = sealing.seal(
                 HeaderFields([*new, *header]),
                 self.sealing.key,
-                chain,
+                sealing.as_told(chain, told),
                 results=authres.render(self.host, results).replace("\n", "\r\n"),
                 body_hash=_digest(hasher, _RELAXED),
                 now=now,

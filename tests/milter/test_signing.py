@@ -6,15 +6,17 @@ import asyncio
 import os
 import pwd
 import subprocess
+from dataclasses import replace
 
 import pytest
 
 from elemta.config.problems import ConfigErrors
 from elemta.facts import BytesBody, Message
 from elemta.findings import Finding, Result
-from elemta.testing import FakeResolver, client, envelope, judge, policy
+from elemta.testing import FakeResolver, client, envelope, judge, policy, run
 from elemta.verdict import Verdict
 from elemta_milter import edits, keyfiles
+from elemta_milter.checks.arc import Arc
 from elemta_milter.mailauth import dkim
 from elemta_milter.mailauth.arc import ChainValidator
 from elemta_milter.mailauth.canonical import BodyHasher
@@ -25,6 +27,7 @@ from elemta_milter.vouching import Voucher, delivered
 from harness.signatures import BODY, NOW, ed25519_private, pem, rsa_private, zone
 
 HOST = "mx.test.example"
+KEY = SigningKey("sender.example", "r", rsa_private())
 HEADERS = (
     (b"From", b" Anna <anna@sender.example>"),
     (b"Subject", b" hello\r\n\tthere"),
@@ -260,13 +263,32 @@ def test_a_seal_also_holds_what_a_trusted_host_of_our_name_found(keys):
     ]
     of, message = make(keys, more=SEAL), mail([*told, *HEADERS], login="")
     decision, _ = decide(of, message)
-    for trusted, found in ((True, ["arc=none", "spf=pass", "dkim=fail", "dmarc=pass"]), (False, ["arc=none"])):
+    for trusted, found in ((True, ["spf=pass", "dkim=fail", "dmarc=pass", "arc=none"]), (False, ["arc=none"])):
         changes = edits.plan(decision, message, HOST, trusted=trusted)
         header, body = delivered(message, Voucher.of(of.parts, HOST).vouch(decision, message, changes))
         assert dict(header)[b"ARC-Authentication-Results"].split(b";")[1].strip() == HOST.encode()
         said = dict(header)[b"ARC-Authentication-Results"].decode().split(";")[2:]
         assert [each.split()[0] for each in said] == found
         assert chain_of(header, body).result == "pass"
+
+
+def test_a_list_behind_our_mx_does_not_end_the_chain(keys):
+    """What the MX found of the chain is told and counts, not what the list made of the mail."""
+    of = make(keys, more=SEAL)
+    header, _, _ = vouched(of, mail(login=""))
+    arrived = [field for field in header if field[0] != b"Authentication-Results"]
+    told = (b"Authentication-Results", f" {HOST}; arc=pass".encode())
+    message = mail([told, *arrived], b"[list] " + BODY, login="")
+    arc = run(Arc, message, resolver=FakeResolver({KEY.record_name: [("TXT", KEY.record)]}), clock=lambda: NOW)
+    assert arc.result == "fail"
+    decision, _ = decide(of, message)
+    decision = replace(decision, findings=tuple(arc if each.check == "arc" else each for each in decision.findings))
+    for trusted, found in ((True, "pass"), (False, "fail")):
+        changes = edits.plan(decision, message, HOST, trusted=trusted)
+        header, body = delivered(message, Voucher.of(of.parts, HOST).vouch(decision, message, changes))
+        assert f"cv={found}".encode() in header[0][1]
+        assert header[2][1].count(f"arc={found}".encode()) == header[2][1].count(b"arc=") == 1
+        assert chain_of(header, body).result == found
 
 
 def test_what_is_signed_is_not_sealed_unless_named(keys):

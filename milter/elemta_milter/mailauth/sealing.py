@@ -33,7 +33,7 @@ MESSAGE_NAME = b"ARC-Message-Signature"
 SEAL_NAME = b"ARC-Seal"
 
 SEALED = (*SIGNED, "dkim-signature")
-"""Names listed in h=: DKIM-Signature fields should be, those of ARC and Authentication-Results must not (RFC 8617 4.1.2)."""
+"""Names in h=; RFC 8617 section 4.1.2: DKIM-Signature should be one; ARC's and Authentication-Results must not."""
 
 _NOT_FOLDED = re.compile(r"\r(?!\n[ \t])|(?<!\r)\n|\0")
 
@@ -124,9 +124,10 @@ def as_told(chain: ChainResult, told: Iterable[AuthResult]) -> ChainResult:
     """Give the chain as it came to our domain, where the host that took the mail in told of it.
 
     cv= speaks of that moment (RFC 8617 section 4.4): a list of ours may have changed the message since, so that its
-    newest signature is broken.  Seals that do not hold never pass, whoever says so.
+    newest signature is broken; where there was no chain, the sets are our own.  Seals that do not hold never pass,
+    whoever says so.
     """
     words = {each.result for each in told if each.method == "arc"}
-    if not chain.scope or not words:
+    if not chain.scope or not words or not words <= {"none", "pass", "fail"}:
         return chain
-    return replace(chain, result=Result.PASS if words == {"pass"} else Result.FAIL)
+    return replace(chain, result=Result.FAIL if "fail" in words else Result.PASS)
