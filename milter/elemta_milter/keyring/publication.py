@@ -7,8 +7,7 @@ RFC 6376 sections 3.6.1 and 3.6.2.2.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -49,19 +48,11 @@ async def look(resolver: Resolver, wanted: Mapping[str, str]) -> dict[str, Publi
         resolver: whom to ask.
         wanted: by name ("r2026._domainkey.example.org"), the record that should stand there.
     """
-    published = await asyncio.gather(*(_ask(resolver, name) for name in wanted))
-    return {name: _compare(record, found) for (name, record), found in zip(wanted.items(), published, strict=True)}
+    published = await keys.fetch(resolver, wanted)
+    return {name: _compare(record, published[name]) for name, record in wanted.items()}
 
 
-async def _ask(resolver: Resolver, name: str) -> tuple[bytes, ...] | DnsError:
-    try:
-        answer = await resolver.query(name, "TXT")
-    except DnsError as error:
-        return error
-    return tuple(record for record in answer.records if isinstance(record, bytes))
-
-
-def _compare(record: str, published: tuple[bytes, ...] | DnsError) -> Publication:
+def _compare(record: str, published: keys.Published) -> Publication:
     if isinstance(published, DnsError):
         return Publication(Seen.UNKNOWN, published.reason)
     if not published:
@@ -91,8 +82,3 @@ def _said(ours: PublicKey | None, published: bytes) -> Publication:
 
 def _octets(key: PublicKey) -> bytes:
     return key.handle.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def all_seen(said: Iterable[Publication]) -> bool:
-    """Whether every key is published."""
-    return all(each.seen is Seen.PUBLISHED for each in said)

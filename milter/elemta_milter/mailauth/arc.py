@@ -26,7 +26,7 @@ RESULTS = b"arc-authentication-results"
 MESSAGE = b"arc-message-signature"
 SEAL = b"arc-seal"
 
-_RESULTS_INSTANCE = re.compile(r"i[ \t\r\n]*=[ \t\r\n]*([0-9]+)[ \t\r\n]*")
+_INSTANCE = tuple(map(re.compile, ("i", "=", "[0-9]+", ";")))  # comments may stand between them
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,13 +264,15 @@ def _split(value: bytes) -> tuple[str, str]:
     Raises:
         TagListError: it does not begin with i=.
     """
-    text = value.decode(errors="replace")
-    match = _RESULTS_INSTANCE.match(text, _after_comments(text, 0))
-    if match is not None:
-        end = _after_comments(text, match.end())
-        if text[end : end + 1] == ";":
-            return match[1], text[end + 1 :]
-    raise TagListError("no i= at its beginning")
+    text, at = value.decode(errors="replace"), 0
+    parts = []
+    for part in _INSTANCE:
+        found = part.match(text, _after_comments(text, at))
+        if found is None:
+            raise TagListError("no i= at its beginning")
+        parts.append(found[0])
+        at = found.end()
+    return parts[2], text[at:]
 
 
 def _after_comments(text: str, at: int) -> int:

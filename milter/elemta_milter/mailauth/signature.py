@@ -156,13 +156,11 @@ def dkim(tags: dict[str, str], limits: Limits) -> Signature:
     """
     if _required(tags, "v") != "1":
         raise TagListError("v= is not 1")
-    if "q" in tags and "dns/txt" not in taglist.words(tags["q"]):
-        raise TagListError("q= has no known query method")
     source = _source(tags)
     identity = _decoded(tags, "i", taglist.quoted_printable) if "i" in tags else "@" + source.domain
     local, at, domain = identity.rpartition("@")
     within = a_label(domain) or ""
-    if not at or (within != source.domain and not within.endswith("." + source.domain)):
+    if not at or domain.endswith(".") or (within != source.domain and not within.endswith("." + source.domain)):
         raise TagListError("domain of i= is not within d=")  # RFC 6376 section 3.5
     names = _names(tags, limits)
     if b"from" not in names:
@@ -210,6 +208,8 @@ def instance(text: str, limits: Limits) -> int:
 def _message_signature(
     tags: dict[str, str], source: Source, names: tuple[bytes, ...], identity: str = "", *, subdomain: bool = False
 ) -> Signature:
+    if "q" in tags and "dns/txt" not in taglist.words(tags["q"]):
+        raise TagListError("q= has no known query method")
     header, slash, body = tags.get("c", "simple/simple").partition("/")  # RFC 6376 section 3.5, c=
     body_hash = _decoded(tags, "bh", taglist.base64string)
     if len(body_hash) != 32 and not source.historic:

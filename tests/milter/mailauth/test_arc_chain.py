@@ -17,6 +17,7 @@ from elemta_milter.mailauth.canonical import BodyHasher, BodySpec, Canon, header
 from elemta_milter.mailauth.fields import HeaderFields, without_b
 from elemta_milter.mailauth.limits import Limits
 from elemta_milter.mailauth.signing import SigningError, signed_field
+from elemta_milter.mailauth.taglist import TagListError
 from harness.signatures import (
     BODY,
     HEADERS,
@@ -198,9 +199,20 @@ def test_relaxed_about_white_space(kind, number, old, new):
     assert validate(headers).result is (Result.PASS if number == 2 else Result.FAIL)
 
 
-def test_comments_before_the_instance():
-    value = b" (a (nested \\) one)) i = 1 (first) ; x"
+@pytest.mark.parametrize(
+    "value",
+    [b"i=1; x", b" (a (nested \\) one)) i = 1 (first) ; x", b"\r\n\ti (the) =\r\n (number) 1\r\n ; x", b"i=1(;); x"],
+)
+def test_comments_around_the_instance(value):
     assert arc._split(value) == ("1", " x")
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"i", b"I=1; x", b"i=1", b"i=1 (; x", b"i=1) ; x", b"i=(1); x", b"x; i=1; x", b"i==1;"]
+)
+def test_no_instance(value):
+    with pytest.raises(TagListError, match="no i= at its beginning"):
+        arc._split(value)
 
 
 def test_fields_missing():
@@ -273,7 +285,8 @@ class TestTrouble:
             ({}, None, ""),
             ({"c": None}, None, ""),
             ({"h": ""}, None, ""),  # nothing asks that From be signed
-            ({"v": "9", "q": "other"}, None, ""),  # RFC 8617 section 4.1.2: there is no v=
+            ({"v": "9", "q": "x : dns/txt"}, None, ""),  # RFC 8617 section 4.1.2: there is no v=
+            ({"q": "other"}, None, "q= has no known query method"),  # the rest is as in DKIM
             ({"x": str(NOW + 1)}, None, ""),
             ({"x": str(NOW - 301)}, None, "expired"),
             ({"l": "3"}, 3, "l= leaves content uncovered"),

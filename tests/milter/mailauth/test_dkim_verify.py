@@ -118,6 +118,7 @@ REFUSED = [
     ({"i": "anna@example"}, "domain of i= is not within d="),
     ({"i": "sender.example"}, "domain of i= is not within d="),
     ({"i": "@"}, "domain of i= is not within d="),
+    ({"i": "anna@sender.example."}, "domain of i= is not within d="),
     ({"i": ""}, "domain of i= is not within d="),
     ({"i": "=4@sender.example"}, "i= is not quoted-printable"),
     ({"l": "-1"}, "l= is no length"),
