@@ -58,6 +58,11 @@ class Failure:
         return ", ".join(missing) or "none"
 
     @property
+    def result(self) -> str:
+        """What DMARC said: fo=1 also asks about mail that passes by one mechanism alone."""
+        return "pass" if self.row.dkim or self.row.spf else "fail"
+
+    @property
     def key(self) -> tuple[str, str, str, int]:
         """What like failures have in common."""
         return self.published.domain, self.row.source, self.alignment, self.hour
@@ -69,8 +74,10 @@ def failure(entry: Entry, published: Published, row: Row) -> Failure | None:
     if record is None or not record.ruf or record.psd == "y":  # RFC 9991: never for public suffixes
         return None
     options = record.fo.split(":")
-    failed = any(each.check == "dmarc" and each.result is Result.FAIL for each in entry.findings)
-    if not (("0" in options and failed) or ("1" in options and not (row.dkim and row.spf))):
+    [result] = [each.result for each in entry.findings if each.check == "dmarc"]
+    if result is Result.TEMPERROR:  # RFC 9989 section 5.3.6: neither passed nor failed
+        return None
+    if not (("0" in options and result is Result.FAIL) or ("1" in options and not (row.dkim and row.spf))):
         return None
     message_id = "".join(char for char in entry.message_id if "!" <= char <= "~")[:LONGEST]
     return Failure(published, row, entry.at, message_id)
@@ -122,7 +129,8 @@ def parts(one: Failure, reporter: Reporter, spf_record: str = "") -> Sequence[Pa
     """
     row = one.row
     text = (
-        f"Mail in the name of {row.header_from} from {row.source} failed DMARC at {reporter.host},\n"
+        f"Mail in the name of {row.header_from} from {row.source} came to {reporter.host} with dmarc={one.result}\n"
+        f"and without an aligned pass of {one.alignment}:\n"
         f"first on {formatdate(one.at)}, {one.incidents} times in that hour.\n"
     )
     feedback = Part((("Content-Type", "message/feedback-report"),), _lines(_feedback(one, reporter, spf_record)))
@@ -140,7 +148,7 @@ def _feedback(one: Failure, reporter: Reporter, spf_record: str) -> Header:
         ("User-Agent", reporter.generator.replace(" ", "/")),
         ("Version", "1"),
         ("Auth-Failure", "dmarc"),
-        ("Authentication-Results", f"{reporter.host}; dmarc=fail header.from={row.header_from}"),
+        ("Authentication-Results", f"{reporter.host}; dmarc={one.result} header.from={row.header_from}"),
         ("Identity-Alignment", one.alignment),
         ("Original-Mail-From", f"<{sender}>"),
         ("Arrival-Date", formatdate(one.at)),

@@ -61,6 +61,7 @@ def test_records(text, expected):
         "v=dmarc1; p=none",
         "v=DMARC2; p=none",
         "v=DMARC1x; p=none",
+        "v=DMARC1\n",
         "p=none; v=DMARC1",
     ],
 )

@@ -41,6 +41,7 @@ def seen(record=RECORD, **changes):
         ("fo=1:d:s", FAILED, True),
         ("psd=y", FAILED, False),  # RFC 9991: never for a public suffix
         ("", {"result": "temperror", "dkim": False, "spf": False}, False),
+        ("fo=1", {"result": "temperror", "dkim": False, "spf": False}, False),  # neither passed nor failed
     ],
 )
 def test_who_asks_for_what(fo, changes, wanted):
@@ -89,6 +90,13 @@ def test_like_failures_of_an_hour_are_one_report(tmp_path):
     ):  # fmt: skip
         assert line in feedback
     assert run(settings(tmp_path, failures=10), LATER + 600)[1].sent == []
+
+
+def test_mail_that_passed_by_one_mechanism_alone_did_not_fail(tmp_path):
+    _, postbox = sent(tmp_path, mail(record=f"{RECORD}; fo=1", spf=False))
+    assert b"dmarc=pass header.from=sender.test" in postbox.sent[0][2]
+    assert b"dmarc=fail" not in postbox.sent[0][2]
+    assert b"Identity-Alignment: spf\r\n" in postbox.sent[0][2]
 
 
 def test_parsedmarc_reads_it(tmp_path):
