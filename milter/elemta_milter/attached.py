@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from elemta.findings import Value
@@ -10,7 +10,8 @@ from elemta_milter.archives import Budget, Entry, Walk
 from elemta_milter.contents import macros, names
 from elemta_milter.contents.families import contradicts
 from elemta_milter.contents.look import Look, look
-from elemta_milter.mime import Part, Tree, content, read_octets
+from elemta_milter.files import attachments, is_composite
+from elemta_milter.mime import MAIL, Part, Tree, content, is_wrapped, read_octets, read_wrapped
 
 LONGEST = 64 << 20
 """Octets of one attachment that are looked at."""
@@ -21,21 +22,24 @@ MACROS = 3
 MACRO_SECONDS = 2
 SHOWN = 3  # of each trouble, in the reason
 
-_MAIL = ("message/rfc822", "message/global")
+_MESSAGES = frozenset({"eml", "nws", "mht", "mhtml"})
+"""Extensions of files that are messages."""
 _ELSEWHERE = {
     "message/partial": "a part of a mail that was cut into several",  # RFC 2046 section 5.2.2
     "message/external-body": "its content is elsewhere",  # RFC 2046 section 5.2.3
 }
-
-
-def attachments(tree: Tree) -> Iterator[Part]:
-    """The parts that a mail program shows as files: named ones, and those that are no text."""
-    for part in tree.root.walk():
-        major = part.media_type.partition("/")[0]
-        report = major == "message" and part.media_type not in (*_MAIL, *_ELSEWHERE)  # for people to read
-        shown = bool(part.parts) or major in ("text", "multipart") or report
-        if part.filenames or (part.disposition == "attachment" and not part.parts) or not shown:
-            yield part
+_SEVERAL_WAYS = (
+    "several Content-T",
+    "a boundary that can be read",
+    "a delimiter line with",
+    "a delimiter line that",
+    "a line in a header that is no field",
+    "octets that are not base64",
+    "base64 that goes on",
+    "base64 in too many",
+    "a broken line",
+)
+"""How defects begin that let programs see other content than was looked at here."""
 
 
 @dataclass
@@ -71,16 +75,33 @@ class Attached:
         if bound:
             self.budget.excess[bound] = None
 
+    def structure(self, tree: Tree, of: str) -> None:
+        """What is wrong with the parts of a mail as a whole."""
+        for bound in tree.excess:
+            self.passed(bound)
+        self._defects(tree.defects, of)
+
+    def _defects(self, defects: Iterable[str], of: str) -> None:
+        for each in defects:
+            if each.startswith(_SEVERAL_WAYS):
+                self._so("broken", f"{of}: {each}")
+            elif each.startswith("unknown encoding"):
+                self._so("unread", f"{of}: {each}")
+
     def add(self, tree: Tree, part: Part) -> None:
-        """Look at one attachment."""
-        self.count += 1
+        """Look at one attachment, or at all those in an encoded multipart."""
         if not self._mails:
             self._outer = part.number
+        if part.media_type.startswith("multipart/") and is_wrapped(part) and self.budget.goes_on():
+            self._within(read_wrapped(tree, part, LONGEST), "an encoded multipart")
+            if not part.filenames:
+                return
+        self.count += 1
         self._keep(self.declared, part.media_type)
         name = part.filename or next(iter(part.filenames), "")
         for each in (name, *part.filenames):
             self._named(each)
-        if part.parts or not self.budget.goes_on():  # what an attached mail holds comes by itself
+        if is_composite(part) or not self.budget.goes_on():  # what an attached mail holds comes by itself
             return
         if part.media_type in _ELSEWHERE:
             self._so("unread", f"{name or part.media_type}: {_ELSEWHERE[part.media_type]}")
@@ -91,18 +112,17 @@ class Attached:
         held = content(tree, part, LONGEST)
         if held.cut:
             self.passed(f"{LONGEST} octets of an attachment")
+        self._defects(held.defects, name or part.media_type)
         for entry in self.walk.over(held.octets, name):
             self._see(entry, part)
 
-    def _mail(self, entry: Entry) -> None:
-        """Look at what is attached to a mail that is itself a file."""
+    def _within(self, tree: Tree, of: str) -> None:
+        """Look at what is attached to a mail that is itself attached, and was encoded or is a file."""
         if self._mails >= self.budget.bounds.depth:
             self.passed(f"depth {self.budget.bounds.depth}")
             return
         self._mails += 1
-        tree = read_octets(bytes(entry.data))
-        for bound in tree.excess:
-            self.passed(bound)
+        self.structure(tree, of)
         for part in attachments(tree):
             self.add(tree, part)
         self._mails -= 1
@@ -114,8 +134,8 @@ class Attached:
         self._flag(entry, seen)
         self.script.update(dict.fromkeys(seen.does))
         mail = "" if entry.depth else part.media_type
-        if not entry.kind and (mail in _MAIL or "eml" in names.extensions(entry.names)):
-            self._mail(entry)
+        if mail in MAIL or not _MESSAGES.isdisjoint(names.extensions(entry.names)):
+            self._within(read_octets(bytes(entry.data)), entry.path)
         if seen.analysable:
             self._analyse(entry, seen)
 

@@ -20,8 +20,8 @@ from elemta.facts import Message
 from elemta.findings import Finding, Result
 from elemta.rules.templates import compile_template
 from elemta.verdict import Action, ActionKind, Verdict
-from elemta_milter.attached import attachments
 from elemta_milter.contents.names import extensions
+from elemta_milter.files import attachments
 from elemta_milter.mime import Part, Tree, read_octets, tree_of
 from elemta_milter.patterns import matcher
 from elemta_milter.rewriting import Banner, Rewritten, Skipped, add_banners, replace_parts

@@ -19,7 +19,8 @@ from elemta.config.types import Duration, Size
 from elemta.facts import Message
 from elemta.findings import Finding, Result
 from elemta_milter.archives import Bounds, Budget
-from elemta_milter.attached import Attached, attachments
+from elemta_milter.attached import Attached
+from elemta_milter.files import attachments
 from elemta_milter.mime import Part, Tree, tree_of
 
 SMALL = 16 << 10
@@ -63,7 +64,7 @@ class Attachments(Check[Message]):
         "ratio": Field(float, "the highest ratio of unpacked to packed octets, of what unpacks to over 1 MiB"),
         "octets": Field(int, "octets unpacked", unit="octets"),
         "excess": Field(tuple, "bounds that were passed: parts, entries, octets, ratio, depth, time, name"),
-        "broken": Field(bool, "an archive or document is broken or contradicts itself"),
+        "broken": Field(bool, "the mail's parts, an archive or a document are broken, or can be read in several ways"),
         "unread": Field(bool, "something is of a kind that is not opened, or lies elsewhere"),
     }
     results: ClassVar = (Result.NONE, Result.PASS, Result.NEUTRAL)
@@ -83,20 +84,16 @@ class Attachments(Check[Message]):
         until = UNTIL.get()
         tree = tree_of(facts) if facts.body.size <= SMALL else await self.tools.in_thread(tree_of, facts)
         parts = list(attachments(tree))
-        if not parts:
-            return self._nothing(facts, tree)
-        found: Attached = await self.tools.in_thread(self._look, facts, tree, parts, until)
-        fields = found.fields()
-        reason = found.reason()
+        found: Attached
+        if parts:
+            found = await self.tools.in_thread(self._look, facts, tree, parts, until)
+        else:
+            found = self._look(facts, tree, parts, until)
+            if not found.missed():
+                return self.finding(Result.NONE, "no attachments", count=0)
         result = Result.NEUTRAL if found.missed() else Result.PASS
         warning = "" if self._magic else NO_MAGIC
-        return Finding(self.name, result, reason, fields, warning=warning, detail=found.held)
-
-    def _nothing(self, facts: Message, tree: Tree) -> Finding:
-        excess = (*tree.excess, *([facts.truncated] if facts.truncated else []))
-        if excess:
-            return self.finding(Result.NEUTRAL, f"more than {', '.join(excess)}", count=0, excess=excess)
-        return self.finding(Result.NONE, "no attachments", count=0)
+        return Finding(self.name, result, found.reason(), found.fields(), warning=warning, detail=found.held)
 
     def _look(self, facts: Message, tree: Tree, parts: list[Part], until: float) -> Attached:
         options = self.options
@@ -109,8 +106,8 @@ class Attachments(Check[Message]):
             name=options.max_name,
         )
         found = Attached(Budget(bounds, until), self._magic)
-        for bound in (*tree.excess, facts.truncated):
-            found.passed(bound)
+        found.passed(facts.truncated)
+        found.structure(tree, "the mail")
         if len(parts) > options.max_parts:
             found.passed(f"{options.max_parts} attachments")
         for part in parts[: options.max_parts]:

@@ -2,19 +2,23 @@
 
 from elemta_milter.mime.bounds import BOUNDS, MimeBounds
 from elemta_milter.mime.content import Content, content, text, text_of
+from elemta_milter.mime.description import MAIL
 from elemta_milter.mime.parts import Part, Tree
 from elemta_milter.mime.tree import read, read_octets, tree_of
-from elemta_milter.mime.wrapped import trees
+from elemta_milter.mime.wrapped import is_wrapped, read_wrapped, trees
 
 __all__ = [
     "BOUNDS",
+    "MAIL",
     "Content",
     "MimeBounds",
     "Part",
     "Tree",
     "content",
+    "is_wrapped",
     "read",
     "read_octets",
+    "read_wrapped",
     "text",
     "text_of",
     "tree_of",

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from elemta_milter.mime.parameters import Value, parameters
 
 MAX_NAME = 1024  # characters of a file name kept
+MAIL = frozenset({"message/rfc822", "message/global", "message/news"})
+"""Types of a part that is a whole message (RFC 2046 section 5.2.1, RFC 6532 section 3.7)."""
 UUENCODE = frozenset({"uuencode", "x-uuencode", "uue", "x-uue"})
 ENCODED = UUENCODE | {"base64", "quoted-printable", "yenc", "x-yenc"}
 
@@ -49,8 +51,8 @@ class Description:
 
     @property
     def is_message(self) -> bool:
-        """Whether it holds a whole message (RFC 2046 section 5.2.1, RFC 6532 section 3.7)."""
-        return self.media_type in {"message/rfc822", "message/global", "message/news"}
+        """Whether it holds a whole message."""
+        return self.media_type in MAIL
 
     @property
     def is_encoded(self) -> bool:
@@ -87,7 +89,7 @@ def describe(header: Sequence[tuple[bytes, bytes]], default: str = "text/plain")
         {name: readings[0] for each in reversed(types) for name, readings in each.readings.items()},
         next((each.word for each in dispositions if each.word), "attachment" if dispositions else ""),
         tuple(dict.fromkeys(names)),
-        next((each for each in encodings if each == "base64"), encodings[0] if encodings else "7bit"),
+        "base64" if "base64" in encodings else encodings[0] if encodings else "7bit",
         boundaries,
         tuple(defects),
     )
@@ -121,5 +123,5 @@ def _boundaries(types: Sequence[Value]) -> tuple[bytes, ...]:
 
 
 def _encoding(value: bytes) -> str:
-    word = _ENCODING.search(_COMMENT.sub(b" ", value))
-    return word[0].decode().lower() if word else "7bit"
+    words = [word.decode().lower() for word in _ENCODING.findall(_COMMENT.sub(b" ", value))]
+    return next((word for word in words if word in ENCODED), words[0] if words else "7bit")

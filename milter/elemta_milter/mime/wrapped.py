@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from elemta_milter.mime.bounds import BOUNDS, MimeBounds
 from elemta_milter.mime.content import content
-from elemta_milter.mime.description import ENCODED
+from elemta_milter.mime.description import ENCODED, MAIL
 from elemta_milter.mime.parts import Part, Tree
 from elemta_milter.mime.tree import read_octets
 
@@ -20,23 +20,25 @@ def trees(tree: Tree, limit: int, bounds: MimeBounds = BOUNDS) -> tuple[Tree, ..
     found = [tree]
     for each in found:  # which grows
         for part in each.root.walk():
-            if not _is_wrapped(part):
+            if not is_wrapped(part):
                 continue
             if len(found) > bounds.wrapped:
                 found[0] = replace(tree, excess=(*tree.excess, f"{bounds.wrapped} messages that are encoded"))
                 return tuple(found)
-            inner = _read(each, part, limit, bounds)
+            inner = read_wrapped(each, part, limit, bounds)
             limit = max(limit - len(inner.body), 0)
             found.append(inner)
     return tuple(found)
 
 
-def _is_wrapped(part: Part) -> bool:
-    composite = part.media_type.startswith("multipart/") or part.media_type in {"message/rfc822", "message/global"}
+def is_wrapped(part: Part) -> bool:
+    """Whether it is a message or a multipart that must be decoded before its parts can be read."""
+    composite = part.media_type.startswith("multipart/") or part.media_type in MAIL
     return composite and part.encoding in ENCODED and not part.parts
 
 
-def _read(tree: Tree, part: Part, limit: int, bounds: MimeBounds) -> Tree:
+def read_wrapped(tree: Tree, part: Part, limit: int, bounds: MimeBounds = BOUNDS) -> Tree:
+    """The tree of one of these, decoded, at most `limit` octets."""
     decoded = content(tree, part, limit)
     header = None
     if part.media_type.startswith("multipart/"):

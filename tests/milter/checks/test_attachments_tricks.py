@@ -1,0 +1,162 @@
+"""attachments: mail that programs read in several ways hides no file, or is not called clean."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+import pytest
+
+from elemta.facts import BytesBody, Message
+from elemta.findings import Result
+from elemta.testing import envelope, run
+from elemta_milter.checks.attachments import Attachments
+from harness.archives import PROGRAM, zipped
+
+PDF = b"%PDF-1.7\n1 0 obj <</Type /Catalog>>\n<</S /JavaScript>>\n"
+CRLF = b"\r\n"
+
+
+def b64(octets):
+    return base64.encodebytes(octets).replace(b"\n", CRLF)
+
+
+def part(*header, content=b""):
+    return CRLF.join(header) + CRLF * 2 + content
+
+
+def body(*parts, boundary=b"b"):
+    return b"".join(b"--" + boundary + CRLF + each + CRLF for each in parts) + b"--" + boundary + b"--" + CRLF
+
+
+def look(content, *header, **options):
+    fields = tuple((each.partition(b":")[0], each.partition(b":")[2]) for each in header)
+    return run(Attachments, Message(envelope(), fields, BytesBody(content)), **options)
+
+
+def mixed(*parts, **options):
+    return look(body(*parts), b"Content-Type: multipart/mixed; boundary=b", **options)
+
+
+TEXT = part(b"Content-Type: text/plain", content=b"hello")
+OCTETS = b"Content-Type: application/octet-stream"
+EXE = part(OCTETS, b"Content-Disposition: attachment; filename=evil.exe", content=b"x")
+ENCODED_EXE = part(OCTETS, b"Content-Transfer-Encoding: base64", content=b64(PROGRAM))
+
+
+@pytest.mark.parametrize("inside", [ENCODED_EXE, part(OCTETS + b"; name=a", content=PROGRAM[:2] + b"\0\0" + PROGRAM)])
+def test_a_multipart_that_was_encoded_as_a_whole_is_read(inside):
+    encoded = b"Content-Transfer-Encoding: base64"
+    assert look(b64(body(TEXT, inside)), b"Content-Type: multipart/mixed; boundary=b", encoded).fields["executable"]
+    inner = part(b"Content-Type: multipart/mixed; boundary=c", encoded, content=b64(body(inside, boundary=b"c")))
+    assert mixed(TEXT, inner).fields["executable"] is True
+
+
+def test_one_in_quoted_printable_is_not_called_clean():
+    packed = binascii.b2a_qp(body(TEXT, ENCODED_EXE), istext=False)
+    header = b"Content-Type: multipart/mixed; boundary=b", b"Content-Transfer-Encoding: quoted-printable"
+    assert look(packed, *header).result is Result.NEUTRAL
+
+
+def test_multiparts_in_encoded_multiparts_end_at_the_depth():
+    inner = ENCODED_EXE
+    for _ in range(9):
+        header = b"Content-Type: multipart/mixed; boundary=b", b"Content-Transfer-Encoding: base64"
+        inner = part(*header, content=b64(body(inner)))
+    assert mixed(inner).fields["excess"] == ("depth 5",)
+
+
+def test_a_block_of_uuencode_in_a_file_hides_not_the_file():
+    block = b"begin 644 a.txt\r\n" + binascii.b2a_uu(b"x").rstrip() + b"\r\n`\r\nend\r\n"
+    for header in (
+        b"Content-Type: text/plain; name=a.pdf",
+        b"Content-Type: text/html\r\nContent-Disposition: attachment",
+    ):
+        found = mixed(TEXT, part(header, content=PDF + block))
+        assert found.fields["script"] == ("javascript",)
+        assert "a.txt" in found.fields["names"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Content-Type: text/javascript",
+        b"Content-Type: text/x-vbscript",
+        b"Content-Type: text/rtf",
+        b"Content-Type: message/x-unknown",
+        b"Content-Type: text/plain\r\nContent-Disposition: something",  # RFC 2183 section 2.8: as an attachment
+        b"Content-Type: text/plain\r\nContent-Transfer-Encoding: base64",
+    ],
+)
+def test_what_no_program_shows_as_text_is_an_attachment(header):
+    content = b64(PROGRAM) if b"base64" in header else PROGRAM
+    assert mixed(TEXT, part(header, content=content)).fields["executable"] is True
+
+
+@pytest.mark.parametrize(
+    "header", [b"Content-Type: text/plain", b"Content-Type: text/html", b"Content-Type: text/calendar; method=REQUEST"]
+)
+def test_and_what_they_show_is_none(header):
+    assert mixed(TEXT, part(header, content=b"hello")).result is Result.NONE
+
+
+@pytest.mark.parametrize("kind", [b"message/rfc822", b"message/global", b"message/news"])
+def test_an_encoded_mail_with_an_archive_behind_it_is_still_a_mail(kind):
+    inner = b"Content-Type: multipart/mixed; boundary=i\r\n\r\n" + body(EXE, boundary=b"i") + zipped(("a.txt", b"x"))
+    found = mixed(part(b"Content-Type: " + kind, b"Content-Transfer-Encoding: base64", content=b64(inner)))
+    assert {"exe", "txt"} <= set(found.fields["extension"])
+    found = mixed(part(OCTETS + b"; name=a.eml", b"Content-Transfer-Encoding: base64", content=b64(inner)))
+    assert {"eml", "exe", "txt"} <= set(found.fields["extension"])
+
+
+LINE = b64(bytes(range(57)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        (b64(PDF)[:40] + b"\r\n--bxyz\r\n" + b64(PDF)[40:]),  # a delimiter line for some
+        (b64(PDF)[:40] + b"\r\n--b xyz\r\n" + b64(PDF)[40:]),
+        (b64(PDF)[:41] + b"=" + b64(PDF)[41:]),  # some pass over a lone "="
+        (b64(PDF)[:40] + b"----" + b64(PDF)[40:]),
+    ],
+)
+def test_content_that_programs_read_in_several_ways_is_not_called_clean(content):
+    found = mixed(TEXT, part(OCTETS + b"; name=a.pdf", b"Content-Transfer-Encoding: base64", content=content))
+    assert (found.result, found.fields["broken"]) == (Result.NEUTRAL, True)
+    assert "broken: " in found.reason
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Content-Transfer-Encoding: 7bit\r\nContent-Transfer-Encoding: base64",
+        b"Content-Type: application/pdf\r\nContent-Type: text/plain; name=a.pdf",
+        b"Content-Type: application/pdf; name=a.pdf\r\njunk\r\nX: y",
+    ],
+)
+def test_nor_is_a_header_that_contradicts_itself(header):
+    found = mixed(TEXT, part(header, content=b"hello"), part(OCTETS + b"; name=a.txt", content=b"x"))
+    assert (found.result, found.fields["broken"]) == (Result.NEUTRAL, True)
+
+
+@pytest.mark.parametrize(
+    "encoding", [b'"base64"', b"(x) base64", b"((x)y) base64", b"8bit base64", b"base64; x=y", b"BASE64 (x)"]
+)
+def test_an_encoding_is_found_in_what_stands_around_it(encoding):
+    found = mixed(part(OCTETS + b"; name=a", b"Content-Transfer-Encoding: " + encoding, content=b64(PROGRAM)))
+    assert found.fields["executable"] is True
+
+
+def test_what_is_encoded_in_an_unknown_way_was_not_read():
+    found = mixed(part(OCTETS + b"; name=a", b"Content-Transfer-Encoding: x-own", content=b64(PROGRAM)))
+    assert (found.result, found.fields["unread"]) == (Result.NEUTRAL, True)
+    assert "a: unknown encoding x-own" in found.reason
+
+
+def test_benign_oddities_are_none():
+    content = b64(PROGRAM).rstrip().rstrip(b"=") + b"\r\n\r\n"
+    found = mixed(TEXT, part(OCTETS + b"; name=a.exe", b"Content-Transfer-Encoding: base64", content=content))
+    assert found.result is Result.PASS
+    open_ended = look(body(TEXT, EXE)[:-7], b"Content-Type: multipart/mixed; boundary=b")
+    assert (open_ended.result, open_ended.fields["names"]) == (Result.PASS, ("evil.exe",))
