@@ -25,6 +25,7 @@ from elemta.plugins import Plugin, PluginError, built_in, find_checks, find_plug
 from elemta.rules.catalogue import Catalogue, View, catalogue
 from elemta.rules.compiler import Surroundings, compile_rules
 from elemta.rules.conditions import Condition, Conditions
+from elemta.rules.given import given
 from elemta.rules.ruleset import Ruleset
 from elemta.rules.sets import NamedSet, file_stamp, members, read_file
 from elemta.rules.trial import run_tests
@@ -308,8 +309,12 @@ class _Compiler:
                 except KeyError as error:
                     self.problems.append(Problem(place, str(error.args[0]), "key"))
                     continue
-                if fact.words and str(value) not in fact.words:
-                    self.problems.append(_unknown(place, f"result of {name}", str(value), fact.words, on="value"))
+                try:
+                    given(fact, value)
+                except ValueError as error:
+                    self.problems.append(Problem(place, str(error)))
+                if fact.name == "class" and value not in (*self.settings.classes, UNCLASSIFIED):
+                    self.problems.append(_unknown(place, "class", str(value), self.settings.classes, "value"))
 
 
 def _unknown(path: Path, what: str, name: str, known: Iterable[str], on: Literal["key", "value"] = "key") -> Problem:

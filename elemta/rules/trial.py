@@ -7,20 +7,26 @@ not given are neutral: absent, and a check not named has not run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from elemta.config.problems import Problem
 from elemta.config.rule_model import TestModel
 from elemta.decision import StageName
-from elemta.facts import Envelope, parse_ip
-from elemta.findings import Finding, Result, Value
-from elemta.rules.catalogue import Given, View
+from elemta.facts import Envelope
+from elemta.findings import Finding, Result
+from elemta.rules.catalogue import Catalogue, Given, View
+from elemta.rules.given import given
 from elemta.rules.judge import Meaning, judge
 from elemta.rules.ruleset import Ruleset
 
 
 class Tried(Protocol):
     """What a trial wants of a policy."""
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Every fact."""
+        ...
 
     @property
     def checks(self) -> Sequence[Meaning]:
@@ -50,7 +56,9 @@ def run_tests(policy: Tried, tests: Sequence[TestModel]) -> list[Problem]:
 def _complaint(policy: Tried, test: TestModel) -> str:
     """What was not as expected; "" when all was."""
     view = Given(Envelope())
-    view.update({name: _given(value) for name, value in test.given.items()})
+    for name, told in test.given.items():
+        fact = policy.catalogue.find(name)
+        view[fact.name] = given(fact, told)
     for check in policy.checks:
         word = view.get(check.name)
         if word is not None:
@@ -74,12 +82,3 @@ def _stage(policy: Tried, test: TestModel) -> StageName:
         return test.stage
     at_rcpt = any(rule.id == test.expect.rule for rule in policy.rules["recipient"].rules)
     return "recipient" if at_rcpt else "message"
-
-
-def _given(value: Any) -> Value:  # noqa: ANN401 - anything may stand in YAML
-    """A fact's value as the test writes it."""
-    if isinstance(value, list):
-        return tuple(str(item) for item in value)
-    if isinstance(value, str):
-        return parse_ip(value) or value
-    return value  # type: ignore[no-any-return]

@@ -1,0 +1,87 @@
+"""What tests inside the configuration give: values of each fact's kind, or one sentence that says what to write."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+import pytest
+
+from elemta.config.load import loaded_and
+from elemta.config.problems import ConfigErrors
+from elemta.policy import Policy
+from elemta.rules.catalogue import MAIL_FACTS
+from elemta.rules.given import given as given_value
+
+RULES = """\
+host: mx.test
+checks: {spf: , rspamd: , attachments: , greylist: }
+rules:
+  message:
+    - {id: big, when: {size: {ge: 5M}}, then: reject}
+    - {id: net, when: {client.address: {cidr: 10.0.0.0/8}}, then: reject}
+    - {id: ext, when: {attachments.extension: exe}, then: reject}
+    - {id: score, when: {rspamd.score: {ge: 5}}, then: reject}
+    - {id: subject, when: {subject: {regex: offer}}, then: reject}
+    - {id: domain, when: {sender.domain: bücher.example}, then: reject}
+    - {id: field, when: {header.X-Test: "1"}, then: reject}
+tests:
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "rule"),
+    [
+        ("{size: 5242880}", "big"),
+        ("{size: 6M}", "big"),
+        ("{client.address: 10.1.2.3}", "net"),
+        ('{client.address: "10.1.2.3"}', "net"),
+        ("{attachments.extension: [pdf, EXE]}", "ext"),
+        ("{attachments.extension: exe}", "ext"),
+        ("{rspamd.score: 5}", "score"),
+        ("{subject: [an offer]}", "subject"),
+        ("{subject: an offer}", "subject"),
+        ("{sender.domain: bücher.example}", "domain"),
+        ("{sender.domain: xn--bcher-kva.example}", "domain"),
+        ('{header.X-Test: "1"}', "field"),
+        ("{header.x-test: 1}", "field"),
+    ],
+)
+def test_values_are_of_the_fact_s_kind(tmp_path, given, rule):
+    path = tmp_path / "elemta.yaml"
+    path.write_text(f"{RULES}  - {{name: t, given: {given}, expect: {{rule: {rule}, then: reject}}}}\n")
+    assert loaded_and(Policy.compile, path).run_tests() == []
+
+
+@pytest.mark.parametrize(
+    ("given", "want"),
+    [
+        ("size: abc", 'size: "abc" is not a size; write octets'),
+        ("size: [5]", "size: a list stands here; size has one value"),
+        ("rspamd.score: high", 'rspamd.score: the text "high" stands here; rspamd.score is a number'),
+        ("rspamd.score: true", "rspamd.score: the boolean true stands here; rspamd.score is a number"),
+        ("client.address: nonsense", 'client.address: "nonsense" is no IP address; write one such as 192.0.2.1'),
+        ("client.address: [10.0.0.1]", "client.address: a list stands here; client.address has one value"),
+        ("subject: {a: b}", "subject: a mapping stands here; subject is a text"),
+        ("subject: [a, [b]]", "subject: a list stands here; subject is a text"),
+        ("subject: [a, true]", "subject: the boolean true stands here; subject is a text; write it in quotes"),
+        ("smtputf8: yes", 'smtputf8: the text "yes" stands here; write true or false'),
+        ("greylist.wait: soon", 'greylist.wait: "soon" is not a duration'),
+        ("spf: failed", 'spf: spf is never "failed"; did you mean "fail"?'),
+        ("spf: [fail]", "spf: a list stands here; spf has one value"),
+        ("class: inbond", 'class: there is no class "inbond"; did you mean "inbound"?'),
+    ],
+)
+def test_what_no_mail_can_give(tmp_path, given, want):
+    path = tmp_path / "elemta.yaml"
+    path.write_text(f"{RULES}  - {{name: t, given: {{{given}}}, expect: {{then: accept}}}}\n")
+    with pytest.raises(ConfigErrors) as errors:
+        loaded_and(Policy.compile, path)
+    column = 23 + given.index(": ") + 2
+    assert str(errors.value).startswith(f"{path}:13:{column}: tests[0].given.{want}")
+
+
+def test_an_address_is_an_address():
+    facts = {fact.name: fact for fact in MAIL_FACTS}
+    assert given_value(facts["client.address"], "192.0.2.1") == IPv4Address("192.0.2.1")
+    assert given_value(facts["client.address"], None) is None
+    assert given_value(facts["recipient"], "a@b.example") == ("a@b.example",)
