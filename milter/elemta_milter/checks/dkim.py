@@ -5,7 +5,7 @@ else that of the signature that says most, in this order: temperror (another try
 neutral, permerror.  A broken signature of a domain that is testing counts as none (RFC 6376 section 3.6.1, t=y).  Never
 says which domain matters: that is DMARC's part, or a rule's (`dkim.domains`).
 
-RFC 6376 sections 6 and 8.2; RFC 8301; RFC 8463; RFC 8601 section 2.7.1.
+RFC 6376 sections 6, 8.2 and 8.15; RFC 8301; RFC 8463; RFC 8601 section 2.7.1.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from elemta_milter.mailauth.limits import DEFAULT_LIMITS
 TELLING = (Result.PASS, Result.TEMPERROR, Result.FAIL, Result.POLICY, Result.NEUTRAL, Result.PERMERROR, Result.NONE)
 """Result words, the most telling first."""
 SHOWN = 5  # signatures told of in the reason
+SEEN = ("from", "sender", "reply-to", "to", "cc", "subject", "date", "content-type", "content-transfer-encoding")
+"""Header fields that mail programs show, or show the body by."""
 
 
 class DkimOptions(Options):
@@ -60,6 +62,10 @@ class Dkim(Check[Message]):
         "testing": Field(bool, "its domain says that it is testing (t=y)"),
         "expired": Field(bool, "its time (x=) has passed"),
         "length_uncovered": Field(int, "octets of the body that its l= leaves unsigned", unit="octets"),
+        "unsigned": Field(
+            tuple,
+            "header fields that people see and no signature that passes covers, such as the second of two subjects",
+        ),
     }
     trouble: ClassVar[Trouble] = "accept"
     only_dns = True
@@ -92,9 +98,9 @@ class Dkim(Check[Message]):
         else:
             await verifier.fetch_keys(self.tools.resolver)
             await feed(body, facts.body, self.tools)
-        return self._told(await verifier.finish(self.tools.resolver))
+        return self._told(await verifier.finish(self.tools.resolver), fields)
 
-    def _told(self, results: Sequence[SignatureResult]) -> Finding:
+    def _told(self, results: Sequence[SignatureResult], header: HeaderFields) -> Finding:
         telling = min(results, key=lambda each: TELLING.index(_word(each)))
         passed = [each for each in results if each.result is Result.PASS]
         result = _word(telling)
@@ -109,6 +115,7 @@ class Dkim(Check[Message]):
             "testing": telling.testing,
             "expired": telling.expired,
             "length_uncovered": telling.length_uncovered,
+            "unsigned": _unsigned(passed, header),
         }
         reason = "; ".join(_sentence(each) for each in results[:SHOWN])
         authres = tuple(_evidence(each) for each in results)
@@ -120,6 +127,15 @@ class Dkim(Check[Message]):
 def _word(one: SignatureResult) -> Result:
     """What a signature counts as: RFC 6376 section 3.6.1, t=y: a broken one of a testing domain as none."""
     return Result.NONE if one.testing and one.result is not Result.PASS else one.result
+
+
+def _unsigned(passed: Sequence[SignatureResult], header: HeaderFields) -> tuple[str, ...]:
+    """RFC 6376 section 8.15: a field of which there are more than h= names, or any that it does not name."""
+    return tuple(
+        name
+        for name in SEEN
+        if passed and len(header.places(name.encode())) > max(each.signed_names.count(name) for each in passed)
+    )
 
 
 def _unique(words: Iterable[str]) -> tuple[str, ...]:

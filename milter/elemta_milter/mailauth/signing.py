@@ -78,13 +78,15 @@ class SigningKey:
         """Make the names A-labels.
 
         Raises:
-            SigningError: a name is none.
+            SigningError: a name is none, or the domain is a single label.
         """
         for name in ("domain", "selector"):
             ascii_name = a_label(getattr(self, name))
             if ascii_name is None:
                 raise SigningError(f"{name} {getattr(self, name)!r} is no name in the DNS")
             object.__setattr__(self, name, ascii_name)
+        if "." not in self.domain:  # RFC 6376 section 3.5: d= has two labels at least, or no verifier takes it
+            raise SigningError(f"domain {self.domain} has one label only")
 
     @property
     def algorithm(self) -> str:

@@ -103,6 +103,27 @@ def test_a_part_of_the_body_left_unsigned_is_no_proof_unless_asked_for():
     assert look(headers, trust_length=True).result is Result.PASS
 
 
+@pytest.mark.parametrize(
+    ("more", "unsigned"),
+    [
+        ((), ()),
+        (((b"X-Other", b" x"),), ()),
+        (((b"Subject", b" another"),), ("subject",)),
+        (((b"subject \t", b" another"),), ("subject",)),
+        (((b"From", b" else@else.example"),), ("from",)),
+        (((b"Content-Type", b" text/html"), (b"Reply-To", b" x@y.example")), ("reply-to", "content-type")),
+    ],
+)
+def test_what_people_see_and_nobody_signed(more, unsigned):
+    """RFC 6376 section 8.15: a signature that names fields once holds whatever is put above them."""
+    headers = resigned(TAGS)
+    found = look((*more, *headers))
+    assert (found.result, found.fields["unsigned"]) == (Result.PASS, unsigned)
+    assert look((*more, *headers), body=b"other").fields["unsigned"] == ()  # nothing passes: nothing to be wrong about
+    both = look((*signed((*more, *HEADERS))[:1], *more, *headers))  # one that covers all is enough
+    assert both.fields["unsigned"] == ()
+
+
 def test_short_keys_are_refused_as_configured():
     assert look(signed(key=rsa_key()), min_rsa_bits=3072).result is Result.POLICY
     with pytest.raises(ValidationError):

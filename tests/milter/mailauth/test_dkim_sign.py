@@ -105,6 +105,8 @@ def test_names_of_the_key_become_a_labels():
     for domain, selector in (("a b", "s"), ("a..b", "s"), ("a.b", ""), ("a.b", "s/x")):
         with pytest.raises(SigningError, match="no name in the DNS"):
             SigningKey(domain, selector, ed25519_private())
+    with pytest.raises(SigningError, match="one label only"):
+        SigningKey("localhost", "s", ed25519_private())
 
 
 class TestLoading:
