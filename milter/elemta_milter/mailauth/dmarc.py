@@ -174,9 +174,10 @@ async def _evaluate(walker: Walker, author_domain: str, spf: SpfInput, dkim: Seq
     # RFC 9989 section 5.3.6: what could not be looked up might have passed; then the message does not fail either
     open_spf = await alignment.of(_domains([(spf.result, spf.domain)], Result.TEMPERROR), found.record.aspf)
     open_dkim = await alignment.of(_domains(dkim, Result.TEMPERROR), found.record.adkim)
-    if alignment.trouble or open_spf or open_dkim:
+    trouble = alignment.trouble or found.trouble
+    if trouble or open_spf or open_dkim:
         words = [f"SPF of {name}" for name in open_spf] + [f"DKIM of {name}" for name in open_dkim]
-        reason = alignment.trouble or f"could not be checked: {', '.join(words)[:200]}"
+        reason = trouble or f"could not be checked: {', '.join(words)[:200]}"
         return replace(judged, result=Result.TEMPERROR, reason=reason)
     disposition = found.policy.below if found.testing else found.policy  # RFC 9989 section 4.7, t
     return replace(judged, result=Result.FAIL, reason="nothing that passed is aligned", disposition=disposition)

@@ -36,7 +36,7 @@ class Discovery:
         policy: the policy published for this author domain; None without a usable record.
         testing: the record says t=y.
         reason: for people, why there is no record.
-        trouble: for people, why nobody can say; "" otherwise.
+        trouble: for people, why nobody can say; "" otherwise.  With a record: whether its `np` applies is not known.
     """
 
     domain: str
@@ -178,10 +178,15 @@ async def discover_policy(walker: Walker, domain: str) -> Discovery:
         if not place:
             return Discovery(domain, org_domain, reason=own.reason)
         reason = (await walker.at(place)).reason
-        exists = await _exists(walker, domain, records[place], own)
-        return _found(domain, org_domain, place, records[place], reason, exists=exists)
+        found = _found(domain, org_domain, place, records[place], reason)
     except DnsError as error:
         return Discovery(domain, trouble=str(error))
+    try:
+        if not await _exists(walker, domain, records[place], own):
+            return replace(found, policy=records[place].policy_for(subdomain=True, exists=False))
+    except DnsError as error:
+        return replace(found, trouble=str(error))  # mail that passes needs no policy
+    return found
 
 
 async def _above(walker: Walker, domain: str) -> dict[str, Record]:
@@ -197,14 +202,14 @@ async def _above(walker: Walker, domain: str) -> dict[str, Record]:
 
 async def _exists(walker: Walker, domain: str, record: Record, own: _Answer) -> bool:
     """Tell whether the author domain exists (RFC 9989 section 3.2.13), asking only where it matters."""
-    if own.proves_existence or record.np is None or record.np is record.policy_for(subdomain=True):
+    if own.proves_existence or record.p is None or record.np in {None, record.policy_for(subdomain=True)}:
         return True
     return (await walker.resolver.query(domain, "A")).status is not Status.NXDOMAIN
 
 
-def _found(domain: str, org_domain: str, place: str, record: Record, reason: str, *, exists: bool = True) -> Discovery:
+def _found(domain: str, org_domain: str, place: str, record: Record, reason: str) -> Discovery:
     if record.p is None:
         return Discovery(domain, org_domain, reason=reason)
     where = "author" if place == domain else "organizational" if place == org_domain else "suffix"
-    policy = record.policy_for(subdomain=place != domain, exists=exists)
+    policy = record.policy_for(subdomain=place != domain)
     return Discovery(domain, org_domain, record, place, where, policy, record.testing)

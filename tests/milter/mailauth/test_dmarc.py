@@ -301,6 +301,14 @@ def test_dns_trouble(records, author, spf, dkim, result):
     assert found.disposition == ("reject" if result == "fail" else "none")
 
 
+@pytest.mark.parametrize(("dkim", "result"), [("new.example.com", "pass"), ("evil.test", "temperror")])
+def test_mail_that_passes_needs_no_policy(dkim, result):
+    zone = Zone({"example.com": "v=DMARC1; p=none; np=reject"})
+    zone.txt["new.example.com"] = None  # nobody says whether it exists
+    found = run(zone, "new.example.com", dkim=passed(dkim))
+    assert (found.result, found.disposition) == (result, "none")
+
+
 def test_an_author_domain_that_is_none():
     assert run(Zone({}), "a b").result == "permerror"
 
