@@ -53,11 +53,12 @@ class Spf(Check[Envelope]):
         client = facts.client
         if client.address is None:
             return self.finding(Result.NONE, "the client has no IP address")
-        helo = await self._check(facts, client.helo, f"postmaster@{client.helo}")
+        tell = self.options.explanation
+        helo = await self._check(facts, client.helo, f"postmaster@{client.helo}", tell=tell and not facts.sender)
         if facts.sender:
             local, domain = facts.sender_parts
             # RFC 7208 section 4.3: a sender without local part is postmaster
-            main = await self._check(facts, domain, f"{local or 'postmaster'}@{domain}", DOTLESS)
+            main = await self._check(facts, domain, f"{local or 'postmaster'}@{domain}", DOTLESS, tell=tell)
         else:
             main = helo
         identity = "mailfrom" if facts.sender else "helo"
@@ -95,7 +96,9 @@ class Spf(Check[Envelope]):
         )
         return received_spf(main.result, f"{host}: {main.reason}" if main.reason else host, pairs)
 
-    async def _check(self, facts: Envelope, domain: str, sender: str, limits: Limits = DEFAULT_LIMITS) -> SpfResult:
+    async def _check(
+        self, facts: Envelope, domain: str, sender: str, limits: Limits = DEFAULT_LIMITS, *, tell: bool
+    ) -> SpfResult:
         client, tools = facts.client, self.tools
         assert client.address is not None  # noqa: S101 - run() has looked
         return await check_host(
@@ -106,6 +109,6 @@ class Spf(Check[Envelope]):
             client.helo,
             receiver=tools.host,
             now=int(tools.clock()),
-            want_explanation=self.options.explanation,
+            want_explanation=tell,
             limits=limits,
         )

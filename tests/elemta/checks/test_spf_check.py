@@ -48,6 +48,13 @@ def test_explanation_by_choice():
     assert look("192.0.2.9", explanation=False).fields["explanation"] is None
 
 
+def test_nothing_is_told_to_the_sender_because_of_helo():
+    resolver = FakeResolver(ZONE)
+    run(Spf, envelope("192.0.2.9", "a@other.test", helo="sender.test"), resolver=resolver)
+    assert ("sender.test", "TXT") in resolver.asked
+    assert ("why.sender.test", "TXT") not in resolver.asked
+
+
 def test_no_address_is_none():
     assert look("").result == "none"
 
