@@ -51,7 +51,9 @@ def noticed(ring: Ring, published: Mapping[str, Publication], at: float) -> Step
 
 
 def switched(ring: Ring, published: Mapping[str, Publication], at: float) -> Step:
-    """Let the waiting keys sign in the place of those that do, if the DNS shows all of them now; else change nothing.
+    """Let the waiting keys sign, if the DNS shows all of them now; else change nothing.
+
+    They take the place of those of their kind: an Ed25519 key, which many verifiers do not know, never that of RSA.
 
     Raises:
         RingError: no key is waiting.
@@ -63,12 +65,13 @@ def switched(ring: Ring, published: Mapping[str, Publication], at: float) -> Ste
     missing = tuple(each for each in unseen if each[1].seen is not Seen.PUBLISHED)
     if missing:
         return Step(ring, (), missing)
+    kinds = {key.kind for key in waiting}
     keys, done = [], []
     for key in ring.keys:
         if key.state in WAITING:
             keys.append(key.now(State.ACTIVE, at))
             done.append(f"{key.selector} signs from the next reload on")
-        elif key.state is State.ACTIVE:
+        elif key.state is State.ACTIVE and key.kind in kinds:
             keys.append(key.now(State.RETIRING, at))
             done.append(f"{key.selector} signs no more; leave its record in the DNS")
         else:

@@ -137,6 +137,21 @@ def test_a_whole_life(place):
     assert (place.directory / "keys/example.org" / two.file).exists()
 
 
+def test_a_key_of_another_kind_signs_beside_the_first(place):
+    """Ed25519 alone would leave the mail unsigned for everybody who knows RSA only."""
+    place.dkim("new", "example.org", "--type", "rsa", "--selector", "one")
+    place.publish("one")
+    place.dkim("rotate", "example.org")
+    place.dkim("new", "example.org", "--type", "ed25519", "--selector", "two")
+    place.publish("one", "two")
+    place.dkim("rotate", "example.org")
+    assert place.states() == {"one": "active", "two": "active"}
+    place.dkim("new", "example.org", "--type", "ed25519", "--selector", "three")
+    place.publish("one", "two", "three")
+    place.dkim("rotate", "example.org")
+    assert place.states() == {"one": "active", "two": "retiring", "three": "active"}
+
+
 def test_it_switches_only_when_every_new_key_is_seen(place):
     place.dkim("new", "example.org")
     rsa, ed = (key.selector for key in place.ring().keys)
