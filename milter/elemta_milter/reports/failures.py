@@ -91,11 +91,13 @@ class Failures:
 
     def add(self, one: Failure) -> None:
         """Add to the failures of its kind; call it within `LedgerFile.changing`."""
-        if self._file.one("SELECT count(*) FROM failures WHERE hour = ?", one.hour)[0] >= KINDS:
+        more = """UPDATE failures SET incidents = incidents + 1 WHERE (domain, source, alignment, hour) = (?,?,?,?)
+            RETURNING 1"""
+        if self._file.all(more, *one.key):
             return
-        statement = """INSERT INTO failures VALUES (?,?,?,?,1,?,?,?)
-            ON CONFLICT DO UPDATE SET incidents = incidents + 1"""
-        self._file.all(statement, *one.key, msgspec.json.encode(one).decode(), one.at, WAITING)
+        if self._file.one("SELECT count(*) FROM failures WHERE hour = ?", one.hour)[0] < KINDS:
+            row = (*one.key, msgspec.json.encode(one).decode(), one.at, WAITING)
+            self._file.all("INSERT INTO failures VALUES (?,?,?,?,1,?,?,?)", *row)
 
     def waiting(self, now: float) -> list[Failure]:
         """Those of hours that are over, oldest first."""
