@@ -23,7 +23,10 @@ _MOST = 10_000
 """Streams of one file."""
 STORAGE, STREAM, ROOT = 1, 2, 5
 _PACKAGE = "\x01ole10native"
+_DOCUMENTS = ("package", "contents")
+"""Streams in which a newer document is embedded in an older one."""
 _ATTACHED, _LONG_NAME, _SHORT_NAME = "__substg1.0_37010102", "__substg1.0_3707001f", "__substg1.0_3704001f"
+_FILES = frozenset({_PACKAGE, *_DOCUMENTS, _ATTACHED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +101,13 @@ class Ole:
         (difat,) = struct.unpack_from("<L", self._data, 68)
         places = list(struct.unpack_from("<109L", self._data, 76))
         each = self._sector // 4 - 1
-        for _ in range(len(self._data) // self._sector):
+        most = len(self._data) // self._sector // (self._sector // 4) + 1
+        for _ in range(most // each + 2):  # no more than are needed: they may lead in a circle
             sector = self._at(difat)
             if len(sector) < self._sector:
                 break
             *more, difat = struct.unpack(f"<{each + 1}L", sector)
             places += more
-        most = len(self._data) // self._sector // (self._sector // 4) + 1
         places = [place for place in places if place < _END][:most]
         return _numbers(b"".join(self._at(place) for place in places))
 
@@ -145,7 +148,7 @@ def members(data: memoryview, budget: Budget) -> Iterator[Member]:
         if each.name in (_LONG_NAME, _SHORT_NAME)
     ]
     for each in ole.items:
-        if each.kind != STREAM or each.name not in (_PACKAGE, _ATTACHED):
+        if each.kind != STREAM or each.name not in _FILES:
             continue
         content = ole.read(each, budget.bounds.held)
         if not budget.unpacked(len(content)):

@@ -52,16 +52,9 @@ def members(data: memoryview, budget: Budget) -> Iterator[Member]:
         EncryptedError: the header is encrypted.
         UnreadableError: the header is packed in a way that is not read here.
     """
-    if len(data) < 32:
-        raise BrokenError("it ends in the middle")
-    offset, size = struct.unpack_from("<QQ", data, 12)
-    if not size:
+    cursor = _start(data)
+    if cursor is None:
         return
-    if 32 + offset + size > len(data):
-        raise BrokenError("its header is beyond its end")
-    if size > LIMIT:
-        raise UnreadableError("its header is too long")
-    cursor = Cursor(bytes(data[32 + offset : 32 + offset + size]))
     kind = cursor.octet()
     for _ in range(4):
         if kind != PACKED_HEADER:
@@ -77,6 +70,22 @@ def members(data: memoryview, budget: Budget) -> Iterator[Member]:
     if kind != HEADER:
         raise BrokenError("its header is none")
     yield from _files(cursor, data, budget)
+
+
+def _start(data: memoryview) -> Cursor | None:
+    """The header, as it stands; None in an archive of no files."""
+    if len(data) < 32:
+        raise BrokenError("it ends in the middle")
+    offset, size = struct.unpack_from("<QQ", data, 12)
+    if not size and len(data) == 32:
+        return None
+    if not size:  # 7-Zip looks for it where it was wiped out
+        raise BrokenError("its header is nowhere")
+    if 32 + offset + size > len(data):
+        raise BrokenError("its header is beyond its end")
+    if size > LIMIT:
+        raise UnreadableError("its header is too long")
+    return Cursor(bytes(data[32 + offset : 32 + offset + size]))
 
 
 def _files(cursor: Cursor, data: memoryview, budget: Budget) -> Iterator[Member]:

@@ -17,6 +17,9 @@ from elemta_milter.archives.budget import BrokenError, Budget, UnreadableError
 CHUNK = 1 << 16
 LZMA_MEMORY = 64 << 20
 """Octets of a dictionary; `xz -9` asks for 64 MiB."""
+BEHIND = "there is more behind its end"
+_LITTLE = 21
+"""Octets behind the end that are no archive: the shortest is an empty one of zip, of 22."""
 
 Octets = bytes | memoryview
 
@@ -166,7 +169,8 @@ def unpack(  # noqa: C901 - one loop reads better than two that call each other
     """
     made = make()
     took = gave = streams = 0
-    for piece in _pieces(packed):
+    pieces = _pieces(packed)
+    for piece in pieces:
         took += len(piece)
         data = piece
         while True:
@@ -180,9 +184,11 @@ def unpack(  # noqa: C901 - one loop reads better than two that call each other
             try:
                 out = made.decompress(data, CHUNK)
             except (zlib.error, lzma.LZMAError, OSError):
-                if streams:
-                    return  # what follows the last stream is none
-                raise
+                if not streams:
+                    raise
+                if len(data) + len(next(pieces, b"")) > _LITTLE:  # what follows the last stream is none
+                    raise BrokenError(BEHIND) from None
+                return
             if out:
                 gave += len(out)
                 yield out

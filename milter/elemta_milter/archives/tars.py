@@ -8,12 +8,12 @@ Source: POSIX.1-2017 pax, "ustar Interchange Format" and "pax Interchange Format
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from elemta_milter.archives.budget import BrokenError, Budget
 from elemta_milter.archives.kinds import is_tar
 from elemta_milter.archives.member import Member, text
-from elemta_milter.archives.stream import Stream
+from elemta_milter.archives.stream import BEHIND, CHUNK, Stream
 
 BLOCK = 512
 _LONGEST = 1 << 16
@@ -32,6 +32,7 @@ def members(stream: Stream, budget: Budget) -> Iterator[Member]:
     while budget.goes_on():
         block = bytes(stream.read(BLOCK))
         if not block.strip(b"\0"):
+            _only_zeros(stream, budget)
             break
         if len(block) < BLOCK or not is_tar(block):
             raise BrokenError("a header in it is broken")
@@ -42,26 +43,49 @@ def members(stream: Stream, budget: Budget) -> Iterator[Member]:
             long_name = text(data.split(b"\0")[0]) if kind == b"L" else long_name
             pax = _pax(data) if kind in b"xX" else pax
             continue
+        if kind == b"S":
+            _skip_places(block, stream)
         if pax.get("size", "").isdecimal():
             size = int(pax["size"][:18])
-        name = pax.get("GNU.sparse.name") or pax.get("path") or long_name or _name(block)
+        names = (pax.get("GNU.sparse.name", ""), pax.get("path", ""), long_name, _name(block))
         long_name, pax = "", {}
-        yield from _file(stream, name, kind, size)
+        yield from _file(stream, _unique(names), kind, size)
     if stream.broken:
         raise BrokenError(stream.broken)
 
 
-def _file(stream: Stream, name: str, kind: bytes, size: int) -> Iterator[Member]:
+def _file(stream: Stream, names: Sequence[str], kind: bytes, size: int) -> Iterator[Member]:
     """One file, link, device or folder, and whatever its reader has left."""
+    name, *also = names or [""]
     if kind in _LINKS:
-        yield Member(name.rstrip("/") + "/")
+        yield Member(name.rstrip("/") + "/", defect="it is a link with content" if size and kind in b"12" else "")
         return
     content = Stream(stream.take(size))
-    yield Member(name, content)
+    yield Member(name, content, tuple(also))
     left = size - content.seen
     if stream.skip(left) < left and not stream.broken:
         raise BrokenError("it ends in the middle")
     stream.skip(-size % BLOCK)
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Each name once, without those that are only the beginning of another."""
+    found = list(dict.fromkeys(name for name in names if name))
+    return [name for name in found if not any(other != name and other.startswith(name) for other in found)]
+
+
+def _skip_places(block: bytes, stream: Stream) -> None:
+    """Pass over the blocks that tell more places of an old sparse file of GNU; each says whether one follows."""
+    more = block[482]
+    while more and (block := bytes(stream.read(BLOCK))):
+        more = block[504] if len(block) == BLOCK else 0
+
+
+def _only_zeros(stream: Stream, budget: Budget) -> None:
+    """Read to the end what should be padding."""
+    while (rest := stream.read(CHUNK)) and budget.goes_on():
+        if bytes(rest).strip(b"\0"):
+            raise BrokenError(BEHIND)
 
 
 def _name(block: bytes) -> str:

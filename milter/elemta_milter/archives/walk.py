@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from elemta_milter.archives import foreign, oles, rars, sevenzip, squeezed, tars, zips
 from elemta_milter.archives.budget import Bounds, BrokenError, Budget, EncryptedError, UnreadableError
+from elemta_milter.archives.hidden import hidden
 from elemta_milter.archives.kinds import archive_kind
 from elemta_milter.archives.member import Member
 from elemta_milter.archives.stream import Octets, Stream
@@ -41,6 +42,7 @@ class Entry:
         encrypted: its content cannot be read without a password.
         within: the archive it lies in, as its own `path`; "" for an attachment.
         document: it is a part of a document that happens to be an archive (OOXML, ODF).
+        start: where in `data` the archive begins.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Entry:
     encrypted: bool = False
     within: str = ""
     document: bool = False
+    start: int = 0
 
     @property
     def path(self) -> str:
@@ -95,9 +98,9 @@ class Walk:
         stream = member.stream
         name = self._name(member.name)
         names = tuple(dict.fromkeys((name, *(self._name(each) for each in member.also))))
-        kind, data = self._content(stream)
+        kind, start, data = self._content(stream)
         whole = not stream.peek(len(data) + 1)[len(data) :]
-        entry = Entry(name, names, depth, kind, data, whole, member.encrypted, within, document)
+        entry = Entry(name, names, depth, kind, data, whole, member.encrypted, within, document, start)
         holding = 0 if stream.in_memory else len(data)
         self.budget.holding += holding
         self.depth = max(self.depth, 0 if document else depth)
@@ -105,6 +108,8 @@ class Walk:
         yield entry
         if kind and not self.budget.over:
             yield from self._inside(entry, stream)
+            if kind != "zip" and not self.budget.over and zips.find_end(data) >= 0:  # it can stand behind anything
+                yield from self._inside(replace(entry, kind="zip", start=0), stream)
         else:
             stream.skip(sys.maxsize)  # nobody looks at the rest, but it counts
         self.budget.holding -= holding
@@ -113,18 +118,18 @@ class Walk:
         if stream.unread:
             _add(self.unread, f"{entry.path}: {stream.unread}")
 
-    def _content(self, stream: Stream) -> tuple[str, memoryview]:
-        """What kind of archive it is, and as much of it as is of use and may be held."""
+    def _content(self, stream: Stream) -> tuple[str, int, memoryview]:
+        """What kind of archive it is, where that begins, and as much of it as is of use and may be held."""
         data = stream.peek(_HEAD)
         kind = archive_kind(data)
-        if kind not in _STREAMED:
+        if stream.in_memory or kind not in _STREAMED:
             room = max(self.budget.bounds.held - self.budget.holding, _HEAD)
             data = stream.peek(stream.in_memory or (room if kind else min(room, _FILE)))
-        return kind or ("zip" if zips.find_end(data) >= 0 else ""), data  # a zip archive can stand behind anything
+        return (kind, 0, data) if kind else (*hidden(data), data)
 
     def _inside(self, entry: Entry, stream: Stream) -> Iterator[Entry]:
         """The files in an archive."""
-        document = entry.kind != "ole" and (entry.document or is_document(entry))
+        document = entry.kind == "zip" and (entry.document or is_document(entry))
         if entry.kind != "ole" and not document:
             self.archives.append(entry.kind)
         try:
@@ -134,7 +139,7 @@ class Walk:
                     return
                 if not self.budget.entry():
                     return
-                if member.name.endswith(("/", "\\")) and not member.stream.peek(1):
+                if _is_folder(member):
                     continue
                 yield from self._entries(member, entry.depth + 1, entry.path, document=document)
         except BrokenError as error:
@@ -158,13 +163,14 @@ class Walk:
 
     def _packed(self, entry: Entry) -> Iterator[Member]:
         """Those whose packing is read by a program, where it is installed."""
+        data = entry.data[entry.start :]
         readers = {"7z": sevenzip.members, "rar": rars.members, "ole": oles.members}
         helped = foreign.installed() and entry.kind in foreign.KINDS
         if entry.kind not in readers:
             if not helped:
                 raise UnreadableError(f"an archive that is not opened ({entry.kind})")
-            return foreign.members(entry.data, entry.kind, entry.name, self.budget)
-        return self._helped(entry, readers[entry.kind](entry.data, self.budget), helped=helped)
+            return foreign.members(data, entry.kind, entry.name, self.budget)
+        return self._helped(entry, readers[entry.kind](data, self.budget), helped=helped)
 
     def _helped(self, entry: Entry, named: Iterator[Member], *, helped: bool) -> Iterator[Member]:
         """The members, those that we could not read by the program."""
@@ -180,7 +186,7 @@ class Walk:
         if not missing:
             return
         try:
-            for member in foreign.members(entry.data, entry.kind, entry.name, self.budget):
+            for member in foreign.members(entry.data[entry.start :], entry.kind, entry.name, self.budget):
                 if missing.pop(member.name, None) is not None:
                     yield member
         except BrokenError:
@@ -203,6 +209,13 @@ class Walk:
             return name
         self.budget.excess[f"a name of {most} characters"] = None
         return "…" + name[-(most - 1) :]
+
+
+def _is_folder(member: Member) -> bool:
+    """Whether it is one, and not a file that is called like one."""
+    return member.name.endswith(("/", "\\")) and not (
+        member.encrypted or member.unread or member.defect or member.stream.peek(1)
+    )
 
 
 def is_document(entry: Entry) -> bool:

@@ -23,6 +23,7 @@ _LOCAL, _CENTRAL, _END = b"PK\3\4", b"PK\1\2", b"PK\5\6"
 _END64, _LOCATOR = b"PK\6\6", b"PK\6\7"
 _LONGEST_COMMENT = 0xFFFF
 _LONGEST_NAME = 4096
+_ENDS = 10_000  # in the longest comment there is room for more, and no program looks so often
 _ENCRYPTED, _STRONG, _DESCRIPTOR, _UTF8 = 1, 1 << 6, 1 << 3, 1 << 11
 STORED, DEFLATED, BZIPPED, LZMAED, XZED, AES = 0, 8, 12, 14, 95, 99
 _METHODS = {1: "shrink", 6: "implode", 9: "deflate64", 93: "zstd", 96: "jpeg", 97: "wavpack", 98: "ppmd"}
@@ -48,13 +49,23 @@ def find_end(data: Octets) -> int:
     """Where the record stands that ends a zip archive; -1 if none does whose central directory is there."""
     tail = bytes(data[-(_LONGEST_COMMENT + 22) :])
     at = len(tail)
-    for _ in range(8):  # a comment may hold the magic too
+    for _ in range(_ENDS):  # a comment may hold the magic too
         at = tail.rfind(_END, 0, at)
         if at < 0:
             return -1
         end = len(data) - len(tail) + at
         if len(tail) - at >= 22 and _directory(data, end) is not None:
             return end
+    return -1
+
+
+def find_file(data: bytes) -> int:
+    """Where the first file of a zip archive stands that has lost its end, or much junk behind it; -1 for none."""
+    first = data.find(_LOCAL)
+    for found in _CREDIBLE.finditer(data, first) if first >= 0 else ():
+        local = _local(memoryview(data), found.start())
+        if local is not None and _is_credible(local, len(data)):
+            return found.start()
     return -1
 
 

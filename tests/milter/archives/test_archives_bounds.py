@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from elemta_milter.archives import Bounds, Budget, Walk
-from harness.archives import PROGRAM, sevenzipped, tarred, zipped
+from elemta_milter.archives import Bounds, Budget, Walk, oles
+from harness.archives import PROGRAM, ole, sevenzipped, tarred, zipped
 
 NO_BOUND = {"ratio": 10**12, "octets": 10**15}
 MIB = 1 << 20
@@ -70,7 +70,7 @@ def test_files_that_share_their_octets_count_each_time():
     central = made[start : made.index(b"PK\5\6")] * 1500
     made = made[:start] + central + b"PK\5\6" + struct.pack("<HHHHLLH", 0, 0, 1500, 1500, len(central), start, 0)
     assert excess(made) == ("ratio 100",)
-    assert excess(made, ratio=10**12) == (f"{256 * MIB} octets unpacked",)
+    assert excess(made, ratio=10**12, octets=64 * MIB) == (f"{64 * MIB} octets unpacked",)
 
 
 def test_an_archive_that_holds_itself_ends_at_the_depth():
@@ -155,3 +155,12 @@ def test_each_attachment_has_its_own_ratio_and_one_within_another_too():
     with budget.attachment(1 << 20):
         assert budget.unpacked(10 << 20)
     assert budget.excess == {}
+
+
+def test_a_compound_file_whose_tables_go_round_in_a_circle_is_cheap():
+    """A table of tables that leads to itself, in a file of many sectors."""
+    made = bytearray(ole({"WordDocument": bytes(5000)}).ljust(40 * MIB, b"\1"))
+    made[68:72] = struct.pack("<L", 20)
+    made[21 * 512 : 22 * 512] = struct.pack("<L", 1) * 127 + struct.pack("<L", 20)
+    with cheap(seconds=1.5, memory=100 * MIB):
+        oles.Ole(memoryview(made))

@@ -303,3 +303,115 @@ def test_only_what_is_called_a_document_is_one():
 def test_a_part_of_a_multi_volume_archive_is_not_whole():
     walk, _ = walked(rar4((b"evil.exe", b"half", 2, 0x30)))
     assert walk.unread == ["x: evil.exe: a file that goes on in another volume"]
+
+
+# ── two things at once ───────────────────────────────────────────────────────────────────────────────────
+
+HIDDEN = zipped(EVIL)
+
+
+@pytest.mark.parametrize(
+    "outer",
+    [
+        gzip.compress(b"x" * 99),
+        lzma.compress(b"x"),
+        bz2.compress(b"x"),
+        tarred(NOTE),
+        tarred(NOTE, mode="w:gz"),
+        sevenzipped(NOTE),
+        rar4((b"a", b"x", 0, 0x30)),
+        rar5((b"a", b"x", False, 0)),
+        ole({"WordDocument": bytes(5000)}),
+        b"\x78\x9f\x3e\x22" + bytes(50),
+        b"%PDF-1.7\n",
+    ],
+)
+def test_a_zip_archive_behind_another_thing_is_opened_too(outer):
+    assert walked(outer + HIDDEN, "x.zip")[1]["x.zip: evil.exe"] == PROGRAM
+
+
+@pytest.mark.parametrize("packed", [gzip.compress(b"x"), lzma.compress(b"x"), bz2.compress(b"x"), tarred(NOTE)])
+def test_what_stands_behind_the_end_of_a_stream_is_told(packed):
+    walk, _ = walked(zipped(("a", packed + b"?" * 30)))
+    assert any("there is more behind its end" in each for each in walk.broken)
+    walk, _ = walked(packed + bytes(2000), "x")
+    assert walk.broken == []
+
+
+@pytest.mark.parametrize(
+    ("made", "before"),
+    [
+        (rar4((b"evil.exe", PROGRAM, 0, 0x30)), b"junk" * 50),
+        (rar5((b"evil.exe", PROGRAM, False, 0)), b"\x89PNG\r\n\x1a\n" + bytes(500)),
+        (sevenzipped(EVIL), b"junk" * 50),
+        (HIDDEN + bytes(70_000), b"junk" * 50),
+    ],
+)
+def test_an_archive_with_junk_before_it_is_opened(made, before):
+    assert walked(before + made)[1]["x: evil.exe"] == PROGRAM
+
+
+def test_the_end_of_a_zip_archive_is_found_among_many_that_are_none():
+    comment = b"PK\5\6" * 300
+    made = HIDDEN[:-2] + struct.pack("<H", len(comment)) + comment
+    assert walked(b"\x89PNG\r\n\x1a\n" + made)[1] == {"x: evil.exe": PROGRAM}
+
+
+@pytest.mark.parametrize(
+    "made", [rar5((b"evil.js", b"x", False, 0)), sevenzipped(("evil.js", b"x")), tarred(("evil.js", b"x"))]
+)
+def test_only_a_zip_archive_is_a_document(made):
+    entries = list(Walk(Budget(Bounds())).over(made, "invoice.docx"))
+    assert [(entry.name, entry.document) for entry in entries[1:]] == [("evil.js", False)]
+
+
+def test_an_encrypted_file_that_is_called_like_a_folder_is_told():
+    made = zipped(("evil.exe/", PROGRAM)).replace(b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1")
+    walk, _ = walked(made)
+    assert walk.encrypted == ["x: evil.exe/"]
+
+
+def test_a_7z_archive_whose_first_header_was_wiped_out_is_broken():
+    made = sevenzipped(EVIL)
+    assert walked(made[:8] + bytes(24) + made[32:])[0].broken == ["x: its header is nowhere"]
+    assert walked(made[:8] + bytes(24))[0].broken == []
+
+
+def test_all_names_that_a_tar_archive_gives_count():
+    made = bytearray(tarred(("é" * 10 + ".txt", PROGRAM)))
+    at = 1024
+    made[at : at + 100] = b"evil.exe".ljust(100, b"\0")
+    made[at + 148 : at + 156] = b" " * 8
+    made[at + 148 : at + 156] = b"%06o\0 " % sum(made[at : at + 512])
+    *_, entry = Walk(Budget(Bounds())).over(bytes(made), "x")
+    assert entry.names == ("é" * 10 + ".txt", "evil.exe")
+
+
+def _tar_header(name, kind, size, more=b""):
+    block = bytearray(512)
+    block[:100] = name.ljust(100, b"\0")
+    block[124:136], block[156:157] = b"%011o\0" % size, kind
+    block[386 : 386 + len(more)] = more
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def test_a_sparse_file_of_old_with_more_places_than_its_header_has_room_for():
+    more = bytearray(512)
+    more[504] = 1
+    block = _tar_header(b"evil.exe", b"S", len(PROGRAM), bytes(96) + b"\1")
+    made = block + bytes(more) + bytes(512) + PROGRAM.ljust(512, b"\0") + bytes(1024)
+    walk, found = walked(made)
+    assert (found, walk.broken) == ({"x: evil.exe": PROGRAM}, [])
+
+
+def test_a_link_with_content_is_read_in_two_ways():
+    made = _tar_header(b"a", b"1", 1024) + tarred(NOTE)
+    assert walked(made)[0].broken == ["x: a/: it is a link with content"]
+
+
+def test_a_document_packed_into_an_old_document_is_found():
+    inner = zipped(("[Content_Types].xml", b""), ("word/vbaProject.bin", b"x"))
+    for name in ("Package", "CONTENTS"):
+        assert walked(ole({f"ObjectPool/{name}": inner}), "x.doc")[1]["x.doc: (unnamed)"] == inner
