@@ -162,6 +162,8 @@ def dkim(tags: dict[str, str], limits: Limits) -> Signature:
     within = a_label(domain) or ""
     if not at or domain.endswith(".") or (within != source.domain and not within.endswith("." + source.domain)):
         raise TagListError("domain of i= is not within d=")  # RFC 6376 section 3.5
+    if not local.isprintable():  # RFC 5321 section 4.1.2: no local part holds a control, encoded or not
+        raise TagListError("control character in i=")
     names = _names(tags, limits)
     if b"from" not in names:
         raise TagListError("From is not signed")  # RFC 6376 sections 5.4 and 6.1.1

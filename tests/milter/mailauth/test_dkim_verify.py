@@ -121,6 +121,9 @@ REFUSED = [
     ({"i": "anna@sender.example."}, "domain of i= is not within d="),
     ({"i": ""}, "domain of i= is not within d="),
     ({"i": "=4@sender.example"}, "i= is not quoted-printable"),
+    ({"i": "a=0D=0AX: b@sender.example"}, "control character in i="),
+    ({"i": "a=00@sender.example"}, "control character in i="),
+    ({"i": "a=E2=80=AEb@sender.example"}, "control character in i="),  # it would turn the line around
     ({"l": "-1"}, "l= is no length"),
     ({"l": "1x"}, "l= is no length"),
     ({"l": ""}, "l= is no length"),
