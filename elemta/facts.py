@@ -7,7 +7,7 @@ type says how early the check can run.  They hold wire identities: no rewriting,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from socket import AF_INET, inet_pton
@@ -156,7 +156,10 @@ class Message:
     @cached_property
     def authors(self) -> Authors:
         """The mailboxes of every From field (RFC 5322 section 3.6.2), read conservatively."""
-        return authors(self.header("from"))
+        found = authors(self.header("from"))
+        if self.truncated:  # another From may stand where nobody has looked
+            found = replace(found, trouble=found.trouble or f"more than {self.truncated}")
+        return found
 
 
 def parse_ip(text: str) -> IPv4Address | IPv6Address | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from elemta.findings import AuthResult, Finding, Result
@@ -94,6 +96,14 @@ def test_the_name_system_in_trouble_is_neither_pass_nor_fail():
 def test_a_from_that_is_not_one_author_beyond_doubt_never_passes(author):
     found = look(author, seen("pass", "evil.test", [("pass", "evil.test")]))
     assert found.result in {Result.FAIL, Result.PERMERROR}
+
+
+def test_a_header_that_was_not_seen_whole_never_passes():
+    whole = message(headers=[("From", "a@example.com")])
+    findings = seen("pass", "example.com")
+    assert run(Dmarc, whole, findings, resolver=FakeResolver(ZONE)).result is Result.PASS
+    cut = run(Dmarc, replace(whole, truncated="4,000 header fields"), findings, resolver=FakeResolver(ZONE))
+    assert (cut.result, cut.reason) == (Result.PERMERROR, "more than 4,000 header fields")
 
 
 def test_the_suffix_list_finds_other_organizational_domains_than_the_tree_walk():
