@@ -98,9 +98,9 @@ class Dkim(Check[Message]):
         else:
             await verifier.fetch_keys(self.tools.resolver)
             await feed(body, facts.body, self.tools)
-        return self._told(await verifier.finish(self.tools.resolver), fields)
+        return self._told(await verifier.finish(self.tools.resolver), facts)
 
-    def _told(self, results: Sequence[SignatureResult], header: HeaderFields) -> Finding:
+    def _told(self, results: Sequence[SignatureResult], facts: Message) -> Finding:
         telling = min(results, key=lambda each: TELLING.index(_word(each)))
         passed = [each for each in results if each.result is Result.PASS]
         result = _word(telling)
@@ -115,7 +115,7 @@ class Dkim(Check[Message]):
             "testing": telling.testing,
             "expired": telling.expired,
             "length_uncovered": telling.length_uncovered,
-            "unsigned": _unsigned(passed, header),
+            "unsigned": _unsigned(passed, facts),
         }
         reason = "; ".join(_sentence(each) for each in results[:SHOWN])
         authres = tuple(_evidence(each) for each in results)
@@ -129,12 +129,12 @@ def _word(one: SignatureResult) -> Result:
     return Result.NONE if one.testing and one.result is not Result.PASS else one.result
 
 
-def _unsigned(passed: Sequence[SignatureResult], header: HeaderFields) -> tuple[str, ...]:
+def _unsigned(passed: Sequence[SignatureResult], facts: Message) -> tuple[str, ...]:
     """RFC 6376 section 8.15: a field of which there are more than h= names, or any that it does not name."""
     return tuple(
         name
         for name in SEEN
-        if passed and len(header.places(name.encode())) > max(each.signed_names.count(name) for each in passed)
+        if passed and len(facts.header(name)) > max(each.signed_names.count(name) for each in passed)
     )
 
 
