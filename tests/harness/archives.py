@@ -225,3 +225,40 @@ def vba_project(code):
             "VBA/Module1": _ovba(code),
         }
     )
+
+
+# ── TNEF and RTF ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _attribute(level, tag, value):
+    return struct.pack("<BHHL", level, tag, 6, len(value)) + value + struct.pack("<H", sum(value) & 0xFFFF)
+
+
+def _property(kind, tag, value, named=b""):
+    return struct.pack("<HH", kind, tag) + named + struct.pack("<LL", 1, len(value)) + value + bytes(-len(value) % 4)
+
+
+def tnef(*files, embedded=b""):
+    """winmail.dat with (short name, long name, content), and an embedded message ([MS-OXTNEF])."""
+    made = struct.pack("<LH", 0x223E9F78, 1) + _attribute(1, 0x9006, struct.pack("<L", 0x10000))
+    for short, long, content in files:
+        name = _property(0x1F, 0x3707, f"{long}\0".encode("utf-16-le"))
+        name += struct.pack("<HH", 3, 0x8001) + bytes(16) + struct.pack("<LLL", 0, 5, 7)  # named by a number
+        name += (
+            struct.pack("<HH", 3, 0x8002) + bytes(16) + struct.pack("<LL", 1, 6) + "ab\0".encode("utf-16-le") + bytes(2)
+        )
+        name += struct.pack("<L", 7) + struct.pack("<HHLLL", 0x1003, 0x10, 2, 1, 2)
+        made += _attribute(2, 0x9002, bytes(14)) + _attribute(2, 0x8010, short + b"\0")
+        made += _attribute(2, 0x800F, content) + _attribute(2, 0x9005, struct.pack("<L", 4) + name)
+    if embedded:
+        made += _attribute(2, 0x9002, bytes(14))
+        made += _attribute(2, 0x9005, struct.pack("<L", 1) + _property(13, 0x3701, bytes(16) + embedded))
+    return made
+
+
+def rtf(kind, content, between=b""):
+    """An RTF document with an embedded object of a class."""
+    made = struct.pack("<LLL", 0x501, 2, len(kind) + 1) + kind + b"\0" + bytes(8) + struct.pack("<L", len(content))
+    digits = (made + content).hex().encode()
+    half = len(digits) // 2
+    return b"{\\rtf1 x{\\object\\objemb{\\*\\objdata " + digits[:half] + between + digits[half:] + b"}}}"

@@ -21,7 +21,9 @@ _MAGICS = {
     b"7z\xbc\xaf\x27\x1c": "7z",
     b"Rar!\x1a\x07\x00": "rar",
     b"Rar!\x1a\x07\x01": "rar",
+    b"RE~^": "rar",  # of RAR 1.4
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "ole",  # a document, in which files can be packed
+    b"{\\rt": "rtf",  # likewise
     b"MSCF\0\0\0\0": "cab",
     b"\x28\xb5\x2f\xfd": "zstd",
     b"\x04\x22\x4d\x18": "lz4",

@@ -154,7 +154,7 @@ def members(data: memoryview, budget: Budget) -> Iterator[Member]:
         if not budget.unpacked(len(content)):
             return
         if each.name == _PACKAGE:
-            name, also, content = _package(content)
+            name, also, content = package(content)
             yield Member(name, Stream(iter((content,))), also)
         else:  # which name belongs to which content the list does not tell
             yield Member("", Stream(iter((content,))))
@@ -162,7 +162,7 @@ def members(data: memoryview, budget: Budget) -> Iterator[Member]:
         yield Member(name)
 
 
-def _package(native: bytes) -> tuple[str, tuple[str, ...], bytes]:
+def package(native: bytes) -> tuple[str, tuple[str, ...], bytes]:
     """Name, other names and content of a packed file ([MS-OLEDS] section 2.3.6; its octets are those of Packager)."""
     label, path, rest = [*native[6:].split(b"\0", 2), b"", b"", b""][:3]
     length = int.from_bytes(rest[4:8], "little")

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from elemta_milter.archives import foreign, oles, rars, sevenzip, squeezed, tars, zips
+from elemta_milter.archives import foreign, oles, rars, rtfs, sevenzip, squeezed, tars, tnefs, zips
 from elemta_milter.archives.budget import Bounds, BrokenError, Budget, EncryptedError, UnreadableError
 from elemta_milter.archives.hidden import hidden
 from elemta_milter.archives.kinds import archive_kind
@@ -25,6 +25,8 @@ DOCUMENTS = frozenset(
 """Extensions of documents, some of which are zip archives."""
 _HEAD, _FILE = 1 << 16, 8 << 20
 """Octets of a file that are held: enough to know what it is, and enough to look into a document."""
+_PAPERS = frozenset({"ole", "rtf"})
+"""Documents that are no archives, though files can be packed into them."""
 _STREAMED = frozenset({"tar", *squeezed.MAKERS})
 
 
@@ -130,7 +132,7 @@ class Walk:
     def _inside(self, entry: Entry, stream: Stream) -> Iterator[Entry]:
         """The files in an archive."""
         document = entry.kind == "zip" and (entry.document or is_document(entry))
-        if entry.kind != "ole" and not document:
+        if entry.kind not in _PAPERS and not document:
             self.archives.append(entry.kind)
         try:
             for member in self._members(entry, stream):
@@ -164,7 +166,13 @@ class Walk:
     def _packed(self, entry: Entry) -> Iterator[Member]:
         """Those whose packing is read by a program, where it is installed."""
         data = entry.data[entry.start :]
-        readers = {"7z": sevenzip.members, "rar": rars.members, "ole": oles.members}
+        readers = {
+            "7z": sevenzip.members,
+            "rar": rars.members,
+            "ole": oles.members,
+            "rtf": rtfs.members,
+            "tnef": tnefs.members,
+        }
         helped = foreign.installed() and entry.kind in foreign.KINDS
         if entry.kind not in readers:
             if not helped:

@@ -164,3 +164,17 @@ def test_a_compound_file_whose_tables_go_round_in_a_circle_is_cheap():
     made[21 * 512 : 22 * 512] = struct.pack("<L", 1) * 127 + struct.pack("<L", 20)
     with cheap(seconds=1.5, memory=100 * MIB):
         oles.Ole(memoryview(made))
+
+
+@pytest.mark.parametrize("token", [b"{", b"}", b"\\a", b"4 ", b"{\\*", b"\\objdata ", b"\\bin1 x", b"\\'"])
+def test_rtf_of_nothing_but_tokens_ends_in_time(token):
+    assert excess(b"{\\rtf\\objdata " + token * (8 * MIB // len(token)), seconds=0.3) in (
+        (),
+        ("0.3 s of processor time",),
+    )
+
+
+def test_tnef_that_counts_more_than_it_holds_is_cheap():
+    properties = struct.pack("<LHHL", 0xFFFFFFFF, 0x1001, 1, 0xFFFFFFFF)
+    made = struct.pack("<LHBLL", 0x223E9F78, 1, 2, 0x00069005, len(properties)) + properties + b"\0\0"
+    assert excess(made * 1000) == ()

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from elemta_milter.archives import Bounds, Budget, Walk
-from harness.archives import LZMA2, PROGRAM, ole, packaged, rar4, rar5, sevenzipped, tarred, vba_project, zipped
+from harness.archives import LZMA2, PROGRAM, ole, packaged, rar4, rar5, rtf, sevenzipped, tarred, tnef, vba_project, zipped
 
 FILES = (("evil.exe", PROGRAM), ("note.txt", b"hello " * 50))
 SEEDS = {
@@ -25,6 +25,9 @@ SEEDS = {
     "rar4": rar4((b"a.exe", PROGRAM, 0, 0x30), (b"b\0\4\x41\x42", b"x", 0x200, 0x30)),
     "rar5": rar5((b"a.exe", PROGRAM, True, 0), (b"b.exe", b"x", False, 0)),
     "ole": ole({"\1Ole10Native": packaged(b"a.exe", PROGRAM), "Big": bytes(5000)}),
+    "two": gzip.compress(b"x") + zipped(*FILES),
+    "tnef": tnef((b"A~1.EXE", "a.exe", PROGRAM), embedded=tnef((b"b", "b", b"x"))),
+    "rtf": rtf(b"Package", packaged(b"a.exe", PROGRAM)[4:]),
     "vba": vba_project(b"Sub AutoOpen()\r\nEnd Sub\r\n"),
 }
 CHANGES = st.lists(

@@ -18,7 +18,22 @@ import pytest
 from elemta_milter.archives import Bounds, Budget, Walk
 from elemta_milter.archives.kinds import archive_kind
 from elemta_milter.archives.oles import Ole
-from harness.archives import AES, COPY, LZMA2, PPMD, PROGRAM, ole, packaged, rar4, rar5, sevenzipped, tarred, zipped
+from harness.archives import (
+    AES,
+    COPY,
+    LZMA2,
+    PPMD,
+    PROGRAM,
+    ole,
+    packaged,
+    rar4,
+    rar5,
+    rtf,
+    sevenzipped,
+    tarred,
+    tnef,
+    zipped,
+)
 
 EVIL = ("evil.exe", PROGRAM)
 NOTE = ("notes/note.txt", b"hello " * 200)
@@ -415,3 +430,42 @@ def test_a_document_packed_into_an_old_document_is_found():
     inner = zipped(("[Content_Types].xml", b""), ("word/vbaProject.bin", b"x"))
     for name in ("Package", "CONTENTS"):
         assert walked(ole({f"ObjectPool/{name}": inner}), "x.doc")[1]["x.doc: (unnamed)"] == inner
+
+
+# ── files of Outlook and Word ────────────────────────────────────────────────────────────────────────────
+
+
+def test_files_in_a_winmail_dat_are_found_with_all_their_names():
+    inner = tnef((b"INNER~1.EXE", "inner.exe", PROGRAM))
+    made = tnef((b"EVIL~1.EXE", "evil plan.exe", PROGRAM), (b"a.txt", "a.txt", b"x"), embedded=inner)
+    walk = Walk(Budget(Bounds()))
+    entries = list(walk.over(made, "winmail.dat"))
+    assert [(entry.names, bytes(entry.data)) for entry in entries[1:]] == [
+        (("EVIL~1.EXE", "evil plan.exe"), PROGRAM),
+        (("a.txt",), b"x"),
+        (("",), inner),
+        (("INNER~1.EXE", "inner.exe"), PROGRAM),
+    ]
+    assert (walk.broken, walk.unread, walk.archives) == ([], [], ["tnef", "tnef"])
+
+
+def test_one_that_was_cut_is_broken():
+    walk, found = walked(tnef((b"evil.exe", "evil.exe", PROGRAM))[:-20])
+    assert walk.broken == ["x: evil.exe: its properties cannot be read", "x: it ends in the middle"]
+    assert "x: evil.exe" in found
+
+
+@pytest.mark.parametrize(
+    "between",
+    [b"", b"\r\n \t", b"{}", b"{\\*\\foo 41{41}}", b"\\'7a", b"\\foo1 ", b"{\\foo }\\par\n", b"\\bin0 ", b"{\\foo{}}"],
+)
+def test_files_packed_into_rtf_are_found_however_it_is_written(between):
+    made = rtf(b"Package", packaged(b"evil.exe", PROGRAM)[4:], between)
+    walk, found = walked(made, "x.doc")
+    assert (found, walk.archives, walk.broken) == ({"x.doc: evil.exe": PROGRAM}, [], [])
+
+
+def test_and_documents_in_it():
+    inner = ole({"\1Ole10Native": packaged(b"evil.exe", PROGRAM)})
+    assert walked(rtf(b"Word.Document.8", inner), "x.rtf")[1]["x.rtf: (unnamed): evil.exe"] == PROGRAM
+    assert walked(b"{\\rtf1{\\*\\objdata 4d5a}{\\objdata }", "x.rtf")[1] == {"x.rtf: (unnamed)": b"MZ"}

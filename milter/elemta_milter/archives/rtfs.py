@@ -1,0 +1,81 @@
+r"""RTF: which objects are embedded in this document?
+
+An object stands in hexadecimal digits behind `\objdata`, however they are interrupted: by groups, control words and
+blanks.  In it is an OLE file, or a file of Packager's.
+
+Source: Rich Text Format Specification 1.9.1, "Objects"; [MS-OLEDS] section 2.2.5 (EmbeddedObject).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from elemta_milter.archives.budget import Budget
+from elemta_milter.archives.member import Member
+from elemta_milter.archives.oles import package
+from elemta_milter.archives.stream import Stream
+
+MAGIC = b"{\\rt"
+_OBJECT = re.compile(rb"\\objdata(?![a-z])")
+_TOKEN = re.compile(
+    rb"(?P<digits>[0-9A-Fa-f]+)|(?P<open>\{(?P<other>\\\*)?)|(?P<close>\})|(?P<bin>\\bin([0-9]{1,9}) ?)"
+    rb"|\\'[0-9A-Fa-f]{0,2}|\\[A-Za-z]{1,40}-?[0-9]{0,10} ?|\\.|[^\\{}0-9A-Fa-f]+",
+    re.DOTALL,
+)
+_OFTEN = 1000  # tokens between two looks at the clock
+_LONGEST_WORD = 1000
+
+
+def members(data: memoryview, budget: Budget) -> Iterator[Member]:
+    """Its objects."""
+    at = 0
+    while (found := _OBJECT.search(data, at)) is not None:
+        digits, at = _digits(data, found.end(), budget)
+        octets = bytes.fromhex(digits[: len(digits) & ~1].decode())
+        if not budget.unpacked(len(octets)):
+            return
+        if octets:
+            yield _object(octets)
+
+
+def _digits(data: memoryview, at: int, budget: Budget) -> tuple[bytes, int]:
+    """The digits up to the end of the group that is open, and where that is."""
+    pieces: list[bytes] = []
+    depth = ignored = count = 0
+    while (token := _TOKEN.match(data, at)) is not None:
+        at = token.end()
+        count += 1
+        if token["digits"] and not ignored:
+            pieces.append(token["digits"])
+        elif token["open"]:
+            depth += 1
+            ignored = ignored or (depth if token["other"] else 0)  # {\* begins what programs may pass over
+        elif token["close"]:
+            if not depth:
+                break
+            ignored = 0 if ignored == depth else ignored
+            depth -= 1
+        elif token["bin"]:
+            length = int(token[6])
+            pieces.append(bytes(data[at : at + length]).hex().encode())
+            at += length
+        if not count % _OFTEN and not budget.goes_on():
+            break
+    return b"".join(pieces), at
+
+
+def _object(octets: bytes) -> Member:
+    """The file in an object of OLE 1; all of it, where it is none."""
+    words, at = [], 8
+    for _ in range(3):  # the class, the topic, the item
+        size = int.from_bytes(octets[at : at + 4], "little")
+        if size > _LONGEST_WORD:
+            return Member("", Stream(iter((octets,))))
+        words.append(octets[at + 4 : at + 4 + size].rstrip(b"\0"))
+        at += 4 + size
+    content = octets[at + 4 :]
+    if words[0].lower() != b"package":
+        return Member("", Stream(iter((content or octets,))))
+    name, also, inner = package(b"\0" * 4 + content)
+    return Member(name, Stream(iter((inner,))), also)
