@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from hashlib import blake2b
-from ipaddress import ip_network
 from pathlib import Path as FilePath
 from typing import Any, Literal
 
 from elemta.check import Check, Options, Stage
 from elemta.config.load import Loaded
 from elemta.config.model import FileSet, Settings
-from elemta.config.problems import Path, Problem, either, suggest
+from elemta.config.problems import Path, Problem, suggest, unknown
+from elemta.config.types import network
 from elemta.config.validate import read_options
 from elemta.decision import StageName
 from elemta.parts import Part, find_parts
@@ -25,10 +25,9 @@ from elemta.plugins import Plugin, PluginError, built_in, find_checks, find_plug
 from elemta.rules.catalogue import Catalogue, View, catalogue
 from elemta.rules.compiler import Surroundings, compile_rules
 from elemta.rules.conditions import Condition, Conditions
-from elemta.rules.given import given
 from elemta.rules.ruleset import Ruleset
 from elemta.rules.sets import NamedSet, file_stamp, members, read_file
-from elemta.rules.trial import run_tests
+from elemta.rules.trial import run_tests, wrong_tests
 from elemta.verdict import Disposition
 
 UNCLASSIFIED = "unclassified"  # the class of a mail for which no class holds
@@ -159,7 +158,7 @@ class _Compiler:
         self.problems += problems + more
         self._counted_at_rcpt(enabled)
         self._trusted(sets)
-        self._tests(facts)
+        self.problems += wrong_tests(settings, facts, UNCLASSIFIED)
         return Policy(
             settings=settings,
             fingerprint=blake2b(settings.model_dump_json().encode(), digest_size=6).hexdigest(),
@@ -189,7 +188,7 @@ class _Compiler:
             if name in own or name in self.plugins:
                 enabled[name] = kinds[name]
             elif ("checks", name) not in told:
-                self.problems.append(_unknown(("checks", name), "check", name, kinds))
+                self.problems.append(unknown(("checks", name), "check", name, kinds))
         return kinds, enabled
 
     def _parts(self) -> Mapping[str, Part]:
@@ -233,14 +232,15 @@ class _Compiler:
     def _trouble(self, name: str, kind: type[Check[Any]], options: Options) -> dict[str, Disposition]:
         told = options.trouble
         if isinstance(told, dict):
-            self._known_classes(told, ("checks", name, "trouble"))
+            for klass in told:
+                self._known_classes((klass,), ("checks", name, "trouble", klass), "key")
             return {"": Disposition(kind.trouble), **{klass: Disposition(word) for klass, word in told.items()}}
         return {"": Disposition(told or kind.trouble)}
 
-    def _known_classes(self, names: Iterable[str], path: Path) -> None:
+    def _known_classes(self, names: Iterable[str], path: Path, on: Literal["key", "value"] = "value") -> None:
         for name in names:
             if name not in self.settings.classes:
-                self.problems.append(_unknown(path, "class", name, self.settings.classes, "value"))
+                self.problems.append(unknown(path, "class", name, self.settings.classes, on))
 
     def _sets(self) -> dict[str, NamedSet]:
         sets = {}
@@ -249,6 +249,7 @@ class _Compiler:
             named = NamedSet(name)
             try:
                 if isinstance(model, tuple):
+                    self._entries(model, name)
                     named.members = members(model)
                 elif isinstance(model, FileSet):
                     path = FilePath(model.file)
@@ -256,11 +257,20 @@ class _Compiler:
                 else:
                     named.dynamic = True
             except OSError as error:
-                self.problems.append(Problem(("sets", name), f"cannot read {path}: {error.strerror}"))
+                self.problems.append(Problem(("sets", name, "file"), f"cannot read {path}: {error.strerror}"))
             except ValueError as error:
-                self.problems.append(Problem(("sets", name), str(error)))
+                if path is not None:
+                    self.problems.append(Problem(("sets", name, "file"), str(error)))
             sets[name] = named
         return sets
+
+    def _entries(self, entries: Iterable[str], name: str) -> None:
+        """What is wrong with single entries of an inline set."""
+        for index, entry in enumerate(entries):
+            try:
+                members((entry,))
+            except ValueError as error:
+                self.problems.append(Problem(("sets", name, index), str(error)))
 
     def _classes(self, facts: Catalogue, sets: Mapping[str, NamedSet]) -> tuple[tuple[str, tuple[Condition, ...]], ...]:
         conditions = Conditions(facts, sets, Stage.ENVELOPE)
@@ -272,7 +282,7 @@ class _Compiler:
                 source = facts.find(fact).source
                 if source not in ("client", "envelope") or fact.startswith(("recipient", "class")):
                     text = f'a class cannot ask for "{fact}": it is found at MAIL FROM, before that is known'
-                    self.problems.append(Problem(path, text))
+                    self.problems.append(Problem((*path, fact) if fact in when else path, text, "key"))
             classes.append((name, read))
         self.problems += conditions.problems
         return tuple(classes)
@@ -282,9 +292,12 @@ class _Compiler:
         for index, entry in enumerate(self.settings.milter.trusted):
             try:
                 if entry not in sets:
-                    ip_network(entry)
-            except ValueError:
-                text = f'"{entry}" is neither a set nor a network{suggest(entry, sets)}'
+                    network(entry)
+            except ValueError as error:
+                near = suggest(entry, sets)
+                text = (
+                    f'"{entry}" is neither a set nor a network{near}' if near else f"there is no such set, and {error}"
+                )
                 self.problems.append(Problem(("milter", "trusted", index), text))
 
     def _counted_at_rcpt(self, enabled: Mapping[str, type[Check[Any]]]) -> None:
@@ -294,31 +307,5 @@ class _Compiler:
             for fact in (*rule.when, *rule.unless):
                 if str(fact).partition(".")[0] in at_rcpt:
                     text = f'"{fact}" is judged at RCPT TO only; move the rule to rules.recipient'
-                    self.problems.append(Problem(("rules", "message", index), text))
-
-    def _tests(self, facts: Catalogue) -> None:
-        rules = {rule.id for rule in (*self.settings.rules.recipient, *self.settings.rules.message)}
-        for index, test in enumerate(self.settings.tests):
-            if test.expect.rule is not None and test.expect.rule not in rules:
-                path = ("tests", index, "expect", "rule")
-                self.problems.append(_unknown(path, "rule", test.expect.rule, rules, on="value"))
-            for name, value in test.given.items():
-                place = ("tests", index, "given", name)
-                try:
-                    fact = facts.find(name)
-                except KeyError as error:
-                    self.problems.append(Problem(place, str(error.args[0]), "key"))
-                    continue
-                try:
-                    given(fact, value)
-                except ValueError as error:
-                    self.problems.append(Problem(place, str(error)))
-                if fact.name == "class" and value not in (*self.settings.classes, UNCLASSIFIED):
-                    self.problems.append(_unknown(place, "class", str(value), self.settings.classes, "value"))
-
-
-def _unknown(path: Path, what: str, name: str, known: Iterable[str], on: Literal["key", "value"] = "key") -> Problem:
-    """A name that nothing has."""
-    words = sorted(known)
-    hint = suggest(name, words) or (f"; there are {either(words)}" if 0 < len(words) <= 12 else "")
-    return Problem(path, f'there is no {what} "{name}"{hint}', on)
+                    where = "when" if fact in rule.when else "unless"
+                    self.problems.append(Problem(("rules", "message", index, where, fact), text, "key"))

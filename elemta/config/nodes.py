@@ -222,7 +222,11 @@ class _Builder:
 
     def _alias(self, name: str | None, path: Path, depth: int, origin: Origin) -> Node:
         if name is None or name not in self._anchors:
-            raise _Stop(path, f"the alias *{name} stands for nothing; write &{name} before what it means", origin)
+            raise _Stop(
+                path,
+                f"the alias *{name} stands for nothing; write &{name} before what it means, or put *{name} in quotes",
+                origin,
+            )
         node = self._anchors[name]
         if node is None:
             raise _Stop(path, f"the alias *{name} stands inside what it means; write it out", origin)

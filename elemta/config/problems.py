@@ -9,6 +9,7 @@ path; `Source` adds the place, and `ConfigErrors` carries all of them at once.  
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -22,6 +23,8 @@ Path = tuple[str | int, ...]
 SHOWN = 100
 """Problems printed at once; the number of those left out is told."""
 _QUOTED = 60
+_LISTED = 12  # names at most, where none is near
+_NO_SPACE = re.compile(r"([a-z_][a-z0-9_.]*):([^\s:/][^\n]*)")  # not in an address: fd00::1, https://…
 PATH_MAX = 4096
 """Characters of a file's path that are shown: all of them."""
 
@@ -99,6 +102,19 @@ def suggest(word: str, known: Iterable[str]) -> str:
     """`; did you mean "dmarc"?` where one of `known` is near to `word`, else ""."""
     near = get_close_matches(word[:_QUOTED], list(known), n=1)
     return f"; did you mean {quoted(near[0])}?" if near else ""
+
+
+def unknown(path: Path, what: str, name: str, known: Iterable[str], on: Literal["key", "value"] = "key") -> Problem:
+    """A name that nothing has."""
+    words = sorted(known)
+    hint = suggest(name, words) or (f"; there are {either(words)}" if 0 < len(words) <= _LISTED else "")
+    return Problem(path, f"there is no {what} {quoted(name)}{hint}", on)
+
+
+def spaced(value: object) -> str:
+    """`; did you mean `host: mx1`?` where a space is missing behind the colon of a key, else ""."""
+    match = _NO_SPACE.fullmatch(value) if isinstance(value, str) else None
+    return f"; did you mean `{printable(match[1])}: {printable(match[2])}`, with a space?" if match else ""
 
 
 def either(words: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path as File
 from typing import Any
 
 from elemta.config.nodes import Entry, Node, parse
-from elemta.config.problems import PATH_MAX, ConfigErrors, Origin, Path, Problem, path_text, quoted
+from elemta.config.problems import PATH_MAX, ConfigErrors, Origin, Path, Problem, path_text, quoted, spaced
 from elemta.config.words import beside
 from elemta.config.words import read as read_word
 
@@ -31,6 +31,7 @@ MAX_FILES = 1000
 JOINED = frozenset({("rules", "recipient"), ("rules", "message"), ("sign",), ("tests",)})
 """Lists to which every file may add."""
 _PATHS = frozenset({("journal", "path"), ("spool",), ("metrics", "directory"), ("plugins", "folder")})
+_INCLUDE: Path = ("include",)
 _SECTIONS_OF_FILES = frozenset({"sets", "checks", "sign", "seal"})
 
 
@@ -122,7 +123,8 @@ class _Reader:
                 self._fail(text, Origin(path, 1, 1))
             return Node(Origin(path), {}) if tree.readable else None
         if not isinstance(tree.root.value, dict):
-            self._fail("the top must be a mapping; write `key: value` lines", tree.root.origin)
+            text = "the top must be a mapping; write `key: value` lines" + spaced(tree.root.value)
+            self._fail(text, tree.root.origin)
             return None
         return self._included(tree.root, path)
 
@@ -135,7 +137,7 @@ class _Reader:
         for place in value.value if isinstance(value.value, list) else [value]:
             for found in self._matching(place, path):
                 if len(self.files) >= MAX_FILES:
-                    self._fail(f"more than {MAX_FILES} files; join some", place.origin)
+                    self._fail(f"more than {MAX_FILES} files; join some", place.origin, _INCLUDE)
                     return root
                 node = self.file(found, place.origin)
                 if node is not None:
@@ -147,7 +149,8 @@ class _Reader:
         if place.broken:
             return []
         if not isinstance(place.value, str) or not place.value:
-            self._fail("write the name of a file, such as conf.d/*.yaml, or a list of names", place.origin)
+            text = "write the name of a file, such as conf.d/*.yaml, or a list of names"
+            self._fail(text, place.origin, _INCLUDE)
             return []
         folder = File(path).parent
         found = [str(folder / place.value)]
@@ -160,7 +163,7 @@ class _Reader:
         if known is None:
             return True
         first = f"first at {known[1]}" if known[1] else "and it is the file that all begins with"
-        self._fail(f"{quoted(found, PATH_MAX)} is included again, {first}; include a file once", place.origin)
+        self._fail(f"{quoted(found, PATH_MAX)} is included again, {first}; include a file once", place.origin, _INCLUDE)
         return False
 
     def _merged(self, ours: Node, theirs: Node, path: Path) -> Node:
@@ -193,7 +196,7 @@ class _Reader:
                 self.status = os.EX_NOINPUT
                 self._fail(f"this file cannot be read: {reason}", Origin(path))
             else:
-                self._fail(f"{quoted(path, PATH_MAX)} cannot be read: {reason}; correct the name", named)
+                self._fail(f"{quoted(path, PATH_MAX)} cannot be read: {reason}; correct the name", named, _INCLUDE)
             return None
         if len(octets) > MAX_OCTETS:
             text = f"this file is longer than {MAX_OCTETS >> 20} MiB; keep long lists in files of their own"
@@ -209,8 +212,8 @@ class _Reader:
             self._fail(text, Origin(path, line, column))
             return None
 
-    def _fail(self, message: str, origin: Origin) -> None:
-        self.problems.append(Problem((), message, origin=origin))
+    def _fail(self, message: str, origin: Origin, path: Path = ()) -> None:
+        self.problems.append(Problem(path, message, origin=origin))
         self.readable = False
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import yaml
 
 from elemta.config.problems import Origin, Problem, quoted
@@ -15,24 +17,34 @@ _ADVICE = {
     "did not find expected ',' or ']'": "the list is not closed; write `,` between its items and `]` at its end",
     "did not find expected ',' or '}'": "the mapping is not closed; write `,` between its entries and `}` at its end",
     "did not find expected node content": "a value is missing; close `[` with `]` and `{` with `}`",
+    "did not find expected <document start>": "this line fits nothing above; write `key: value` lines only, "
+    "all keys of the top indented alike",
     "could not find expected ':'": "a key without a colon; write `key: value`",
     "unknown escape character": "unknown escape after `\\`; write `\\\\`, or use single quotes, where `\\` is itself",
+    "invalid Unicode character escape": "this escape is no character; use single quotes, where `\\` is itself",
+    "incompatible YAML document": "there is no such version of YAML; remove this line",
 }
 _NEVER_CLOSED = "the quotes that open here are never closed; close them"
+_MISREAD = ("alphabetic or numeric character", "comment or line break", "unexpected ':'")  # *.example, > 5, fe80::
 
 
 def syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem:
     """The problem that made libyaml stop reading `text`, and what to write instead."""
-    mark = error.problem_mark or error.context_mark
     lines = text.split("\n")
+    began: Any = error.context_mark
+    mark: Any = error.problem_mark or began
+    misread = any(said in (error.problem or "") for said in _MISREAD)
+    if began and (misread or "unexpected end of stream" in (error.problem or "")):
+        mark = began  # the value, not the place where it turned out to be none
     line = lines[mark.line] if mark and mark.line < len(lines) else ""
-    message = _message(error, line, line[mark.column :] if mark else "")
-    if message == _NEVER_CLOSED:
-        mark = error.context_mark or mark  # where it began
+    rest = line[mark.column :] if mark else ""
+    message = _message(error, line, rest) if not misread else _quote(rest)
+    if mark and began and began.line < mark.line and " is not closed;" in message:
+        message += f"; it opens in line {began.line + 1}"
     return Problem((), message, origin=Origin(file, mark.line + 1, mark.column + 1) if mark else Origin(file))
 
 
-def _message(error: yaml.MarkedYAMLError, line: str, rest: str) -> str:
+def _message(error: yaml.MarkedYAMLError, line: str, rest: str) -> str:  # noqa: PLR0911 - one return for each mistake
     """`line` is where libyaml stopped, `rest` what it did not understand of it."""
     said = error.problem or error.context or ""
     if rest.startswith("\t") or "\t" in line[: len(line) - len(line.lstrip())]:
@@ -43,4 +55,14 @@ def _message(error: yaml.MarkedYAMLError, line: str, rest: str) -> str:
         return _NEVER_CLOSED
     if "cannot start any token" in said and rest:
         return f"a value cannot begin with {quoted(rest[0])}; put it in quotes"
+    if "expected node content" in said and rest.startswith(":"):
+        return _quote(rest)
+    if "expected key" in said and line.removesuffix(rest).strip():
+        return "the value before this has ended; remove this, or put all of it in quotes"
     return next((advice for start, advice in _ADVICE.items() if start in said), f"this is not YAML: {said}")
+
+
+def _quote(rest: str) -> str:
+    """Advise quotes for the value at the beginning of `rest`."""
+    value = rest.split(", ", maxsplit=1)[0].rstrip(" ]}\r")
+    return f"{quoted(value)} cannot stand without quotes; put it in quotes"

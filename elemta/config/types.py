@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, GetCoreSchemaHandler, PlainSerializer, WithJsonSchema
@@ -17,6 +17,12 @@ from pydantic_core import core_schema
 from elemta.config.problems import quoted
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d|w)")
+_LONG_UNIT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) *([a-z]*)")
+_UNITS = {
+    "millisecond": "ms", "msec": "ms", "second": "s", "sec": "s", "minute": "m", "min": "m",
+    "hour": "h", "hr": "h", "day": "d", "week": "w",
+}  # fmt: skip
+_CLOCK = re.compile(r"([0-9]{1,2}):([0-9]{2})")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _SIZE = re.compile(r"([0-9]{1,15})(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE)
 _OCTETS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -36,10 +42,21 @@ def duration(text: object) -> float:
         return 0.0
     parts = _DURATION.findall(words)
     if not parts or "".join(number + unit for number, unit in parts) != words:
-        raise ValueError(
-            f"{quoted(text)} is not a duration; write a number and ms, s, m, h, d or w, such as 30s or 1h30m"
-        )
+        raise ValueError(f"{quoted(text)} is not a duration; write {_near_duration(str(text))}")
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def _near_duration(text: str) -> str:
+    """What somebody meant who wrote `text`, as far as can be told."""
+    said = _LONG_UNIT.fullmatch(text.strip().lower())
+    if said and (unit := _UNITS.get(said[2].removesuffix("s"))):
+        return f"{said[1]}{unit}"
+    if said and not said[2]:
+        return f"the unit too, such as {said[1]}s or {said[1]}m"
+    if clock := _CLOCK.fullmatch(text.strip()):
+        more, less = int(clock[1]), int(clock[2])
+        return f"{more}m{less}s or {more}h{less}m" if less else f"{more}m or {more}h"
+    return "a number and ms, s, m, h, d or w, such as 30s or 1h30m"
 
 
 def duration_text(seconds: float) -> str:
@@ -52,6 +69,23 @@ def duration_text(seconds: float) -> str:
         number, rest = divmod(rest, round(_SECONDS[unit] * 1000))
         text += f"{number}{unit}" if number else ""
     return text or "0"
+
+
+def network(text: str) -> IPv4Network | IPv6Network:
+    """The IP network that `text` names, an address being the smallest.
+
+    Raises:
+        ValueError: it names none; the text says what to write.
+    """
+    try:
+        return ip_network(text)
+    except ValueError:
+        pass
+    try:
+        meant = str(ip_network(text, strict=False))
+    except ValueError:
+        raise ValueError(f"{quoted(text)} is no IP address or network; write one such as 192.0.2.0/24") from None
+    raise ValueError(f"{quoted(text)} is no network, since it does not begin there; write {meant}")
 
 
 def size(text: object) -> int:

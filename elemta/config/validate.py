@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
 
-from elemta.config.problems import Path, Problem, either, quoted, suggest
+from elemta.config.problems import Path, Problem, either, printable, quoted, spaced, suggest
+from elemta.config.words import word as plain_word
 
 Model = TypeVar("Model", bound=BaseModel)
 Schema = Mapping[str, Any]
@@ -150,9 +151,10 @@ def _message(mistake: _Mistake, schema: Schema) -> str:  # noqa: PLR0911 - one r
     if kind == "string_type" and isinstance(value, (bool, int, float)):
         return f'{found(value)}; write text, in quotes: "{json.dumps(value)}"'
     if value is None:
-        return f"{found(value)}; write {describe(candidates)}, or remove the key"
+        remove = "" if _is_required(mistake.path, schema) else ", or remove the key"
+        return f"{found(value)}; write {describe(candidates)}{remove}"
     if kind.endswith("_type") or kind in _CHOICES or kind == "int_from_float" or mistake.union is not None:
-        return f"{found(value)}; write {describe(candidates)}"
+        return f"{found(value)}; write {_instead(value, candidates)}"
     return f"{found(value)}; {mistake.message[:1].lower()}{mistake.message[1:]}"
 
 
@@ -170,6 +172,29 @@ _BOUNDS = {
 }
 
 
+def _is_required(path: Path, schema: Schema) -> bool:
+    """Whether the key at the end of `path` must be there."""
+    return bool(path) and any(path[-1] in each.get("required", ()) for each in schemas(schema, path[:-1]))
+
+
+def _instead(value: object, candidates: Sequence[Schema]) -> str:
+    """What to write in place of a value of a wrong kind."""
+    wanted, kinds = describe(candidates), {str(each.get("type")) for each in candidates}
+    if isinstance(value, str) and kinds & _plainly(value):
+        return f"{wanted}: {value}, without quotes"
+    if isinstance(value, dict) and "string" in kinds and not any("enum" in each for each in candidates):
+        return f"{wanted}, in quotes where a colon is in it"
+    if "object" in kinds and isinstance(value, list) and value and all(isinstance(each, str) for each in value):
+        return f"{wanted}, `{printable(value[0])}:` instead of `- {printable(value[0])}`"
+    return wanted + (spaced(value) if "object" in kinds else "")
+
+
+def _plainly(text: str) -> set[str]:
+    """The kinds that a text would be of without its quotes."""
+    kinds = {bool: {"boolean"}, int: {"integer", "number"}, float: {"number"}}
+    return kinds.get(type(plain_word(text)), set())
+
+
 def _counted(value: object) -> str:
     """A number, or how many entries a list or mapping has."""
     return f"{len(value)} entries" if isinstance(value, (list, dict)) else str(value)
@@ -177,6 +202,10 @@ def _counted(value: object) -> str:
 
 def _unknown_key(key: str, candidates: Sequence[Schema]) -> str:
     known = sorted({name for each in candidates for name in each.get("properties", {})})
+    if key in known:  # of another arm of a union
+        return f"{quoted(key)} cannot stand beside its neighbours; keep one"
+    if key == "include":
+        return "`include` stands at the top of a file only; move it there"
     near = suggest(key, known)
     return f"unknown key {quoted(key)}" + (near or (f"; write {either(known)}" if known else "; remove it"))
 

@@ -18,6 +18,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic import Field as Setting
 
+from elemta.config.problems import quoted
 from elemta.dns.port import Answer, DnsError, Resolver
 
 LISTED = IPv4Network("127.0.0.0/8")  # RFC 5782 section 2.1
@@ -29,7 +30,10 @@ TEST_DOMAIN = "invalid"
 
 
 def _reply(text: object) -> str:
-    IPv4Network(str(text))
+    try:
+        IPv4Network(str(text))
+    except ValueError:
+        raise ValueError(f"{quoted(text)} is no reply of a list; write one such as 127.0.0.2 or 127.0.1.0/24") from None
     return str(text)
 
 

@@ -8,6 +8,7 @@ first asks; afterwards it is the record of all that was asked.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -15,13 +16,14 @@ from typing import Any, Literal
 
 from elemta.addresses import a_label, split
 from elemta.check import Check, Stage
-from elemta.config.problems import quoted
+from elemta.config.problems import quoted, spaced
 from elemta.facts import Envelope, Message
 from elemta.findings import Finding, Value
 from elemta.rules import header_facts
 
 Kind = Literal["text", "domain", "address", "ip", "number", "bool", "result"]
 
+_FIELD_NAME = re.compile(r"[!-9;-~]{1,997}")  # RFC 5322 section 3.6.8: printable ASCII but the colon
 _KIND_OF_FIELD: Mapping[type, Kind] = {
     str: "text", int: "number", float: "number", bool: "bool", IPv4Address: "ip", tuple: "text",
 }  # fmt: skip
@@ -140,7 +142,9 @@ class Catalogue:
         fact = self.facts.get(name)
         if fact is not None:
             return fact
-        if name.startswith("header.") and len(name) > 7:
+        if name.startswith("header."):
+            if not _FIELD_NAME.fullmatch(name[7:]):
+                raise KeyError(f"{quoted(name[7:])} is no header field's name; write one such as header.subject")
             doc = "every value of that header field, unfolded"
             return Fact(name.lower(), "text", "message", Stage.MESSAGE, doc, many=True)
         check = name.partition(".")[0]
@@ -148,9 +152,9 @@ class Catalogue:
             raise KeyError(
                 f'fact "{name}" comes from the check {check}, which is not enabled; add "{check}:" to checks'
             )
-        near = difflib.get_close_matches(name, self.facts, 1, 0.6)
+        near = difflib.get_close_matches(name, [*self.facts, *self.available], 1, 0.6)
         hint = f'; did you mean "{near[0]}"?' if near else "; `elemta config facts` lists all of them"
-        raise KeyError(f"unknown fact {quoted(name)}{hint}")
+        raise KeyError(f"unknown fact {quoted(name)}{spaced(name) or hint}")
 
 
 def catalogue(checks: Mapping[str, type[Check[Any]]], available: frozenset[str] = frozenset()) -> Catalogue:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -205,20 +206,51 @@ def share(rule: str, view: View) -> float:
     return int.from_bytes(digest) / 2**64 * 100
 
 
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """Which mail a rule is for, as far as this can be compared: by fact, the values that it asks for."""
+
+    index: int
+    id: str
+    asked: Mapping[str, frozenset[str]]
+    classes: frozenset[str]
+    unless: str
+
+    def hides(self, later: _Reach) -> bool:
+        """Whether this rule matches whenever `later` would."""
+        return (
+            all(fact in later.asked and later.asked[fact] <= values for fact, values in self.asked.items())
+            and (not self.classes or (bool(later.classes) and later.classes <= self.classes))
+            and self.unless in ("", later.unless)
+        )
+
+
 def _unreachable(models: Sequence[RuleModel], path: Path) -> list[Problem]:
     """Rules that can never be read: an earlier final rule matches whenever they would."""
     problems = []
-    finals: list[tuple[RuleModel, frozenset[str], frozenset[str]]] = []
+    finals: defaultdict[tuple[str, str], list[_Reach]] = defaultdict(list)  # thousands of rules are compared fast
     for index, model in enumerate(models):
         if model.mode == "off":
             continue
-        asked = frozenset(json.dumps(item, sort_keys=True, default=str) for item in model.when.items())
-        classes = frozenset(class_names(model))
-        for earlier, earlier_asked, earlier_classes in finals:
-            if earlier_asked <= asked and (not earlier_classes or (classes and classes <= earlier_classes)):
-                text = f'rule "{model.id}" is never reached: rule "{earlier.id}" above matches whenever it would'
-                problems.append(Problem((*path, index), text))
-                break
-        if model.then and model.mode == "enforce" and model.percent >= 100 and not model.unless:
-            finals.append((model, asked, classes))
+        asked = {fact: _values(value) for fact, value in model.when.items()}
+        unless = json.dumps(model.unless, sort_keys=True, default=str) if model.unless else ""
+        rule = _Reach(index, model.id, asked, frozenset(class_names(model)), unless)
+        keys = [("", ""), *((fact, value) for fact, values in asked.items() for value in values)]
+        hiding = [earlier for key in keys for earlier in finals.get(key, ()) if earlier.hides(rule)]
+        if hiding:
+            earlier = min(hiding, key=lambda each: each.index)
+            text = f'rule "{model.id}" is never reached: rule "{earlier.id}" above matches whenever it would'
+            problems.append(Problem((*path, index), text))
+        if model.then and model.mode == "enforce" and model.percent >= 100:
+            fact = max(asked, key=lambda fact: max(map(len, asked[fact]), default=0), default="")
+            for value in asked.get(fact, ("",)):
+                finals[fact, value].append(rule)
     return problems
+
+
+def _values(asked: object) -> frozenset[str]:
+    """What a condition asks: any of several values, or one thing that is equal to nothing but itself."""
+    several = asked if isinstance(asked, list) and asked else [asked]
+    if any(isinstance(each, (dict, list)) for each in several):
+        return frozenset((json.dumps(asked, sort_keys=True, default=str),))
+    return frozenset(str(each).lower() for each in several)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import difflib
 import operator
+import re
 from collections.abc import Callable, Mapping
-from ipaddress import ip_network
 from typing import Any, Protocol
 
 from elemta.addresses import a_label
 from elemta.check import Stage
 from elemta.config.problems import Path
-from elemta.config.types import duration, size
+from elemta.config.types import duration, network, size
 from elemta.findings import Value
 from elemta.rules.catalogue import Catalogue, Fact, View
 from elemta.rules.condition import Condition, Predicate, joined, lifted, negated
@@ -26,6 +26,12 @@ OPERATORS = ("in", "not", "cidr", "glob", "regex", "eq", "ne", "lt", "le", "gt",
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
     "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge,
 }  # fmt: skip
+_MEANT = {
+    "gte": "ge", "lte": "le", ">=": "ge", "<=": "le", ">": "gt", "<": "lt", "=": "eq", "==": "eq", "!=": "ne",
+    "is": "eq", "equals": "eq", "nin": "not", "matches": "regex", "match": "regex", "re": "regex", "like": "glob",
+    "contains": "regex", "network": "cidr", "net": "cidr", "present": "exists", "or": "any", "and": "all",
+}  # fmt: skip
+_COMPARED = re.compile(r"([<>]=?) *(\S+)")
 _SIGN = {"lt": "<", "le": "≤", "gt": ">", "ge": "≥"}
 
 
@@ -91,7 +97,7 @@ class Reader:
     def _operator(self, key: str, operand: Any) -> Condition:  # noqa: ANN401 - anything may stand in YAML
         name, outer = self.fact.name, self.at
         if key not in OPERATORS:
-            near = difflib.get_close_matches(str(key), OPERATORS, 1)
+            near = [_MEANT[key]] if key in _MEANT else difflib.get_close_matches(str(key), OPERATORS, 1)
             raise ValueError(
                 f'unknown operator "{key}"; '
                 + (f'did you mean "{near[0]}"?' if near else f"there are {', '.join(OPERATORS)}")
@@ -123,12 +129,12 @@ class Reader:
 
     def _in(self, operand: object) -> tuple[Predicate, str]:
         if isinstance(operand, list):
-            wanted = members(str(item) for item in operand)
+            wanted = members(map(self._entry, operand)) if self.fact.kind != "ip" else _networks(operand)
             return wanted.__contains__, f"is in {', '.join(map(_word, operand))}"
         named = self.owner.sets.get(str(operand))
         if named is None:
             near = difflib.get_close_matches(str(operand), self.owner.sets, 1)
-            hint = f'did you mean "{near[0]}"?' if near else "define it under sets, or write a list"
+            hint = f'did you mean "{near[0]}"?' if near else f"define it under sets, or write a list: [{operand}]"
             raise ValueError(f'there is no set "{operand}"; {hint}')
         return lambda value: value in named.members, f"is in {operand}"
 
@@ -141,12 +147,12 @@ class Reader:
 
     def _looks(self, operand: object) -> tuple[Predicate, str]:
         patterns = operand if isinstance(operand, list) else [operand]
-        looks = first_of([glob(str(pattern).lower()) for pattern in patterns])
+        looks = first_of([glob(self._entry(pattern).lower()) for pattern in patterns])
         return lambda value: looks(str(value).lower()), f"looks like {' or '.join(map(_word, patterns))}"
 
     def _regex(self, operand: object) -> tuple[Predicate, str]:
         patterns = operand if isinstance(operand, list) else [operand]
-        found = first_of([search(str(pattern)) for pattern in patterns])
+        found = first_of([search(self._entry(pattern)) for pattern in patterns])
         return lambda value: found(str(value)), f"matches {' or '.join(f'/{pattern}/' for pattern in patterns)}"
 
     def _exists(self, operand: object) -> Condition:
@@ -225,9 +231,18 @@ class Reader:
             return a_label(word) or word
         return word
 
+    def _entry(self, operand: object) -> str:
+        """One text of those that are listed, or a pattern."""
+        if isinstance(operand, (dict, list)) or operand is None:
+            raise ValueError(f"takes texts; found {_word(operand)}")
+        return _word(operand)
+
     def _number(self, operand: object) -> float:
         if isinstance(operand, bool) or not isinstance(operand, (int, float, str)):
             raise ValueError(f"{self.fact.name} is a number; found {_word(operand)}")
+        compared = _COMPARED.fullmatch(operand) if isinstance(operand, str) else None
+        if compared:
+            raise ValueError(f"compare with an operator; write {{{_MEANT[compared[1]]}: {compared[2]}}}")
         if self.fact.unit == "s" and isinstance(operand, str):
             return duration(operand)
         if self.fact.unit == "octets" and isinstance(operand, str):
@@ -240,10 +255,7 @@ class Reader:
 
 def _networks(entries: list[Any]) -> Members:
     for entry in entries:
-        try:
-            ip_network(str(entry))
-        except ValueError as error:
-            raise ValueError(f'"{entry}" is no IP address or network: {error}') from None
+        network(str(entry))
     return members(str(entry) for entry in entries)
 
 

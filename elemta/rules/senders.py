@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from elemta.addresses import a_label, split
-from elemta.rules.sets import file_stamp
+from elemta.rules.sets import file_lines, file_stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +109,7 @@ def read_file(path: Path) -> dict[str, Allowed]:
         ValueError: a line is wrong; the text begins with "path:line: ".
     """
     found: dict[str, Allowed] = {}
-    lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(file_lines(path), 1):
         login, *rest = line.partition("#")[0].split(None, 1) or [""]
         if not login:
             continue

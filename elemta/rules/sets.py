@@ -13,10 +13,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from stat import S_ISREG
 
 from elemta.addresses import a_label
+from elemta.config.types import network
 from elemta.findings import Value
 
 _LOOKS_LIKE_IP = re.compile(r"[0-9a-fA-F]*[:.][0-9a-fA-F:.]*(?:/\d{1,3})?")
@@ -105,13 +107,13 @@ def members(entries: Iterable[str]) -> Members:
 def _network(entry: str, networks: dict[tuple[int, int], set[int]]) -> bool:
     """File `entry` under its prefix length if it is an address or a network."""
     try:
-        network = ip_network(entry)
-    except ValueError as error:
+        named = network(entry)
+    except ValueError:
         if _HAS_NETWORK.fullmatch(entry):
-            raise ValueError(f'"{entry}" is no network: {error}') from None
+            raise
         return False
-    shift = network.max_prefixlen - network.prefixlen
-    networks.setdefault((network.version, shift), set()).add(int(network.network_address) >> shift)
+    shift = named.max_prefixlen - named.prefixlen
+    networks.setdefault((named.version, shift), set()).add(int(named.network_address) >> shift)
     return True
 
 
@@ -129,18 +131,29 @@ def read_file(path: Path) -> Members:
         ValueError: a line is wrong; the text begins with "path:line: ".
     """
     entries: list[str] = []
-    lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(file_lines(path), 1):
         entry = line.partition("#")[0].strip()
         if not entry:
             continue
         if _HAS_NETWORK.fullmatch(entry):
             try:
-                ip_network(entry)
+                network(entry)
             except ValueError as error:
-                raise ValueError(f'{path}:{number}: "{entry}" is no network: {error}') from None
+                raise ValueError(f"{path}:{number}: {error}") from None
         entries.append(entry)
     return members(entries)
+
+
+def file_lines(path: Path) -> list[str]:
+    """The lines of a file that people write.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no file; reading a pipe would wait for ever.
+    """
+    if not S_ISREG(path.stat().st_mode):
+        raise ValueError(f"{path} is not a file; name a file")
+    return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
 
 
 @dataclass(slots=True)

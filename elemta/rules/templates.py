@@ -28,8 +28,12 @@ def names(text: str) -> tuple[str, ...]:
     """
     found = []
     for match in _PIECE.finditer(text):
-        if match[0] in "{}":
+        if match[0] in ("{", "}"):
             raise ValueError(f"a single {match[0]} at character {match.start() + 1}; write {match[0] * 2} for a brace")
+        if match[0] == "{}":
+            raise ValueError(
+                f"nothing in {{}} at character {match.start() + 1}; write a fact in it, or {{{{}}}} for braces"
+            )
         if match[1] is not None:
             found.append(match[1])
     return tuple(found)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from elemta.config.problems import Problem
+from elemta.config.model import Settings
+from elemta.config.problems import Problem, unknown
 from elemta.config.rule_model import TestModel
 from elemta.decision import StageName
 from elemta.facts import Envelope
@@ -51,6 +52,30 @@ def run_tests(policy: Tried, tests: Sequence[TestModel]) -> list[Problem]:
         if complaint:
             failed.append(Problem(("tests", index), f'test "{test.name}" failed: {complaint}'))
     return failed
+
+
+def wrong_tests(settings: Settings, facts: Catalogue, unclassified: str) -> list[Problem]:
+    """What is wrong with the tests themselves: unknown rules and facts, and what no mail can give."""
+    problems = []
+    rules = {rule.id for rule in (*settings.rules.recipient, *settings.rules.message)}
+    for index, test in enumerate(settings.tests):
+        if test.expect.rule is not None and test.expect.rule not in rules:
+            problems.append(unknown(("tests", index, "expect", "rule"), "rule", test.expect.rule, rules, "value"))
+        for name, told in test.given.items():
+            place = ("tests", index, "given", name)
+            try:
+                fact = facts.find(name)
+            except KeyError as error:
+                problems.append(Problem(place, str(error.args[0]), "key"))
+                continue
+            try:
+                value = given(fact, told)
+            except ValueError as error:
+                problems.append(Problem(place, str(error)))
+                continue
+            if fact.name == "class" and value not in (None, unclassified, *settings.classes):
+                problems.append(unknown(place, "class", str(value), settings.classes, "value"))
+    return problems
 
 
 def _complaint(policy: Tried, test: TestModel) -> str:

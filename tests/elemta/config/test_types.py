@@ -37,7 +37,7 @@ def test_durations(text, seconds):
     "text", ["", "5", 5, "s", "5 sec", "-5s", "5S", "1h30", "5s ago", "1e3s", "\uff15s", None, True, 2.5, [], "1h,5m"]
 )
 def test_not_durations(text):
-    with pytest.raises(ValueError, match="is not a duration; write a number and ms, s, m, h, d or w"):
+    with pytest.raises(ValueError, match="is not a duration; write "):
         duration(text)
 
 

@@ -98,7 +98,7 @@ def test_what_is_right():
         ),
         (
             {"timeout": "5"},
-            'checks.x.timeout: "5" is not a duration; write a number and ms, s, m, h, d or w, such as 30s or 1h30m',
+            'checks.x.timeout: "5" is not a duration; write the unit too, such as 5s or 5m',
         ),
         ({"tiemout": "5s"}, 'checks.x: unknown key "tiemout"; did you mean "timeout"?'),
     ],

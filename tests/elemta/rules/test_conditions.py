@@ -136,7 +136,7 @@ def test_results_and_fields_of_checks():
         ("{spv: pass}", 'rules.message[0].when: unknown fact "spv"; did you mean "spf"?'),
         ("{dnsbl: fail}", 'comes from the check dnsbl, which is not enabled; add "dnsbl:" to checks'),
         ("{spf: passed}", 'spf is never "passed"; did you mean "pass"?'),
-        ("{client.address: 10.1.2.3/8}", '"10.1.2.3/8" is no IP address or network'),
+        ("{client.address: 10.1.2.3/8}", '"10.1.2.3/8" is no network, since it does not begin there; write 10.0.0.0/8'),
         ("{client.address: {in: insid}}", 'there is no set "insid"; did you mean "inside"?'),
         ("{client.name: {regexp: x}}", 'unknown operator "regexp"; did you mean "regex"?'),
         ("{client.name: {regex: '(?=x)'}}", "is no regular expression of RE2"),

@@ -1,5 +1,6 @@
 """Named sets: membership by word, domain, address and network; files that change."""
 
+import os
 import time
 from ipaddress import ip_address
 
@@ -82,3 +83,12 @@ def test_a_million_entries_are_asked_by_hashing():
     for _ in range(1000):
         assert ip_address("10.3.4.5") in many
     assert time.perf_counter() - began < 5
+
+
+def test_a_pipe_is_no_file_and_is_not_waited_for(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ValueError, match="is not a file; name a file"):
+        read_file(pipe)
+    with pytest.raises(ValueError, match="is not a file"):
+        read_file(tmp_path)
