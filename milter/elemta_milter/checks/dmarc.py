@@ -67,16 +67,8 @@ class Dmarc(Check[Message]):
 
     async def run(self, facts: Message, seen: Seen) -> Finding:
         """Evaluate; `detail` is the `DmarcResult`."""
-        spf, dkim = seen.get("spf"), seen.get("dkim")
-        identity = SpfInput() if spf is None else SpfInput(spf.result, str(spf.fields.get("domain") or ""))
-        signatures = cast("tuple[SignatureResult, ...]", (dkim.detail if dkim else None) or ())
-        found = await evaluate_authors(
-            self.tools.resolver,
-            facts.authors,
-            identity,
-            [(each.result, each.domain) for each in signatures],
-            self._org_domain,
-        )
+        spf, dkim = _spf(facts, seen.get("spf")), _dkim(facts, seen.get("dkim"))
+        found = await evaluate_authors(self.tools.resolver, facts.authors, spf, dkim, self._org_domain)
         missing = [name for name in self.after if name not in seen]
         return self._told(found, f"checks without {' and '.join(missing)}: authentic mail fails" if missing else "")
 
@@ -108,6 +100,23 @@ class Dmarc(Check[Message]):
             warning=warning,
             detail=found,
         )
+
+
+def _spf(facts: Message, spf: Finding | None) -> SpfInput:
+    if spf is None:
+        return SpfInput()
+    domain = str(spf.fields.get("domain") or "")
+    if spf.trouble and not domain:  # the whole check gave no answer: it might have passed (RFC 9989 section 5.3.6)
+        domain = facts.envelope.sender_parts[1] or facts.envelope.client.helo
+    return SpfInput(spf.result, domain)
+
+
+def _dkim(facts: Message, dkim: Finding | None) -> list[tuple[str, str]]:
+    """Result and domain of each signature; where the whole check gave no answer, one of the author might have passed."""
+    if dkim is not None and dkim.detail is None and dkim.trouble and facts.header("dkim-signature"):
+        return [(Result.TEMPERROR, domain) for domain in facts.authors.domains]
+    signatures = cast("tuple[SignatureResult, ...]", (dkim.detail if dkim else None) or ())
+    return [(each.result, each.domain) for each in signatures]
 
 
 _MODE = {"r": "relaxed", "s": "strict"}

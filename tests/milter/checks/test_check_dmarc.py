@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from elemta.findings import AuthResult, Finding, Result
-from elemta.testing import FakeResolver, judge, message, policy, run
+from elemta.testing import FakeResolver, envelope, judge, message, policy, run
 from elemta_milter.checks.dmarc import Dmarc
 from elemta_milter.mailauth.dkim import SignatureResult
 
@@ -78,6 +78,26 @@ def test_no_record_no_policy():
 def test_the_name_system_in_trouble_is_neither_pass_nor_fail():
     found = look("a@slow.example", seen("pass", "slow.example"))
     assert (found.result, found.trouble) == (Result.TEMPERROR, True)
+
+
+TROUBLE = {"result": Result.TEMPERROR, "reason": "no answer within 25 s", "trouble": True}
+SIGNED = (("From", "a@example.com"), ("DKIM-Signature", "v=1"))
+
+
+@pytest.mark.parametrize(
+    ("headers", "sender", "spf", "dkim", "result"),
+    [
+        (SIGNED, "a@x.test", {"result": Result.NONE}, TROUBLE, "temperror"),
+        (SIGNED[:1], "a@x.test", {"result": Result.NONE}, TROUBLE, "fail"),  # there was nothing to verify
+        (SIGNED, "a@example.com", TROUBLE, {"result": Result.NONE}, "temperror"),
+        (SIGNED, "a@x.test", TROUBLE, {"result": Result.NONE}, "fail"),  # it could not have been aligned
+        (SIGNED, "a@x.test", {"result": Result.PASS, "fields": {"domain": "example.com"}}, TROUBLE, "pass"),
+    ],
+)
+def test_a_check_that_could_not_answer_might_have_passed(headers, sender, spf, dkim, result):
+    findings = {"spf": Finding("spf", **spf), "dkim": Finding("dkim", **dkim)}
+    mail = message(envelope(sender=sender), headers)
+    assert run(Dmarc, mail, findings, resolver=FakeResolver(ZONE)).result == result
 
 
 @pytest.mark.parametrize(
