@@ -7,6 +7,7 @@ folders, of dots and blanks at its end (Windows drops them), of what follows a N
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
 TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -16,12 +17,17 @@ HIDDEN = "\u200b\u2060\u2061\u2062\u2063\u2064\ufeff\u00ad\u180e\u115f\u1160\u31
 _JOINERS = "\u200c\u200d\u200e\u200f\u061c"  # of use in some scripts and in emoji, so no trick; not seen either
 _REMOVED = re.compile(f"[{TURNING}{HIDDEN}{_JOINERS}\x01-\x1f\x7f-\x9f]")
 _TRICKS = re.compile(f"[{TURNING}{HIDDEN}\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_GAP = re.compile(r"\s{8,}\S*$")
+_GAP = re.compile(r"\s{8}\S*$")
+_FORBIDDEN = re.compile(r'["*<>?|]')
+"""What no file may be called on Windows: some programs drop it."""
+_END = re.compile(r"(?<![\s.])[\s.]+\Z")
 _LONGEST = 32
 
 RUNNING = frozenset(
     "exe com scr pif cpl msi msp mst msix appx bat cmd ps1 psm1 ps1xml psc1 js jse mjs vb vbs vbe vbscript ws wsf wsc"  # noqa: SIM905
     " wsh hta lnk url scf reg inf jar class jnlp chm dll sys drv ocx gadget application appref-ms msc sct shb shs sh"
+    " py pyc pyw pyz pyzw pl csh ksh bash zsh vbp slk iqy oqy rqy hlp msu diagcab theme xbap rdp udl wsb ade adp mde"
+    " accde fxp prg xla xlam ppa ppam desktop fileloc inetloc webloc workflow terminal"
     " app command apk deb rpm dmg pkg iso img vhd vhdx xll wll library-ms search-ms settingcontent-ms website one"
     " htm html shtml xhtml mht mhtml svg xht".split()
 )
@@ -56,9 +62,14 @@ def is_tricky(name: str) -> bool:
 
 def _readings(name: str) -> list[str]:
     """The name of the file, as different programs take it."""
-    base = re.split(r"[/\\]", name.rstrip("/\\"))[-1]
-    readings = [base.replace("\0", ""), base.split("\0")[0], base.split("\0")[0].split(":")[0]]
-    return list(dict.fromkeys(_REMOVED.sub("", each).rstrip(". \t\u00a0\u3000") for each in readings))
+    base = next((each for each in reversed(re.split(r"[/\\]", name)) if each.strip(". ")), "")
+    start = base.split("\0")[0]
+    readings = [base.replace("\0", ""), start, start.split(":")[0]]
+    if not base.isascii():
+        readings.append(unicodedata.normalize("NFKC", base))  # Windows takes the nearest letter where it has no other
+    if _FORBIDDEN.search(base):
+        readings.append(_FORBIDDEN.sub("", base))
+    return list(dict.fromkeys(_END.sub("", _REMOVED.sub("", each)) for each in readings))
 
 
 def _parts(name: str) -> tuple[str, str]:

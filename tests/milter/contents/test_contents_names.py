@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +23,12 @@ from elemta_milter.contents.names import extensions, is_double, is_tricky
         ("evil.exe\u00a0", ("exe",)),
         ("invoice\u202efdp.exe", ("exe",)),
         ("evil.ex\u200be", ("exe",)),
+        ("evil.exe\u2003\u2028 .", ("exe",)),
+        ("evil.exe/.", ("exe",)),
+        ("evil.exe\\ ..", ("exe",)),
+        ('evil.exe"', ('exe"', "exe")),
+        ("evil.ex?e", ("ex?e", "exe")),
+        ("evil\uff0e\uff45\uff58\uff45", ("exe",)),
         ("evil.e\u00adxe", ("exe",)),
         ("evil.exe\0.pdf", ("pdf", "exe")),
         ("evil.exe:stream.txt", ("txt", "exe")),
@@ -80,3 +88,14 @@ def test_what_other_scripts_need_is_no_trick(name):
 def test_any_name_has_extensions_without_dots(name):
     assert all(each and "." not in each for each in extensions([name]))
     is_double(name), is_tricky(name)
+
+
+@pytest.mark.parametrize(
+    "name", [" " * 4000 + "x y", (" " * 9 + "x") * 400 + " y", "." * 4000 + "x", ". " * 2000 + "x"]
+)
+def test_long_names_are_cheap(name):
+    began = time.thread_time()
+    for _ in range(100):
+        is_tricky(name)
+        is_double(name)
+    assert time.thread_time() - began < 1.0
