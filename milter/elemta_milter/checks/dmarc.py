@@ -112,7 +112,7 @@ def _spf(facts: Message, spf: Finding | None) -> SpfInput:
 
 
 def _dkim(facts: Message, dkim: Finding | None) -> list[tuple[str, str]]:
-    """Give result and domain of each signature; where the whole check gave no answer, the author's might have passed."""
+    """Give result and domain of each signature; if nobody could look at them, one of the author might have passed."""
     if dkim is not None and dkim.detail is None and dkim.trouble and facts.header("dkim-signature"):
         return [(Result.TEMPERROR, domain) for domain in facts.authors.domains]
     signatures = cast("tuple[SignatureResult, ...]", (dkim.detail if dkim else None) or ())
