@@ -12,9 +12,9 @@ server's own processor time (the machine may be busy); the load generator runs i
 from __future__ import annotations
 
 import argparse
-import asyncio
 import multiprocessing
 import os
+import select
 import shutil
 import signal
 import socket
@@ -24,8 +24,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-
-import uvloop
 
 ROOT = Path(__file__).resolve().parents[2]
 PHASES = ("first contact", "early retry", "passes", "known")
@@ -97,33 +95,34 @@ class Service:
     delay: float
 
 
-class Asker(asyncio.Protocol):
+class Asker:
     """Asks its requests one after the other, as smtpd does, and notes how long each answer took."""
 
-    def __init__(self, requests, expected, done):
-        self.requests, self.expected, self.done = iter(requests), expected, done
+    def __init__(self, path, requests, expected):
+        self.requests, self.expected = iter(requests), expected
         self.times, self.wrong, self.buffer = [], 0, b""
-
-    def connection_made(self, transport):
-        self.transport = transport
-        self.ask()
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(path)
 
     def ask(self):
+        """Ask the next one; False when there is none."""
         request = next(self.requests, None)
         if request is None:
-            self.transport.close()
-            self.done.set_result((self.times, self.wrong))
-            return
+            self.socket.close()
+            return False
         self.begin = time.perf_counter()
-        self.transport.write(request)
+        self.socket.send(request)
+        return True
 
-    def data_received(self, data):
-        self.buffer += data
-        if self.buffer.endswith(b"\n\n"):
-            self.times.append(time.perf_counter() - self.begin)
-            self.wrong += not self.buffer.startswith(self.expected)
-            self.buffer = b""
-            self.ask()
+    def hear(self):
+        """Take what was answered, and ask the next one; False when that was the last."""
+        self.buffer += self.socket.recv(4096)
+        if not self.buffer.endswith(b"\n\n"):
+            return True
+        self.times.append(time.perf_counter() - self.begin)
+        self.wrong += not self.buffer.startswith(self.expected)
+        self.buffer = b""
+        return self.ask()
 
 
 def requests_of(phase, count):
@@ -137,19 +136,19 @@ def generate(service_path, phase, count, connections, out):
     expected = (b"action=4", b"action=DEFER") if phase < 2 else (b"action=DUNNO", b"action=PREPEND")
     requests = requests_of(phase, count)
 
-    async def run():
-        loop = asyncio.get_running_loop()
-        done = [loop.create_future() for _ in range(connections)]
-        begin = time.perf_counter()
-        for number, future in enumerate(done):
-            part = requests[number::connections]
-            asker = Asker(part, expected, future)
-            await loop.create_unix_connection(lambda asker=asker: asker, service_path)
-        results = await asyncio.gather(*done)
-        return time.perf_counter() - begin, results
-
-    seconds, results = uvloop.new_event_loop().run_until_complete(run())
-    out.put((seconds, sorted(t for times, _ in results for t in times), sum(wrong for _, wrong in results)))
+    askers = [Asker(service_path, requests[number::connections], expected) for number in range(connections)]
+    by_socket = {asker.socket.fileno(): asker for asker in askers}
+    ready = select.epoll()
+    begin = time.perf_counter()
+    for fd, asker in by_socket.items():
+        ready.register(fd, select.EPOLLIN)
+        asker.ask()
+    while by_socket:
+        for fd, _ in ready.poll():
+            if not by_socket[fd].hear():
+                del by_socket[fd]
+    seconds = time.perf_counter() - begin
+    out.put((seconds, sorted(t for asker in askers for t in asker.times), sum(asker.wrong for asker in askers)))
 
 
 def cpu_seconds(pid):
@@ -208,14 +207,8 @@ def start_elemta(directory, requests, delay):
     wait_for(path, process)
     time.sleep(1)  # the workers come up
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    # of the supervisor's children (keeper and worker) the worker is the one that holds the state file
-    [worker] = [pid for pid in children if holds(pid, f"{directory}/state.db")]
-    return Service("elemta", path, process, int(worker), requests, delay)
-
-
-def holds(pid, path):
-    links = (link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir() if link.exists())
-    return Path(path) in links
+    _keeper, worker = sorted(map(int, children))  # the keeper is forked first
+    return Service("elemta", path, process, worker, requests, delay)
 
 
 def start_postgrey(directory, requests, delay):
