@@ -71,9 +71,7 @@ def _plain_author(value: bytes) -> Authors | None:
         return None
     display, quoted, local, domain = (part.decode() if part else "" for part in plain.groups())
     name = a_label(domain)
-    if name is None:
-        return None
-    return Authors((Mailbox((display or quoted).strip(), local, name),), 1, "", (name,))
+    return None if name is None else Authors((Mailbox((display or quoted).strip(), local, name),), 1, "", (name,))
 
 
 def _weighed_authors(values: Sequence[bytes]) -> Authors:
@@ -253,18 +251,23 @@ class _FromField:
     def _weigh(self) -> None:
         """Decide whether the oddities can mislead: they can when the text names another domain anywhere."""
         read = len(self.domains)
-        for domain in self.domains:
-            if not domain.startswith("[") and a_label(domain) is None:
-                self.trouble = self.trouble or "From has a domain that is none"
+        if any(a_label(domain) is None for domain in self.domains if not domain.startswith("[")):
+            self.trouble = self.trouble or "From has a domain that is none"
         if self.trouble or self.odd:
-            for attached, literal, name in _AT_DOMAIN.findall(self.raw):
-                for domain in [f"[{literal}]"] if literal else readings(name):
-                    if attached or literal or "." in domain:  # "Bob @ Work" is no address
-                        self.domains[domain] = None
+            self._find(self.raw)
         if self.odd and (not read or len(self.domains) > 1):
             self.trouble = self.trouble or self.odd
+        if self.trouble:
+            self._find(decode_words(self.raw))  # as programs see it that decode before they read
         if not self.raw.strip():
             self.trouble = self.trouble or "From is empty"
+
+    def _find(self, text: str) -> None:
+        """Add each domain that stands after an @, whatever is around it."""
+        for attached, literal, name in _AT_DOMAIN.findall(text):
+            for domain in [f"[{literal}]"] if literal else readings(name):
+                if attached or literal or "." in domain:  # "Bob @ Work" is no address
+                    self.domains[domain] = None
 
 
 def _trimmed(tokens: list[Token]) -> list[Token]:

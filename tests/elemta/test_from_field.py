@@ -58,7 +58,8 @@ UNCLEAR = [
     (b"  ", set()),
     (b"<>", set()),
     (b"ceo", set()),
-    (b"=?utf-8?b?Y2VvQGV4YW1wbGUuY29t?=", set()),
+    (b"=?utf-8?b?Y2VvQGV4YW1wbGUuY29t?=", {"example.com"}),  # for programs that decode before they read
+    (b"ceo@=?utf-8?q?example=2Ecom?=", {"=?utf-8?q?example=2Ecom?=", "example.com"}),
     (b"ceo@example.com <x@evil.example>", {"example.com", "evil.example"}),
     (b"<x@evil.example> ceo@example.com", {"example.com", "evil.example"}),
     (b"<x@evil.example>ceo@example.com", {"example.com", "evil.example"}),
@@ -73,7 +74,7 @@ UNCLEAR = [
     (b"<@evil.example,@any.example:ceo@example.com>", {"example.com", "evil.example", "any.example"}),
     (b"ceo@example.com Ann:", {"example.com"}),
     (b"ceo@example.com: x@evil.example;", {"example.com", "evil.example"}),
-    (b"=?utf-8?q?ceo=40example.com?=@evil.example", {"evil.example"}),
+    (b"=?utf-8?q?ceo=40example.com?=@evil.example", {"example.com", "evil.example"}),
     (b"ceo@example.com (<x@evil.example>)", {"example.com", "evil.example"}),
     (b"x@evil.example (<ceo@example.com>", {"example.com", "evil.example"}),
     (b'"Ann <ceo@example.com>, x@evil.example', {"example.com", "evil.example"}),
