@@ -14,6 +14,7 @@ Nothing else registers it.  Only the one that runs is imported.  A file whose na
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import pkgutil
 import sys
@@ -21,7 +22,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
-from elemta.config.problems import ConfigErrors
+from elemta.config.problems import ConfigErrors, quoted, suggest
 from elemta.version import VERSION, refuse_python
 
 DEFAULT_CONFIG = "/etc/elemta/elemta.yaml"
@@ -29,17 +30,32 @@ _INTERRUPTED = 128 + 2  # what a shell makes of SIGINT
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose usage errors end with EX_USAGE."""
+    """An argument parser whose usage errors end with EX_USAGE, and come from the subcommand that they are about."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:  # noqa: ANN401 - as in argparse
+        """Read the arguments; what is left over is a mistake here, not one of the command around this."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            near = suggest(rest[0].partition("=")[0], self._option_string_actions) if rest[0].startswith("-") else ""
+            self.error(f"{quoted(rest[0])} cannot stand here{near}")
+        return found, rest
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401
+        if action.choices is not None and value not in action.choices:
+            known = [str(each) for each in action.choices]
+            near = suggest(str(value), known) or f"; there are {', '.join(known)}"
+            raise argparse.ArgumentError(action, f"there is no {quoted(value)}{near}")
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong and how it is used."""
+        """Say what is wrong, how it is used and where more is told."""
         self.print_usage(sys.stderr)
-        self.exit(os.EX_USAGE, f"{self.prog}: {message}\n")
+        self.exit(os.EX_USAGE, f"{self.prog}: {message}\n`{self.prog} --help` tells more\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand that `argv` (default: the command line) asks for; the exit status."""
     refuse_python()
+    _claim_standard_streams()
     words = sys.argv[1:] if argv is None else list(argv)
     args = _parser(words).parse_args(words)
     try:
@@ -51,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
         return fail(f"elemta {args.command}: {what}", _status(error))
     except ConfigErrors as errors:
         return fail(str(errors), errors.status)
@@ -85,7 +101,16 @@ def _parser(words: Sequence[str]) -> Parser:
     return parser
 
 
+def _claim_standard_streams() -> None:
+    """What the shell closed (`>&-`) is /dev/null: else the next file that is opened would take its place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - it stays open
+
+
 def _status(error: OSError) -> int:
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
         return os.EX_NOINPUT
+    if error.errno == errno.ENOSPC:
+        return os.EX_IOERR
     return os.EX_NOPERM if isinstance(error, PermissionError) else os.EX_OSERR

@@ -8,6 +8,7 @@ import sys
 from datetime import datetime
 
 WIDEST = 160
+_LAST = 253402214400.0  # 9999-12-31, where Python's calendar ends
 _PLAIN = 100  # columns where there is no terminal
 
 
@@ -30,5 +31,5 @@ def width() -> int:
 
 
 def when(at: float) -> str:
-    """Seconds since 1970 as local time."""
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+    """Seconds since 1970 as local time; a time that no calendar has is the last that it has."""
+    return datetime.fromtimestamp(min(at, _LAST)).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")

@@ -31,12 +31,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     show = commands.add_parser("show", help="print the effective configuration, defaults filled in")
     show.add_argument("--origin", action="store_true", help="behind each value: its file and line, or `default`")
     show.add_argument("--json", action="store_true", help="as JSON")
-    for command in (init, check, show):
-        config_argument(command)
-        command.add_argument("file", nargs="?", metavar="FILE", help="the configuration, as --config")
     facts = commands.add_parser("facts", help="list every fact that a rule may use")
     facts.add_argument("--json", action="store_true", help="as JSON")
-    config_argument(facts)
+    for command in (init, check, show, facts):
+        config_argument(command)
+        command.add_argument("file", nargs="?", metavar="FILE", help="the configuration, as --config")
     schema = commands.add_parser("schema", help="print the JSON Schema, with which editors complete and check")
     reference = commands.add_parser("reference", help="print the configuration reference, Markdown")
     for command in (schema, reference):
@@ -112,7 +111,9 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _facts(args: argparse.Namespace) -> int:
-    path = args.config if args.config != DEFAULT_CONFIG or Path(args.config).exists() else ""
+    path = args.file or args.config
+    if path == DEFAULT_CONFIG and not Path(path).exists():
+        path = ""
     found = [_reference.fact_row(fact) for fact in catalogue(_checks(path))]
     found.sort(key=lambda row: row["name"])
     if args.json:
@@ -137,5 +138,8 @@ def _write(text: str, output: Path | None) -> int:
     if output is None:
         sys.stdout.write(text)
     else:
-        output.write_text(text, encoding="utf-8")
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            return fail(f"elemta config: {output}: {error.strerror}", os.EX_CANTCREAT)
     return os.EX_OK

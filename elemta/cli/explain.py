@@ -16,7 +16,7 @@ from pathlib import Path
 
 from elemta import explain
 from elemta.cli import _terminal, config_argument, fail
-from elemta.config.load import load
+from elemta.config.load import load, loaded_and
 from elemta.decision import Decision
 from elemta.explain.rehearsal import read_mail, rehearse
 from elemta.facts import Client, Message, parse_ip
@@ -27,6 +27,7 @@ from elemta.store import StoreError
 
 NAME = "explain"
 HELP = "say why a mail got its verdict, or judge a mail file without sending it"
+ABOUT_A_MAIL = ("client", "name", "helo", "sender", "rcpt", "login")  # arguments that only a rehearsal takes
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,8 +47,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out `elemta explain`; 0, or 1 when nothing was found."""
-    if (args.reference is None) == (args.mail is None):
+    if bool(args.reference) == (args.mail is not None):
         return fail("elemta explain: give a reference id or queue id, or --mail FILE", os.EX_USAGE)
+    if args.mail is None and any(getattr(args, each) for each in ABOUT_A_MAIL):
+        return fail(
+            "elemta explain: what happened cannot be changed; --client and the like go with --mail", os.EX_USAGE
+        )
     return _stored(args) if args.mail is None else _rehearsed(args)
 
 
@@ -74,7 +79,7 @@ def _rehearsed(args: argparse.Namespace) -> int:
     if args.client and address is None:
         return fail(f'elemta explain: --client "{args.client}" is no IP address', os.EX_USAGE)
     mail = sys.stdin.buffer.read() if str(args.mail) == "-" else args.mail.read_bytes()
-    policy = Policy.compile(load(args.config))
+    policy = loaded_and(Policy.compile, args.config)
     sender = _sender(mail) if args.sender is None else args.sender.strip("<>")
     client = Client(address, args.name or "", args.name or "", helo=args.helo, login=args.login)
     try:

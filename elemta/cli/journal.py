@@ -39,7 +39,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--login", metavar="NAME", help="the SASL login")
     parser.add_argument("--queue-id", metavar="ID", help="Postfix's queue id")
     parser.add_argument("--stage", choices=("recipient", "message"), help="at RCPT TO, or complete messages")
-    parser.add_argument("--limit", type=int, default=50, metavar="N", help="at most so many, the newest (default: 50)")
+    parser.add_argument(
+        "--limit", type=_limit, default=50, metavar="N", help="at most so many, the newest (default: 50)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line, with everything that explains it")
 
 
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         reader = Reader(path)
         try:
-            entries = reader.search(since=args.since, until=args.until, limit=max(1, args.limit), **criteria)
+            entries = reader.search(since=args.since, until=args.until, limit=args.limit, **criteria)
         finally:
             reader.close()
     except JournalError as error:
@@ -67,6 +69,17 @@ def run(args: argparse.Namespace) -> int:
     return os.EX_OK
 
 
+def _limit(text: str) -> int:
+    """A number from 1.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:10]) < 10**9:
+        raise argparse.ArgumentTypeError(f'"{text}" is no number of decisions; write 1 or more')
+    return int(text)
+
+
 def _moment(text: str) -> float:
     """Seconds since 1970.
 
@@ -79,6 +92,6 @@ def _moment(text: str) -> float:
         pass
     try:
         return datetime.fromisoformat(text).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         words = f'"{text}" is neither an age such as 1h nor a time such as 2026-11-23T18:20'
         raise argparse.ArgumentTypeError(words) from None

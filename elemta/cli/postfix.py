@@ -30,7 +30,7 @@ class TemplateError(ValueError):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Give `parser` (of `elemta postfix`) its subcommands."""
-    commands = parser.add_subparsers(dest="postfix_command", required=True)
+    commands = parser.add_subparsers(dest="postfix_command", metavar="COMMAND", required=True)
     write = commands.add_parser("render", help="write main.cf and master.cf into a directory")
     write.add_argument("directory", type=Path, metavar="DIR", help="where to write; made if missing")
     write.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one variable; may be repeated")

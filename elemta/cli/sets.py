@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import os
 import time
-from datetime import datetime
 
 from elemta.cli import _terminal, config_argument, fail
 from elemta.config.load import load
@@ -71,7 +70,7 @@ async def _list(store: Store, settings: Settings, name: str | None) -> int:
     now = time.time()
     if name is not None:
         for entry, until in (await store.set_entries(name, now)).items():
-            end = f"until {datetime.fromtimestamp(until).astimezone():%Y-%m-%d %H:%M:%S}" if until else ""
+            end = f"until {_terminal.when(until)}" if until else ""
             _terminal.out(f"{entry}\t{end}".rstrip() + "\n")
         return os.EX_OK
     for each in _dynamic(settings):
@@ -80,6 +79,8 @@ async def _list(store: Store, settings: Settings, name: str | None) -> int:
 
 
 async def _add(store: Store, args: argparse.Namespace) -> int:
+    if not args.entry.strip() or not args.entry.isprintable():
+        return fail("elemta sets: an entry is one word on one line", os.EX_DATAERR)
     try:
         members([args.entry])  # 10.0.0.1/8 is no network: better said here than in every worker's log
     except ValueError as error:

@@ -47,6 +47,45 @@ def test_a_wrong_command_line(words, capsys):
     assert "usage: elemta" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("confg check", 'elemta: argument COMMAND: there is no "confg"; did you mean "config"?'),
+        ("config chek", 'elemta config: argument COMMAND: there is no "chek"; did you mean "check"?'),
+        ("config check --orgin", 'elemta config check: "--orgin" cannot stand here\n'),
+        ("config show --orgin", 'elemta config show: "--orgin" cannot stand here; did you mean "--origin"?'),
+        ("config check a b", 'elemta config check: "b" cannot stand here\n'),
+        ("explain a b", 'elemta explain: "b" cannot stand here\n'),
+        ("journal --dispositon=reject", 'elemta journal: "--dispositon=reject" cannot stand here; did you mean'),
+        ("journal --limit 0", 'elemta journal: argument --limit: "0" is no number of decisions; write 1 or more'),
+        (
+            "postfix",
+            "elemta postfix: the following arguments are required: COMMAND\n`elemta postfix --help` tells more",
+        ),
+    ],
+)
+def test_a_wrong_command_line_teaches(words, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    assert ended.value.code == os.EX_USAGE
+    assert said in capsys.readouterr().err
+
+
+def test_closed_streams(tmp_path):
+    """The shell's >&- and <&-: nothing is printed, nothing else is opened in their place."""
+    config = tmp_path / "elemta.yaml"
+    config.write_text("host: mx.test\n")
+    code = "import sys; from elemta.cli import main; sys.exit(main(sys.argv[1:]))"
+    for words, closed in (
+        (f"config check {config}", ">&-"),
+        (f"config check {config}", ">&- 2>&- <&-"),
+        (f"explain --config {config} --mail -", "<&-"),
+    ):
+        script = f"{sys.executable} -c '{code}' {words} {closed}"
+        ended = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=False)
+        assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_only_the_command_that_runs_is_imported():
     code = (
         "import sys; from elemta.cli import main; main(['postfix', 'variables']); sys.exit('pydantic' in sys.modules)"
@@ -68,7 +107,8 @@ def test_a_reader_that_goes_away_is_no_mistake(tmp_path):
     [
         (FileNotFoundError(2, "No such file or directory", "/x"), os.EX_NOINPUT),
         (PermissionError(13, "Permission denied", "/x"), os.EX_NOPERM),
-        (OSError(28, "No space left on device", "/x"), os.EX_OSERR),
+        (OSError(28, "No space left on device", "/x"), os.EX_IOERR),
+        (IsADirectoryError(21, "Is a directory", "/x"), os.EX_NOINPUT),
         (OSError("odd"), os.EX_OSERR),
         (KeyboardInterrupt(), 130),
     ],

@@ -230,7 +230,7 @@ def test_output_goes_to_a_file(tmp_path, capsys):
 
 
 def test_output_that_cannot_be_written(tmp_path, capsys):
-    assert main(["config", "schema", "--output", str(tmp_path / "none" / "x")]) == os.EX_NOINPUT
+    assert main(["config", "schema", "--output", str(tmp_path / "none" / "x")]) == os.EX_CANTCREAT
     assert capsys.readouterr().err.startswith("elemta config: ")
 
 

@@ -94,3 +94,16 @@ def test_a_state_store_that_does_not_open(sets, tmp_path):
     status, _, err = sets("list")
     assert status == os.EX_UNAVAILABLE
     assert "state.db: file is not a database" in err
+
+
+@pytest.mark.parametrize("entry", ["", "  ", "a\nb", "\x1b[31m"])
+def test_an_entry_is_one_word(sets, tmp_path, entry):
+    assert sets("add", "frozen", entry) == (os.EX_DATAERR, "", "elemta sets: an entry is one word on one line\n")
+    assert entries(tmp_path, "frozen") == {}
+
+
+def test_a_time_beyond_the_calendar(sets):
+    assert sets("add", "frozen", "bob", "--ttl", "999999999w") == (0, "", "")
+    status, out, _ = sets("list", "frozen")
+    assert status == 0
+    assert out.startswith("bob\tuntil 9999-12-31")
