@@ -37,7 +37,7 @@ _SEVERAL_WAYS = (
     "octets that are not base64",
     "base64 that goes on",
     "base64 in too many",
-    "a broken line",
+    "a broken ",
 )
 """How defects begin that let programs see other content than was looked at here."""
 

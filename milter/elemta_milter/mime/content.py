@@ -19,6 +19,7 @@ from elemta_milter.mime.parts import Part, Tree
 
 PIECE = 1 << 18  # octets decoded at once
 MAX_SEGMENTS = 1000  # of base64 with its padding, one behind the other
+MAX_STEPS = 1_500_000  # lines of uuencode, escapes of yEnc: those of 64 MiB, if they are lawful
 
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _NO_BASE64 = bytes(set(range(256)) - set(_BASE64) - {ord("=")})
@@ -27,6 +28,7 @@ _PADDING = re.compile(rb"=+")
 _IDENTITY = {"7bit", "8bit", "binary"}
 _MINUS_42 = bytes((octet - 42) % 256 for octet in range(256))
 _MINUS_106 = bytes((octet - 106) % 256 for octet in range(256))
+_SOFT_END = re.compile(rb"=[ \t]*+(?:\r\n|\r|\n)")  # blanks before it are none (RFC 2045 section 6.7)
 _META = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
 
 
@@ -57,7 +59,7 @@ def content(tree: Tree, part: Part, limit: int) -> Content:
     elif encoding in UUENCODE:
         pieces = _uuencode(raw, defects)
     elif encoding in {"yenc", "x-yenc"}:
-        pieces = _yenc(raw)
+        pieces = _yenc(raw, defects)
     else:
         if encoding not in _IDENTITY:
             defects[f"unknown encoding {encoding[:40]}"] = None
@@ -144,17 +146,21 @@ def _quoted_printable(raw: memoryview) -> Iterator[bytes]:
             if not end:
                 end = len(piece) if b"=" not in piece[-2:] else piece.rindex(b"=", 0) or len(piece)
             piece = piece[:end]
-        yield a2b_qp(piece)
+        yield a2b_qp(_SOFT_END.sub(b"=\n", piece))
         at += len(piece)
 
 
 def _uuencode(raw: memoryview, defects: dict[str, None]) -> Iterator[bytes]:
     """Decode line by line, from after the line that begins it, if there is one, to that which ends it."""
     begun = b"begin " not in raw[:PIECE].tobytes()
-    rest = b""
+    rest, steps = b"", 0
     for at in range(0, len(raw), PIECE):
         lines = (rest + raw[at : at + PIECE].tobytes()).splitlines()
         rest = lines.pop() if lines and at + PIECE < len(raw) else b""
+        steps += len(lines)
+        if steps > MAX_STEPS:
+            defects["a broken uuencode of too many lines"] = None
+            return
         for line in lines:
             if not begun:
                 begun = line.startswith(b"begin ")
@@ -176,13 +182,17 @@ def _uu_line(line: bytes, defects: dict[str, None]) -> bytes:
         return b""
 
 
-def _yenc(raw: memoryview) -> Iterator[bytes]:
-    escaped = False
+def _yenc(raw: memoryview, defects: dict[str, None]) -> Iterator[bytes]:
+    escaped, steps = False, 0
     for at in range(0, len(raw), PIECE):
         piece = raw[at : at + PIECE].tobytes().translate(None, b"\r\n")
         if escaped:
             piece = b"=" + piece
         escaped = piece.endswith(b"=")
+        steps += piece.count(b"=")
+        if steps > MAX_STEPS:
+            defects["a broken yEnc of too many escapes"] = None
+            return
         first, *rest = piece[: len(piece) - escaped].split(b"=")
         yield first.translate(_MINUS_42) + b"".join(
             each[:1].translate(_MINUS_106) + each[1:].translate(_MINUS_42) for each in rest

@@ -50,12 +50,23 @@ def test_base64_in_countless_segments_is_cut_off():
     assert found.octets == b"A" * 1000
 
 
+@pytest.mark.parametrize(("encoding", "body"), [("x-yenc", b"="), ("x-uuencode", b"!A\n")])
+def test_so_many_steps_are_made_and_no_more(encoding, body):
+    began = time.thread_time()
+    found = hold(body * 8_000_000, encoding, 1 << 26)
+    assert time.thread_time() - began < 2.0
+    assert found.defects[-1].startswith("a broken ")
+
+
 QUOTED_PRINTABLE = [
     (b"a=3Db=\r\nc", b"a=bc"),
     (b"caf=c3=A9", "café".encode()),
     (b"broken =ZZ =4", b"broken =ZZ =4"),
     (b"end=", b"end"),
     (b"a=\nb", b"ab"),
+    (b"a= \t\r\nb", b"ab"),
+    (b"a=\rhidden\r\nb", b"ahidden\r\nb"),
+    (b"a= b=", b"a= b"),
 ]
 
 
