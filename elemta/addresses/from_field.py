@@ -257,14 +257,14 @@ class _FromField:
             self._find(self.raw)
         if self.odd and (not read or len(self.domains) > 1):
             self.trouble = self.trouble or self.odd
-        if self.trouble:
+        if self.trouble and "=?" in self.raw:
             self._find(decode_words(self.raw))  # as programs see it that decode before they read
         if not self.raw.strip():
             self.trouble = self.trouble or "From is empty"
 
     def _find(self, text: str) -> None:
         """Add each domain that stands after an @, whatever is around it."""
-        for attached, literal, name in _AT_DOMAIN.findall(text):
+        for attached, literal, name in dict.fromkeys(_AT_DOMAIN.findall(text)):
             for domain in [f"[{literal}]"] if literal else readings(name):
                 if attached or literal or "." in domain:  # "Bob @ Work" is no address
                     self.domains[domain] = None
