@@ -59,7 +59,7 @@ class Attachments(Check[Message]):
         "macro_autoexec": Field(bool, "macros run when the document is opened or closed"),
         "macro_keywords": Field(tuple, "words in macros that are suspicious: Shell, CreateObject"),
         "fetches": Field(bool, "a document loads a template or an object from another machine when it is opened"),
-        "script": Field(tuple, "what a PDF does: javascript, launch, open_action, embedded_file"),
+        "script": Field(tuple, "what a PDF, HTML or SVG does: javascript, launch, open_action, embedded_file, builds_file"),
         "archives": Field(tuple, "kinds of archives: zip, tar, 7z"),
         "depth": Field(int, "archives that the deepest file lies in"),
         "ratio": Field(float, "the highest ratio of unpacked to packed octets, of what unpacks to over 1 MiB"),

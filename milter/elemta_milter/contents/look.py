@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from elemta_milter.archives import Budget, Entry
 from elemta_milter.archives.budget import BrokenError
-from elemta_milter.contents import office, pdf
+from elemta_milter.contents import office, pdf, web
+from elemta_milter.contents.names import extensions
 from elemta_milter.contents.sniff import OLE, RUNNING, media_type
 
 _CIPHERED = (b"-----BEGIN PGP MESSAGE-----", b"age-encryption.org/v1", b"Salted__")
@@ -27,7 +28,8 @@ class Look:
         analysable: their code can be asked for.
         runs_itself: macros run when it is opened, as far as that is known without.
         encrypted: it cannot be read without a password or a key.
-        does: what it does by itself (PDF): "javascript", "launch", "open_action", "embedded_file".
+        does: what it does by itself (PDF, HTML, SVG): "javascript", "launch", "open_action", "embedded_file",
+            "builds_file".
         broken: what is wrong with it; "" for nothing.
         unread: what of it could not be read; "" for nothing.
         fetches: it loads something from elsewhere when it is opened.
@@ -54,10 +56,13 @@ def look(entry: Entry, budget: Budget, magic: Callable[[bytes], str] | None) -> 
         unread = unread or "object streams that could not be unpacked"
     elif found != "application/pdf" and bytes(entry.data[:8]) != OLE:
         unread = ""  # of nothing else is the rest of interest
+    does = seen.does
+    if not entry.document and web.is_page(found, extensions(entry.names)):
+        does += web.does(entry.data)
     try:
         document = _office(entry)
     except BrokenError as error:
-        return Look(found, found in RUNNING, does=seen.does, broken=str(error), unread=unread)
+        return Look(found, found in RUNNING, does=does, broken=str(error), unread=unread)
     return Look(
         found,
         found in RUNNING,
@@ -65,7 +70,7 @@ def look(entry: Entry, budget: Budget, magic: Callable[[bytes], str] | None) -> 
         document.analysable,
         document.runs_itself,
         document.encrypted or seen.encrypted or bytes(entry.data[:64]).lstrip().startswith(_CIPHERED),
-        seen.does,
+        does,
         unread=unread,
         fetches=document.fetches,
     )
