@@ -169,7 +169,9 @@ def _asked(  # noqa: C901, PLR0912 - one case for each kind of action
     decision: Decision, message: Message, before: Sequence[Edit]
 ) -> Iterator[Edit]:
     header = _Header(message, before)
-    recipients = {address.lower(): address for address in message.envelope.recipients}
+    recipients: dict[str, dict[str, None]] = {}  # as they were given: the MTA tells upper from lower case
+    for address in message.envelope.recipients:
+        recipients.setdefault(address.lower(), {})[address] = None
     sender: ChangeSender | None = None
     body: ReplaceBody | None = None
     content = False
@@ -183,11 +185,10 @@ def _asked(  # noqa: C901, PLR0912 - one case for each kind of action
                 yield from header.remove_nth(action.value, action.nth) if action.nth else header.remove(action.value)
             case ActionKind.ADD_RECIPIENT:
                 if action.value.lower() not in recipients:
-                    recipients[action.value.lower()] = action.value
+                    recipients[action.value.lower()] = {action.value: None}
                     yield AddRecipient(_lawful_address(action.value))
             case ActionKind.REMOVE_RECIPIENT:
-                if (address := recipients.pop(action.value.lower(), None)) is not None:
-                    yield RemoveRecipient(address)
+                yield from map(RemoveRecipient, recipients.pop(action.value.lower(), ()))
             case ActionKind.CHANGE_SENDER:
                 sender = ChangeSender(_lawful_address(action.value) if action.value else "")
             case ActionKind.REPLACE_BODY:

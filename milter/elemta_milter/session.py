@@ -37,6 +37,8 @@ MAIL_MACROS = (
 )
 """What `Session.mail` reads of its macros."""
 
+_HOST_MACROS = frozenset(MAIL_MACROS[:3])  # only these may say "unknown"; somebody's login may be just that
+
 EOM_MACROS = ("i",)
 """What `Session.eom` reads of its macros."""
 
@@ -173,7 +175,7 @@ class Session:
 
     def _client_now(self, macros: Macros) -> Client:
         """Give the client as of this MAIL: a login or XCLIENT may have changed it since the last one."""
-        values = [_known(macros.get(name)) for name in MAIL_MACROS]
+        values = [_known(macros.get(name)) if name in _HOST_MACROS else macros.get(name) or "" for name in MAIL_MACROS]
         key = (self._name, self._address, self._tcp_port, self._helo, values)
         if key == self._client_key:
             return self._client

@@ -68,6 +68,8 @@ X3 = mail((b"X", b" 1"), (b"Y", b" 1"), (b"x", b" 2"), (b"X", b" 3"))
         ([("add_recipient", "", "A@Example.org")], X3, []),
         ([("add_recipient", "", "c@x.test"), ("add_recipient", "", "c@x.test")], X3, [AddRecipient("c@x.test")]),
         ([("remove_recipient", "", "B@EXAMPLE.ORG")], X3, [RemoveRecipient("b@example.org")]),
+        ([("remove_recipient", "", "b@x.test")], mail(recipients=("b@x.test", "c@x.test", "B@x.test", "b@x.test")),
+         [RemoveRecipient("b@x.test"), RemoveRecipient("B@x.test")]),
         ([("remove_recipient", "", "nobody@example.org")], X3, []),
         ([("change_sender", "", "new@example.org")], X3, [ChangeSender("new@example.org")]),
         ([("change_sender", "", "")], X3, [ChangeSender("")]),

@@ -163,6 +163,12 @@ def test_client(engine, tmp_path, name, address, macros, expected):
     assert client.helo == "", "no HELO came"
 
 
+@pytest.mark.parametrize("login", ["unknown", "[root]", "UNKNOWN"])
+def test_a_login_may_be_called_as_a_host_without_a_name_is(session, login):
+    session.mail(b"<>", [], MACROS | {"{auth_authen}": login})
+    assert session.eom({}).message.envelope.client.login == login
+
+
 def test_odd_macros_are_no_harm(session):
     session.mail(b"<>", [], dict.fromkeys(MACROS, "x") | {"{cipher_bits}": "١٢", "{client_port}": "-1"})
     client = session.eom({"i": None}).message.envelope.client
