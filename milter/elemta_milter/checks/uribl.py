@@ -93,6 +93,8 @@ class Uribl(Check[Message]):
         content = seen.get("content")
         if content is None:
             return Finding(self.name, Result.NONE, "nothing to look up", warning="uribl needs the check content")
+        if content.trouble:
+            return Finding(self.name, Result.TEMPERROR, "the links could not be read: content", trouble=True)
         hosts, addresses = _texts(content.fields.get("url_hosts")), _texts(content.fields.get("url_addresses"))
         hosts = [host for host in hosts if not self._ignored(host)]
         domains = _texts(content.fields.get("url_domains"))

@@ -117,3 +117,9 @@ def test_beside_content():
 def test_a_domain_to_ignore_must_be_one():
     with pytest.raises(ValueError, match="no domain"):
         Uribl.Options(ignore=("a b",))
+
+
+def test_links_that_could_not_be_read_are_trouble():
+    seen = {"content": Finding("content", Result.TEMPERROR, "crashed", trouble=True)}
+    finding = run(Uribl, message(), seen, resolver=FakeResolver(ZONE), lists=[{"zone": "uri"}])
+    assert (finding.result, finding.trouble) == (Result.TEMPERROR, True)
