@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from elemta.decision import Decision
@@ -115,7 +115,13 @@ Edit = (
 
 
 def plan(
-    decision: Decision, message: Message, host: str, *, trusted: bool = False, mark: bool = True, unkept: int = 0
+    decision: Decision,
+    message: Message,
+    host: str,
+    *,
+    trusted: bool = False,
+    mark: bool = True,
+    unkept: Mapping[bytes, int] | None = None,
 ) -> tuple[Edit, ...]:
     """Give all changes; none for a mail that is not kept.
 
@@ -125,7 +131,8 @@ def plan(
         host: our name, the authserv-id.
         trusted: the client may bring Authentication-Results in our name.
         mark: remove and add Authentication-Results at all.
-        unkept: Authentication-Results fields below those in `message`, unread: all of them go.
+        unkept: how many fields of each name, lower case, are below those in `message`, unread: of
+            Authentication-Results all go, and rules that remove or replace fields reach them too.
 
     Raises:
         Unlawful: a rule asks for what no mail may hold, or there are too many forged fields to take out.
@@ -134,9 +141,9 @@ def plan(
         return ()
     edits: list[Edit] = []
     if mark and not trusted:
-        edits += _forged(message, host, unkept)
+        edits += _forged(message, host, unkept or {})
     if decision.verdict.actions:
-        edits += _asked(decision, message, edits)
+        edits += _asked(decision, message, edits, unkept or {})
     if mark:
         # RFC 7208 section 9.1: above all that the mail came with
         own = [field for finding in decision.findings for field in finding.header]
@@ -149,7 +156,7 @@ def plan(
     return tuple(edits)
 
 
-def _forged(message: Message, host: str, unkept: int) -> Sequence[DeleteHeader]:
+def _forged(message: Message, host: str, unkept_names: Mapping[bytes, int]) -> Sequence[DeleteHeader]:
     """Fields that bear our name, the last one first: Postfix counts anew after each."""
     seen: Counter[bytes] = Counter()
     found: list[DeleteHeader] = []
@@ -158,6 +165,7 @@ def _forged(message: Message, host: str, unkept: int) -> Sequence[DeleteHeader]:
             seen[name.lower()] += 1
             if claims(value, (host,)):
                 found.append(DeleteHeader(name.decode("utf-8", "surrogateescape"), seen[name.lower()]))
+    unkept = unkept_names.get(AUTHENTICATION_RESULTS.lower().encode(), 0)
     if len(found) + unkept > BOUNDS.removals:
         raise Unlawful(f"{len(found) + unkept:,} Authentication-Results fields to take out")
     kept = seen[AUTHENTICATION_RESULTS.lower().encode()]
@@ -166,9 +174,9 @@ def _forged(message: Message, host: str, unkept: int) -> Sequence[DeleteHeader]:
 
 
 def _asked(  # noqa: C901, PLR0912 - one case for each kind of action
-    decision: Decision, message: Message, before: Sequence[Edit]
+    decision: Decision, message: Message, before: Sequence[Edit], unkept: Mapping[bytes, int]
 ) -> Iterator[Edit]:
-    header = _Header(message, before)
+    header = _Header(message, before, unkept)
     recipients: dict[str, dict[str, None]] = {}  # as they were given: the MTA tells upper from lower case
     for address in message.envelope.recipients:
         recipients.setdefault(address.lower(), {})[address] = None
@@ -244,8 +252,10 @@ def _rewritten(decision: Decision) -> Change | None:
 class _Header:
     """How many fields of each name there are while edits are planned."""
 
-    def __init__(self, message: Message, before: Sequence[Edit]) -> None:
+    def __init__(self, message: Message, before: Sequence[Edit], unkept: Mapping[bytes, int]) -> None:
         self._came = Counter(name.decode("utf-8", "surrogateescape").lower() for name, _ in message.headers)
+        for name, number in unkept.items():
+            self._came[name.decode("utf-8", "surrogateescape")] += number
         self._count = self._came.copy()
         self._gone: defaultdict[str, set[int]] = defaultdict(set)  # of the fields that it came with, by number
         for edit in before:
@@ -259,6 +269,8 @@ class _Header:
 
     def remove(self, name: str, keep: int = 0) -> Iterator[DeleteHeader]:
         last = self._count[_lawful_name(name).lower()]
+        if last - keep > BOUNDS.header_fields:
+            raise Unlawful(f"{last - keep:,} fields {name} to take out")
         for nth in range(last, keep, -1):
             yield DeleteHeader(name, nth)
         self._count[name.lower()] = min(last, keep)

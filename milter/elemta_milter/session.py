@@ -11,8 +11,9 @@ section 2.2.3: CRLF), any octet as it is.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from elemta.facts import BytesBody, Client, Envelope, Message, parse_ip
 from elemta_milter.body import Spool
@@ -50,12 +51,12 @@ class Ending:
     Attributes:
         message: its facts.
         case: what `Port.start` gave at MAIL; None when nothing was started.
-        unkept: Authentication-Results fields that came after the header was cut; nobody saw what they claim.
+        unkept: how many fields of each name, lower case, came after the header was cut; nobody saw what they say.
     """
 
     message: Message
     case: Case | None = None
-    unkept: int = 0
+    unkept: Mapping[bytes, int] = field(default_factory=dict)
 
 
 class Session:
@@ -136,17 +137,19 @@ class Session:
             value = value.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
         if not self._leading_space:
             value = b" " + value  # the MTA took one away, if there was one: the best guess
-        field = name.encode("utf-8", "surrogateescape")
-        octets = len(field) + len(value) + 3  # ":" and CRLF
+        label = name.encode("utf-8", "surrogateescape")
+        octets = len(label) + len(value) + 3  # ":" and CRLF
         mail.header_octets += octets
         mail.header_room -= octets
         if mail.header_room >= 0 and len(mail.headers) < self._bounds.header_fields:
-            mail.headers.append((field, value))
+            mail.headers.append((label, value))
         else:
             fields, room = self._bounds.header_fields, self._bounds.header_octets
             mail.cut(f"{fields:,} header fields" if len(mail.headers) >= fields else f"{room:,} octets of header")
             mail.header_room = 0  # a smaller field that follows is left out too: what is kept has no holes
-            mail.unkept += is_authentication_results(field)
+            mail.name_room -= 0 if label.lower() in mail.unkept else len(label)
+            if mail.name_room >= 0 or is_authentication_results(label):
+                mail.unkept[label.lower()] += 1
 
     def body(self, chunk: bytes) -> None:
         """Take the next octets of the body.
@@ -202,8 +205,8 @@ class _Mail:
     """A mail as far as it has come."""
 
     __slots__ = (
-        "case", "envelope", "header_octets", "header_room", "headers", "recipient_count", "recipients", "spool",
-        "truncated", "unkept",
+        "case", "envelope", "header_octets", "header_room", "headers", "name_room", "recipient_count", "recipients",
+        "spool", "truncated", "unkept",
     )  # fmt: skip
 
     def __init__(self, envelope: Envelope, header_room: int) -> None:
@@ -216,7 +219,8 @@ class _Mail:
         self.header_room = header_room
         self.spool: Spool | None = None
         self.truncated = ""
-        self.unkept = 0
+        self.name_room = header_room
+        self.unkept: Counter[bytes] = Counter()
 
     def cut(self, bound: str) -> None:
         """Note the first bound that was passed."""

@@ -156,7 +156,7 @@ def test_a_rule_that_removes_all_results_leaves_ours():
 
 
 def test_fields_that_nobody_read_go_too():
-    assert plan(decide(), mail((AR, THEIRS), (AR, OURS)), HOST, unkept=2) == (
+    assert plan(decide(), mail((AR, THEIRS), (AR, OURS)), HOST, unkept={AR.lower(): 2}) == (
         DeleteHeader("Authentication-Results", 4),
         DeleteHeader("Authentication-Results", 3),
         DeleteHeader("Authentication-Results", 2),
@@ -169,7 +169,19 @@ def test_more_forgeries_than_can_be_taken_out():
     with pytest.raises(Unlawful, match="1,001"):
         plan(decide(), mail(*forged, (AR, OURS)), HOST)
     with pytest.raises(Unlawful):
-        plan(decide(), mail(), HOST, unkept=BOUNDS.removals + 1)
+        plan(decide(), mail(), HOST, unkept={AR.lower(): BOUNDS.removals + 1})
+
+
+def test_a_rule_reaches_fields_that_nobody_read():
+    unkept = {b"x": 2, b"z": 1, AR.lower(): 1}
+    assert plan(decide(asked("remove_header", "", "X")), mail((b"X", b" 1")), HOST, unkept=unkept)[1:] == tuple(
+        DeleteHeader("X", nth) for nth in (3, 2, 1)
+    )
+    assert plan(decide(asked("set_header", "Z", "9")), mail(), HOST, unkept=unkept)[1:] == (ChangeHeader("Z", 1, "9"),)
+    added = plan(decide(asked("set_header", AR.decode(), "9")), mail(), HOST, unkept=unkept)
+    assert added == (DeleteHeader(AR.decode(), 1), AddHeader(AR.decode(), "9"))
+    with pytest.raises(Unlawful, match="4,001 fields X to take out"):
+        plan(decide(asked("remove_header", "", "X")), mail(), HOST, unkept={b"x": BOUNDS.header_fields + 1})
 
 
 @pytest.mark.parametrize("name", ["", "X Y", "X:", "Ä", "X\n", "X\0", "x" * 200])

@@ -273,10 +273,19 @@ def test_too_many_header_fields(engine, tmp_path):
     ending = session.eom({})
     assert [name for name, _ in ending.message.headers] == [b"A", b"B"]
     assert ending.message.truncated == "2 header fields"
-    assert ending.unkept == 2
+    assert ending.unkept == {b"authentication-results": 2, b"c": 1}
     session.mail(b"<>", [], {})
     again = session.eom({})
-    assert (again.message.truncated, again.unkept) == ("", 0)
+    assert (again.message.truncated, again.unkept) == ("", {})
+
+
+def test_names_of_fields_that_are_not_kept_are_bounded_too(engine, tmp_path):
+    session = make(engine, tmp_path, bounds=Bounds(header_octets=100))
+    session.mail(b"<>", [], {})
+    session.header("A", b"1" * 200)
+    for name in ["B" * 50, "b" * 50, "C" * 50, "D" * 50, "Authentication-Results"]:
+        session.header(name, b" 1")
+    assert session.eom({}).unkept == {b"a": 1, b"b" * 50: 2, b"authentication-results": 1}
 
 
 def test_too_large_a_header_has_no_holes(engine, tmp_path):
