@@ -46,7 +46,8 @@ def read(octets):
         except ConfigErrors as errors:
             check_problems(errors)
         try:
-            loaded_and(Policy.compile, path, {"HOST": "mx.test"})
+            for problem in loaded_and(Policy.compile, path, {"HOST": "mx.test"}).run_tests():
+                assert path_text(problem.path).startswith("tests[")
         except ConfigErrors as errors:
             check_problems(errors)
 
@@ -94,6 +95,28 @@ def test_any_rules(rules, stage):
             {"host": "mx.test", "checks": {"spf": None}, "rules": {stage: rules}}, allow_unicode=True
         ).encode()
     )
+
+
+FACTS = st.sampled_from(["size", "client.address", "sender.domain", "subject", "smtputf8", "spf", "class", "header.X"])
+
+
+@QUICK
+@given(st.dictionaries(FACTS, SCALARS | st.lists(SCALARS, max_size=2), max_size=3))
+def test_any_facts_in_a_test(facts):
+    rules = [
+        {"id": f"rule-{number}", "when": when, "then": "reject"}
+        for number, when in enumerate([
+            {"size": {"ge": 5}}, {"client.address": {"cidr": "10.0.0.0/8"}}, {"sender.domain": {"in": ["a.test"]}},
+            {"subject": {"regex": "a"}}, {"smtputf8": True}, {"spf": ["pass", "fail"]}, {"header.x": {"glob": "a*"}},
+        ])
+    ]  # fmt: skip
+    data = {
+        "host": "mx.test",
+        "checks": {"spf": None},
+        "rules": {"message": rules},
+        "tests": [{"name": "t", "given": facts, "expect": {"then": "accept"}}],
+    }
+    read(yaml.safe_dump(data, allow_unicode=True).encode())
 
 
 @QUICK
