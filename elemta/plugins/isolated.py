@@ -79,7 +79,7 @@ class Isolated(Check[Any]):
         except ProcessError as error:
             return self._trouble(f"the plugin's process: {error}")
         except ValueError as error:
-            return self._trouble(f"the plugin's answer: {error}")
+            return self._trouble(f"the plugin's answer: {error}"[:REASON])
 
     def _body(self, facts: Facts) -> int | None:
         if isinstance(facts, Message) and self.plugin.check.needs_body:

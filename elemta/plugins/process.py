@@ -1,7 +1,8 @@
 """A plugin's process, seen from the worker: ask it, and know when it does not answer as it should.
 
-One question at a time.  Whatever goes wrong ends the process, with all of its group: a plugin that hangs in a loop or
-in C code can be ended in no other way.  What it wrote that is no answer ends it too, also when nothing was asked.
+One question at a time.  Whatever goes wrong ends the process, with all that it has started: a plugin that hangs in a
+loop or in C code can be ended in no other way.  What it wrote that is no answer ends it too, also when nothing was
+asked.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from elemta.plugins.answer import ANSWER, read_answer
 from elemta.plugins.chatter import Chatter
@@ -24,6 +26,8 @@ from elemta.plugins.wire import Json, in_memory
 
 START = 20.0  # seconds in which it must be ready
 LEAVE = 2.0  # seconds in which it must end when it is asked to
+_MARK = "ELEMTA_PLUGIN_PROCESS"
+"""A variable by which the processes are known that a plugin has started."""
 _LOOK = 0.02  # seconds between two looks whether it has ended
 
 
@@ -50,6 +54,7 @@ class Process:
         self._loop = asyncio.get_running_loop()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._waiting: asyncio.Future[bytes] | None = None
+        self._mark = f"{_MARK}={os.urandom(8).hex()}"
         ours, pipe = os.pipe2(os.O_CLOEXEC)
         try:
             # On the loop's own thread: the kernel ends the child when the thread that started it ends.
@@ -59,7 +64,7 @@ class Process:
                 stdout=pipe,
                 stderr=pipe,
                 pass_fds=[theirs.fileno()],
-                env=_environment(),
+                env=_environment(self._mark),
                 start_new_session=True,
             )
         except OSError:
@@ -128,11 +133,12 @@ class Process:
             await asyncio.sleep(_LOOK)
 
     def kill(self) -> None:
-        """End it and its group, now."""
+        """End it and all that it has started, now."""
         self._let_go()
         if self._popen.returncode is None:  # not reaped: the number is still its own, and its group's
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._popen.pid, signal.SIGKILL)
+            _kill_marked(self._mark.encode())
         self._reap()
 
     async def _exchange(self, word: bytes, what: list[Json], body: int | None, until: float) -> bytes:
@@ -207,7 +213,16 @@ class Process:
             self._chatter.close()
 
 
-def _environment() -> dict[str, str]:
+def _kill_marked(mark: bytes) -> None:
+    """End what left the group: a process keeps the environment with which its program began, whoever its parent is."""
+    for each in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if mark in (each / "environ").read_bytes().split(b"\0"):
+                os.kill(int(each.name), signal.SIGKILL)
+
+
+def _environment(mark: str) -> dict[str, str]:
     """Ours, for a process that keeps its address space small and counts no metrics."""
     own = {key: value for key, value in os.environ.items() if key != "PROMETHEUS_MULTIPROC_DIR"}
+    own[_MARK] = mark.partition("=")[2]
     return {**own, "MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"}

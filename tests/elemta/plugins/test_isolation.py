@@ -89,6 +89,16 @@ class Worst(Check[Message]):
                 if os.fork() == 0:
                     time.sleep(3600)
                 os._exit(4)
+            case "daemon":
+                ours, theirs = os.pipe()
+                if os.fork() == 0:
+                    os.setsid()
+                    if os.fork() == 0:
+                        os.write(theirs, str(os.getpid()).encode())
+                        time.sleep(3600)
+                    os._exit(0)
+                os.wait()
+                fields["n"] = int(os.read(ours, 20))
             case "nothing":
                 return None
             case "type":
@@ -298,6 +308,20 @@ def test_what_it_prints_is_in_the_log_with_its_name(folder, caplog):
     asyncio.run(scene())
     assert "plugin worst says: hello from \\x1b[31mthe plugin" in caplog.messages
     assert "plugin worst says: KeyError: 'a bug'" in caplog.messages
+
+
+@pytest.mark.parametrize("end", ["exit", "sleep", "leave"])
+def test_what_it_has_started_ends_with_it_though_it_left_its_group(folder, end):
+    async def scene():
+        async with Judged(folder, options="{timeout: 1s}") as judged:
+            found = await judged.see("daemon")
+            assert alive(found.fields["n"])
+            if end != "leave":
+                assert (await judged.see(end)).trouble
+                await gone(found.fields["n"])
+        await gone(found.fields["n"])
+
+    asyncio.run(scene())
 
 
 def test_words_that_nobody_asked_for_end_the_process(folder):
