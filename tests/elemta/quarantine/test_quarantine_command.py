@@ -146,6 +146,27 @@ def test_what_was_named_but_is_not_ours_or_not_there_is_said(place, elemta):
     assert asked(place, "postsuper") == ["-d - hold"]
 
 
+@pytest.mark.parametrize(
+    "name", ["", " ", "\n", "-", "ALL", "%", "*", "../AzA", "AzA\nBzB", "AzA BzB", "\0", "hold/AzA"]
+)
+def test_a_name_that_is_none_means_no_mail(place, elemta, name):
+    """Decisions at RCPT TO have no queue id, and an empty variable of a shell is none either."""
+    on_hold(place, ("AzA", "", 0), ("BzB", "BBBBBBBBBB", DAY))
+    writer = JournalWriter(str(place / "journal.db"), print)
+    writer.open()
+    writer.decided(
+        decision(
+            id="AAAAAAAAAA", at=NOW, stage="recipient", queue_id="", disposition=Disposition.QUARANTINE, rule="hold"
+        )
+    )
+    assert writer.close() == 0
+    assert "AAAAAAAAAA" in elemta("list")[1]
+    for action in ("delete", "release"):
+        assert elemta(action, name)[:2] == (1, "")
+    assert elemta("show", name)[0] == 1
+    assert asked(place, "postsuper") == []
+
+
 def test_nothing_is_done_to_many_without_yes(place, elemta):
     on_hold(place, ("AzA", "AAAAAAAAAA", DAY), ("BzB", "BBBBBBBBBB", 3 * DAY), ("CzC", "", 5 * DAY))
     assert elemta("delete")[0] == os.EX_USAGE
