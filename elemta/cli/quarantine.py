@@ -93,8 +93,6 @@ class _Hold:
         for each in among:
             if each.mail.queue_id == name:
                 return each
-        if not name.strip():  # so the journal calls decisions that were made before there was a queue id
-            return None
         with closing(Reader(self.settings.journal.path)) as reader:
             entries = reader.find(name)
         for each in among:
