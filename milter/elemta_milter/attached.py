@@ -10,7 +10,7 @@ from elemta_milter.archives import Budget, Entry, Walk
 from elemta_milter.contents import macros, names
 from elemta_milter.contents.families import contradicts
 from elemta_milter.contents.look import Look, look
-from elemta_milter.files import attachments, is_composite
+from elemta_milter.files import attachments, is_composite, text_with_files
 from elemta_milter.mime import MAIL, Part, Tree, content, is_wrapped, read_octets, read_wrapped
 
 LONGEST = 64 << 20
@@ -106,15 +106,21 @@ class Attached:
         if part.media_type in _ELSEWHERE:
             self._so("unread", f"{name or part.media_type}: {_ELSEWHERE[part.media_type]}")
             return
-        if part.media_type in ("application/pkcs7-mime", "application/x-pkcs7-mime"):  # RFC 8551 section 3.2
-            signed = part.parameters.get("smime-type", "").lower() in ("signed-data", "certs-only")
-            self._so("unread" if signed else "encrypted", f"{name or part.media_type}: S/MIME")
+        self._s_mime(part, name)
         held = content(tree, part, LONGEST)
         if held.cut:
             self.passed(f"{LONGEST} octets of an attachment")
         self._defects(held.defects, name or part.media_type)
+        if inner := text_with_files(part, held.octets):
+            self._within(inner, "an encoded text")
         for entry in self.walk.over(held.octets, name):
             self._see(entry, part)
+
+    def _s_mime(self, part: Part, name: str) -> None:
+        """Whether it is encrypted, or signed in a way that hides its content (RFC 8551 section 3.2)."""
+        if part.media_type in ("application/pkcs7-mime", "application/x-pkcs7-mime"):
+            signed = part.parameters.get("smime-type", "").lower() in ("signed-data", "certs-only")
+            self._so("unread" if signed else "encrypted", f"{name or part.media_type}: S/MIME")
 
     def _within(self, tree: Tree, of: str) -> None:
         """Look at what is attached to a mail that is itself attached, and was encoded or is a file."""

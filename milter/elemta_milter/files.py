@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from elemta_milter.archives.kinds import archive_kind
-from elemta_milter.mime import Part, Tree, content, is_wrapped
+from elemta_milter.mime import ENCODED, Part, Tree, content, is_wrapped, read_octets
 
 _TEXTS = "plain html enriched richtext calendar markdown watch-html x-amp-html amp-html rfc822-headers directory"
 _REPORTS = (
@@ -17,7 +17,8 @@ _REPORTS = (
 )
 _READ = frozenset({*(f"text/{each}" for each in _TEXTS.split()), *(f"message/{each}" for each in _REPORTS.split())})
 """What is shown as a text, or is a report that nobody opens."""
-_HEAD = 1024
+_HEAD, _TEXT = 1024, 1 << 20
+"""Octets of a text in which is looked whether it is one, and whether it holds files."""
 
 
 def attachments(tree: Tree) -> Iterator[Part]:
@@ -27,7 +28,7 @@ def attachments(tree: Tree) -> Iterator[Part]:
             yield part
         elif part.media_type.startswith("multipart/") or is_composite(part):
             continue
-        elif part.media_type not in _READ or part.disposition not in ("", "inline") or _is_binary(tree, part):
+        elif part.media_type not in _READ or part.disposition not in ("", "inline") or _is_file(tree, part):
             yield part
 
 
@@ -36,8 +37,22 @@ def is_composite(part: Part) -> bool:
     return bool(part.parts) and part.media_type.startswith(("multipart/", "message/"))
 
 
-def _is_binary(tree: Tree, part: Part) -> bool:
-    """Whether this is no text, whatever it is declared."""
-    head = content(tree, part, _HEAD).octets
+def text_with_files(part: Part, octets: bytes) -> Tree | None:
+    """The tree of a plain text that was itself encoded, if its octets hold files (uuencode, yEnc)."""
+    if part.media_type != "text/plain" or part.encoding not in ENCODED or b"begin" not in octets:
+        return None
+    tree = read_octets(octets, ((b"Content-Type", b"text/plain"),))
+    return tree if tree.root.parts else None
+
+
+def _is_file(tree: Tree, part: Part) -> bool:
+    """Whether this is no text, whatever it is declared, or holds files that no tree shows."""
+    octets = content(tree, part, _TEXT if part.encoding in ENCODED else _HEAD).octets
+    head = octets[:_HEAD]
     wide = part.parameters.get("charset", "").lower().startswith(("utf-16", "utf-32", "ucs", "iso-10646", "unicode"))
-    return bool(archive_kind(head)) or head.startswith(b"%PDF-") or (b"\0" in head and not wide)
+    return (
+        bool(archive_kind(head))
+        or head.startswith(b"%PDF-")
+        or (b"\0" in head and not wide)
+        or text_with_files(part, octets) is not None
+    )

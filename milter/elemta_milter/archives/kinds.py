@@ -44,6 +44,7 @@ _MAGICS = {
     b"vhdxfile": "vhdx",
     b"conectix": "vhd",
     b"MSWIM\0\0\0": "wim",
+    b"\0\5\x16\0": "applesingle",
 }
 """How they begin. What has no reader here is an archive all the same: one that is not opened."""
 
@@ -67,6 +68,8 @@ def _weak(head: bytes, data: Octets) -> str:
         return "arj"
     if head[2:5] in (b"-lh", b"-lz", b"-pm") and head[6:7] == b"-":
         return "lha"
+    if b"(This file must be converted with BinHex" in head:
+        return "binhex"
     if head[7:14] == b"**ACE**":
         return "ace"
     return "iso" if bytes(data[_ISO : _ISO + 5]) in (b"CD001", b"BEA01") else ""

@@ -59,7 +59,9 @@ class Attachments(Check[Message]):
         "macro_autoexec": Field(bool, "macros run when the document is opened or closed"),
         "macro_keywords": Field(tuple, "words in macros that are suspicious: Shell, CreateObject"),
         "fetches": Field(bool, "a document loads a template or an object from another machine when it is opened"),
-        "script": Field(tuple, "what a PDF, HTML or SVG does: javascript, launch, open_action, embedded_file, builds_file"),
+        "script": Field(
+            tuple, "what a PDF, HTML or SVG does: javascript, launch, open_action, embedded_file, builds_file"
+        ),
         "archives": Field(tuple, "kinds of archives: zip, tar, 7z"),
         "depth": Field(int, "archives that the deepest file lies in"),
         "ratio": Field(float, "the highest ratio of unpacked to packed octets, of what unpacks to over 1 MiB"),
@@ -83,8 +85,7 @@ class Attachments(Check[Message]):
     async def run(self, facts: Message, seen: Seen) -> Finding:
         """Walk through them, in a thread where there are any."""
         until = UNTIL.get()
-        tree = tree_of(facts) if facts.body.size <= SMALL else await self.tools.in_thread(tree_of, facts)
-        parts = list(attachments(tree))
+        tree, parts = _parts(facts) if facts.body.size <= SMALL else await self.tools.in_thread(_parts, facts)
         found: Attached
         if parts:
             found = await self.tools.in_thread(self._look, facts, tree, parts, until)
@@ -114,3 +115,8 @@ class Attachments(Check[Message]):
         for part in parts[: options.max_parts]:
             found.add(tree, part)
         return found
+
+
+def _parts(message: Message) -> tuple[Tree, list[Part]]:
+    tree = tree_of(message)
+    return tree, list(attachments(tree))

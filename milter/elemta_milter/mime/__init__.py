@@ -2,13 +2,14 @@
 
 from elemta_milter.mime.bounds import BOUNDS, MimeBounds
 from elemta_milter.mime.content import Content, content, text, text_of
-from elemta_milter.mime.description import MAIL
+from elemta_milter.mime.description import ENCODED, MAIL
 from elemta_milter.mime.parts import Part, Tree
 from elemta_milter.mime.tree import read, read_octets, tree_of
 from elemta_milter.mime.wrapped import is_wrapped, read_wrapped, trees
 
 __all__ = [
     "BOUNDS",
+    "ENCODED",
     "MAIL",
     "Content",
     "MimeBounds",

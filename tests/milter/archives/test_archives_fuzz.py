@@ -11,7 +11,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from elemta_milter.archives import Bounds, Budget, Walk
-from harness.archives import LZMA2, PROGRAM, ole, packaged, rar4, rar5, rtf, sevenzipped, tarred, tnef, vba_project, zipped
+from harness.archives import (
+    LZMA2,
+    PROGRAM,
+    ole,
+    packaged,
+    rar4,
+    rar5,
+    rtf,
+    sevenzipped,
+    tarred,
+    tnef,
+    vba_project,
+    zipped,
+)
 
 FILES = (("evil.exe", PROGRAM), ("note.txt", b"hello " * 50))
 SEEDS = {

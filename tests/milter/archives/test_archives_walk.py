@@ -206,6 +206,8 @@ def test_what_is_encrypted_is_told_and_named_where_names_can_be_read(made, where
         (bytes(0x8001) + b"CD001" + bytes(100), "iso"),
         (b"\x28\xb5\x2f\xfd" + bytes(100), "zstd"),
         (b"\x78\x9f\x3e\x22" + bytes(100), "tnef"),
+        (b"\0\5\x16\0" + bytes(100), "applesingle"),
+        (b"(This file must be converted with BinHex 4.0)\r\n:x:", "binhex"),
     ],
 )
 def test_archives_that_are_not_opened_are_recognised(made, kind):

@@ -77,6 +77,15 @@ def test_a_block_of_uuencode_in_a_file_hides_not_the_file():
         assert "a.txt" in found.fields["names"]
 
 
+@pytest.mark.parametrize("encoding", ["base64", "quoted-printable"])
+def test_a_block_of_uuencode_in_an_encoded_text_is_found(encoding):
+    octets = b"see\r\nbegin 644 evil.exe\r\n" + binascii.b2a_uu(PROGRAM[:45]).rstrip() + b"\r\n`\r\nend\r\n"
+    packed = b64(octets) if encoding == "base64" else binascii.b2a_qp(octets)
+    header = b"Content-Type: text/plain", b"Content-Transfer-Encoding: " + encoding.encode()
+    assert look(packed, *header).fields["names"] == ("evil.exe",)
+    assert mixed(TEXT, part(*header, content=packed)).fields["extension"] == ("exe",)
+
+
 @pytest.mark.parametrize(
     "header",
     [
