@@ -62,7 +62,7 @@ class Decision:
 
 
 class Observer(Protocol):
-    """Is told of each decision; has no way to change it. Must not block: it is called on the worker's loop."""
+    """Is told of each decision, on any thread; has no way to change it. Must not block: the mail waits meanwhile."""
 
     def decided(self, decision: Decision) -> None:
         """Take note."""

@@ -20,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -105,7 +104,6 @@ class Engine:
             "message": tuple(Finding(name, Result.NONE, "judged at RCPT TO") for name in self.at_rcpt),
         }
         self._warned: dict[str, float] = {}
-        self._telling = threading.Lock()
         self._adding: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refresher: asyncio.Task[None] | None = None
@@ -188,10 +186,9 @@ class Engine:
             _log.warning("%s: %s", check, text)
 
     def decided(self, decision: Decision) -> None:
-        """Tell the observers, one at a time, and do what rules asked of the state store. Any thread may call it."""
-        with self._telling:
-            for observer in self.observers:
-                observer.decided(decision)
+        """Tell the observers, and do what rules asked of the state store. Any thread may call it."""
+        for observer in self.observers:
+            observer.decided(decision)
         for action in decision.verdict.actions:
             if action.kind is ActionKind.ADD_TO_SET and self._loop is not None:
                 self._loop.call_soon_threadsafe(self._add_to_set, action, decision.at)

@@ -57,8 +57,7 @@ class Log:
         self.level = _LEVELS[level]
         self._fd = fd
         self._timed = self.json or "JOURNAL_STREAM" not in os.environ
-        self._second = 0
-        self._until_second = ""
+        self._second = 0, ""  # the present second, and how it is written
         logging.getLogger().handlers[:] = [_Standard(self)]
         logging.getLogger().setLevel(max(self.level, logging.WARNING))  # libraries: only what is wrong
         logging.getLogger("elemta").setLevel(self.level)
@@ -112,11 +111,12 @@ class Log:
     def _time(self) -> str:
         """Now, as RFC 3339 writes it, UTC; the part before the fraction is made once a second."""
         now = time.time()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._until_second = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._until_second}.{int((now - second) * 1000):03d}Z"
+        second, until_second = self._second  # read and written as one: other threads log, too
+        if second != int(now):
+            second = int(now)
+            until_second = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            self._second = second, until_second
+        return f"{until_second}.{int((now - second) * 1000):03d}Z"
 
 
 class MailLog:

@@ -1,6 +1,6 @@
 """Metrics: how much of what happens in this process?
 
-Counts in plain dictionaries on the hot path and hands the sums to prometheus_client once a second: adding to one of its
+Counts in plain dictionaries (`counted.py`) and hands the sums to prometheus_client once a second: adding to one of its
 counters across processes costs 1.3 us, to a histogram 3 us, and a mail has some twenty of them.  Each process keeps its
 counts in files of its own below one directory, which both daemons share; `exposition.py` adds them up.
 
@@ -14,10 +14,10 @@ import asyncio
 import fcntl
 import os
 import platform
+import threading
 import time
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
@@ -28,7 +28,7 @@ import prometheus_client
 from prometheus_client import values as prometheus_values
 
 from elemta.decision import Decision
-from elemta.verdict import ActionKind
+from elemta.observe.counted import Counted, Labels
 
 FLUSH = 1.0  # seconds between two hand-overs
 CHILDREN = 2000  # label sets of one metric; those beyond are counted under "other"
@@ -39,8 +39,6 @@ SILENT_AFTER = 5  # answers in a row that did not come make a check's dependency
 SILENT_FOR = 60.0
 """Seconds that this is told after the last one: a host that gets no mail since it is not ready gets some."""
 OTHER = "other"
-
-Labels = tuple[str, ...]
 
 
 def prepare(directory: str, daemon: str) -> None:
@@ -79,15 +77,9 @@ class Metrics:
         # By themselves they would count across processes only if this had been set before the import, by process id.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
         prometheus_values.ValueClass = prometheus_values.MultiProcessValue(lambda: self.identity)  # type: ignore[no-untyped-call]
-        self._decided: Tally[Labels] = Tally()
-        self._found: defaultdict[str, int] = defaultdict(int)  # by "check=result"
-        self._troubled: Tally[str] = Tally()
-        self._in_a_row: Tally[str] = Tally()
+        self._counting = threading.Lock()
+        self._counted = Counted(Tally())
         self._troubled_at: dict[str, float] = {}
-        self._shadowed: Tally[str] = Tally()
-        self._labelled: Tally[str] = Tally()
-        self._decision_seconds: defaultdict[str, list[float]] = defaultdict(list)
-        self._check_seconds: defaultdict[str, list[float]] = defaultdict(list)
         self._each_second: list[Callable[[], None]] = []
         self._followed: list[tuple[Any, Callable[[], float], bool]] = []
         self._last: dict[int, float] = {}
@@ -152,26 +144,8 @@ class Metrics:
 
     def decided(self, decision: Decision) -> None:
         """Count it; one or two microseconds."""
-        verdict = decision.verdict
-        self._decided[decision.stage, decision.klass, verdict.disposition, verdict.rule] += 1
-        self._decision_seconds[decision.stage].append(decision.seconds)
-        found = self._found
-        for finding in decision.findings:
-            check = finding.check
-            found[check + "=" + finding.result] += 1  # a text costs half of what a tuple with an enum does
-            if finding.trouble:
-                self._troubled[check] += 1
-                self._in_a_row[check] += 1
-            elif check in self._in_a_row and check in (decision.timings or ()):  # else: not made for its class
-                del self._in_a_row[check]
-        if decision.timings:
-            for check, seconds in decision.timings.items():
-                self._check_seconds[check].append(seconds)
-        for rule in decision.shadow:
-            self._shadowed[rule] += 1
-        for action in verdict.actions:
-            if action.kind is ActionKind.LABEL:
-                self._labelled[action.value] += 1
+        with self._counting:
+            self._counted.add(decision)
 
     def count(self, metric: _Family, total: Callable[[], float]) -> None:
         """Let a counter follow a number that only grows, such as `journal.written`; asked once a second."""
@@ -201,26 +175,25 @@ class Metrics:
     def flush(self) -> None:
         """Hand over what was counted since the last time."""
         now = time.monotonic()
-        self._troubled_at.update(dict.fromkeys(self._troubled, now))
-        self.decisions.add(self._decided)
-        self.findings.add({tuple(key.split("=")): times for key, times in self._found.items()})
+        with self._counting:
+            counted, self._counted = self._counted, Counted(self._counted.in_a_row)
+            silent = [name for name, times in counted.in_a_row.items() if times >= SILENT_AFTER]
+        self._troubled_at.update(dict.fromkeys(counted.troubled, now))
+        self.silent = tuple(sorted(name for name in silent if now - self._troubled_at[name] < SILENT_FOR))
+        self.decisions.add(counted.decisions)
+        self.findings.add({tuple(key.split("=")): times for key, times in counted.found.items()})
         for family, tally in (
-            (self.trouble, self._troubled),
-            (self.shadow, self._shadowed),
-            (self.labels, self._labelled),
+            (self.trouble, counted.troubled),
+            (self.shadow, counted.shadowed),
+            (self.labels, counted.labelled),
         ):
             family.add({(name,): times for name, times in tally.items()})
-            tally.clear()
-        self._decided.clear()
-        self._found.clear()
         for histogram, amounts in (
-            (self.decision_seconds, self._decision_seconds),
-            (self.check_seconds, self._check_seconds),
+            (self.decision_seconds, counted.decision_seconds),
+            (self.check_seconds, counted.check_seconds),
         ):
             for label, several in amounts.items():
-                if several:
-                    histogram.child(label).add(several)
-                    several.clear()
+                histogram.child(label).add(several)
         for place, (child, ask, grows) in enumerate(self._followed):
             value = ask()
             if grows:
@@ -229,8 +202,6 @@ class Metrics:
                 child.inc(max(0.0, value - before))
             else:
                 child.set(value)
-        silent = (name for name, times in self._in_a_row.items() if times >= SILENT_AFTER)
-        self.silent = tuple(sorted(name for name in silent if now - self._troubled_at[name] < SILENT_FOR))
         for call in self._each_second:
             call()
 
