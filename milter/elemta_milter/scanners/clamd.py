@@ -157,13 +157,17 @@ class _Connection(clamd.ClamdNetworkSocket):  # type: ignore[misc] # the package
         """Send the mail in chunks; what was answered."""
         self._init_socket()
         try:
+            whole = True
             try:
                 for part in _framed(message):
                     self._limit()
                     self.clamd_socket.sendall(part)
             except (BrokenPipeError, ConnectionResetError):
-                pass  # it hung up, over its StreamMaxLength for one, and said why before
-            return self._reply()
+                whole = False  # it hung up, over its StreamMaxLength for one, and said why before
+            reply = self._reply()
+            if not whole and reply.endswith(b": OK\0"):
+                raise ServerError("it says OK of a mail that it did not read to the end")
+            return reply
         finally:
             self._close_socket()
 

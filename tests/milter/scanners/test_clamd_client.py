@@ -274,3 +274,14 @@ def test_no_descriptor_stays_open(server):
     while opened() > before + 2:  # the server's own ends are closed by its threads
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_an_ok_before_the_mail_was_read_is_none(server):
+    def behave(connection):
+        connection.recv(20)
+        connection.sendall(b"stream: OK\0")
+        connection.shutdown(socket.SHUT_RD)
+
+    server.behave = behave
+    with pytest.raises(ServerError, match="did not read to the end"):
+        scan(server.address, message(body=b"x" * (64 << 20)), "instream")
