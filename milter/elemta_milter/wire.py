@@ -28,6 +28,7 @@ from elemta_milter import edits, reply
 from elemta_milter.bounds import BOUNDS, Bounds
 from elemta_milter.context import Context, macros, send
 from elemta_milter.negotiation import Act, Step, Terms, terms
+from elemta_milter.planning import plan
 from elemta_milter.port import LoopPort
 from elemta_milter.session import EOM_MACROS, MAIL_MACROS, Ending, Session
 from elemta_milter.vouching import Voucher
@@ -269,7 +270,7 @@ class Wire:
     def _carry_out(self, ctx: Context, link: Link, ending: Ending) -> int:
         message = ending.message
         decision = self._port.decide(ending.case, message, ctx.progress)
-        changes: Sequence[edits.Edit] = edits.plan(
+        changes: Sequence[edits.Edit] = plan(
             decision,
             message,
             self._host,

@@ -22,8 +22,8 @@ from elemta_milter.edits import (
     RemoveRecipient,
     ReplaceBody,
     Unlawful,
-    plan,
 )
+from elemta_milter.planning import plan
 
 HOST = "mx1.example.org"
 AR = b"Authentication-Results"

@@ -22,6 +22,7 @@ from elemta_milter.mailauth.arc import ChainValidator
 from elemta_milter.mailauth.canonical import BodyHasher
 from elemta_milter.mailauth.fields import HeaderFields
 from elemta_milter.mailauth.signing import SigningKey
+from elemta_milter.planning import plan
 from elemta_milter.signing import has_long_line
 from elemta_milter.vouching import Voucher, delivered
 from harness.signatures import BODY, NOW, ed25519_private, pem, rsa_private, zone
@@ -69,7 +70,7 @@ def decide(of, message):
 def vouched(of, message):
     """The header and body as they are delivered, and the edits."""
     decision, _ = decide(of, message)
-    changes = edits.plan(decision, message, HOST)
+    changes = plan(decision, message, HOST)
     voucher = Voucher.of(of.parts, HOST)
     changes = voucher.vouch(decision, message, changes) if voucher else changes
     return *delivered(message, changes), changes
@@ -264,7 +265,7 @@ def test_a_seal_also_holds_what_a_trusted_host_of_our_name_found(keys):
     of, message = make(keys, more=SEAL), mail([*told, *HEADERS], login="")
     decision, _ = decide(of, message)
     for trusted, found in ((True, ["spf=pass", "dkim=fail", "dmarc=pass", "arc=none"]), (False, ["arc=none"])):
-        changes = edits.plan(decision, message, HOST, trusted=trusted)
+        changes = plan(decision, message, HOST, trusted=trusted)
         header, body = delivered(message, Voucher.of(of.parts, HOST).vouch(decision, message, changes))
         assert dict(header)[b"ARC-Authentication-Results"].split(b";")[1].strip() == HOST.encode()
         said = dict(header)[b"ARC-Authentication-Results"].decode().split(";")[2:]
@@ -284,7 +285,7 @@ def test_a_list_behind_our_mx_does_not_end_the_chain(keys):
     decision, _ = decide(of, message)
     decision = replace(decision, findings=tuple(arc if each.check == "arc" else each for each in decision.findings))
     for trusted, found in ((True, "pass"), (False, "fail")):
-        changes = edits.plan(decision, message, HOST, trusted=trusted)
+        changes = plan(decision, message, HOST, trusted=trusted)
         header, body = delivered(message, Voucher.of(of.parts, HOST).vouch(decision, message, changes))
         assert f"cv={found}".encode() in header[0][1]
         assert header[2][1].count(f"arc={found}".encode()) == header[2][1].count(b"arc=") == 1

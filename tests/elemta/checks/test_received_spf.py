@@ -70,11 +70,11 @@ def test_the_value_is_the_same_whatever_is_missing():
 
 
 def test_it_stands_above_the_mail_below_authentication_results():
-    from elemta_milter import edits  # noqa: PLC0415
+    from elemta_milter.planning import plan  # noqa: PLC0415
 
     mail = message(envelope("192.0.2.1", "a@sender.test"))
     decision = judge(
         policy("host: mx.test.example\nchecks: {spf: {received_spf: true}}"), mail, resolver=FakeResolver(ZONE)
     )
-    names = [(edit.index, edit.name) for edit in edits.plan(decision, mail, "mx.test.example")]
+    names = [(edit.index, edit.name) for edit in plan(decision, mail, "mx.test.example")]
     assert names == [(0, "Received-SPF"), (0, "Authentication-Results")]

@@ -14,6 +14,7 @@ from elemta.findings import Finding, Result
 from elemta.testing import FakeResolver, envelope, judge, policy
 from elemta.verdict import Action, ActionKind, Verdict
 from elemta_milter import edits
+from elemta_milter.planning import plan
 from elemta_milter.rewrite import Rewriting, part
 from elemta_milter.vouching import delivered
 from harness.signatures import BODY, HEADERS, NOW, rsa_key, signed
@@ -40,7 +41,7 @@ def carried(made, message):
     """The finding, and the header and body as they are delivered."""
     decision = judge(made, message, resolver=zone(), clock=lambda: NOW)
     found = {finding.check: finding for finding in decision.findings}["rewrite"]
-    header, body = delivered(message, edits.plan(decision, message, HOST))
+    header, body = delivered(message, plan(decision, message, HOST))
     return found, header, b"".join(body.chunks())
 
 
@@ -99,7 +100,7 @@ def test_a_body_that_a_rule_replaces_gets_no_banner():
 def test_a_mail_that_is_not_kept_is_not_rewritten():
     decision = judge(of(BANNER, "{id: no, then: reject}"), mail())
     assert "rewrite" not in {finding.check for finding in decision.findings}
-    assert edits.plan(decision, mail(), HOST) == ()
+    assert plan(decision, mail(), HOST) == ()
 
 
 def test_a_mail_that_is_not_known_whole_stays():
@@ -224,16 +225,16 @@ def test_where_it_cannot_be_done_the_mail_does_not_go_on():
     found = {finding.check: finding for finding in decision.findings}["rewrite"]
     assert found.result is Result.PERMERROR
     with pytest.raises(edits.Unlawful, match="attachments cannot be taken out: the mail is not known whole"):
-        edits.plan(decision, message, HOST)
+        plan(decision, message, HOST)
 
 
 def test_where_nobody_has_looked_the_mail_does_not_go_on():
     decision = judge(of(NO_EXE), mail())
     decision = replace(decision, findings=())
     with pytest.raises(edits.Unlawful, match="not looked through"):
-        edits.plan(decision, mail(), HOST)
+        plan(decision, mail(), HOST)
     decision = replace(decision, verdict=Verdict(actions=(Action(ActionKind.BANNER, "top", "words"),)))
-    assert edits.plan(decision, mail(), HOST) == ()
+    assert plan(decision, mail(), HOST) == ()
 
 
 def test_a_body_that_cannot_be_read_is_no_crash():

@@ -12,7 +12,8 @@ from elemta.addresses.encoded_words import decode_words
 from elemta.decision import Decision
 from elemta.facts import Message
 from elemta.verdict import Action, ActionKind, Verdict
-from elemta_milter.edits import AddHeader, ChangeHeader, DeleteHeader, plan
+from elemta_milter.edits import AddHeader, ChangeHeader, DeleteHeader
+from elemta_milter.planning import plan
 from elemta_milter.rewriting import tagged
 
 HOST = "mx.test"

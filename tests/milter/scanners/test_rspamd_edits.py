@@ -8,7 +8,7 @@ from elemta.decision import Decision
 from elemta.facts import Message
 from elemta.testing import message
 from elemta.verdict import Action, ActionKind, Verdict
-from elemta_milter.edits import plan
+from elemta_milter.planning import plan
 from elemta_milter.scanners.rspamd_edits import edits
 from elemta_milter.scanners.rspamd_reply import Changes, Reply
 
