@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _doings(settings: Settings, names: set[str]) -> defaultdict[str, Doings]:
-    """What the newest decisions tell; nothing where there is no journal."""
+    """What the newest decisions tell; nothing where there is no journal, which is said."""
     found: defaultdict[str, Doings] = defaultdict(Doings)
     try:
         reader = Reader(settings.journal.path)
@@ -72,7 +72,8 @@ def _doings(settings: Settings, names: set[str]) -> defaultdict[str, Doings]:
             entries = reader.search(limit=DECISIONS)
         finally:
             reader.close()
-    except JournalError:
+    except JournalError as error:
+        fail(f"elemta plugins: no timing and no trouble is known: {error}", os.EX_OK)
         return found
     for entry in entries:  # newest first
         for name in names & entry.timings.keys():

@@ -6,6 +6,7 @@ see a copy of the state store, nothing is sent, and no observer hears of it.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -144,7 +145,8 @@ def _copy(place: Path, copy: str) -> None:
             source.close()
             target.close()
     except sqlite3.Error as error:
-        raise StoreError(f"{place}: cannot be read ({error}); read permission is needed") from error
+        hint = "" if os.access(place, os.R_OK) else "; read permission is needed"
+        raise StoreError(f"{place}: cannot be read ({error}){hint}") from error
 
 
 async def _named(client: Client, tools: Tools) -> Client:

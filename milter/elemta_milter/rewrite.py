@@ -2,10 +2,8 @@
 
 Made where some rule asks for such a thing.  `see` works the change out once and says what is done or why not;
 `planning.plan` puts it in, before signing.  A banner never breaks a signature that holds, or of which nobody knows
-whether it does: the mail stays as it is.  Attachments are taken out whatever that breaks; where that cannot be done, the mail
-is deferred.
-
-RFC 6376, RFC 8617 (signatures over the body).
+whether it does: the mail stays as it is.  Attachments are taken out whatever that breaks; where that cannot be done,
+the mail is deferred.
 """
 
 from __future__ import annotations

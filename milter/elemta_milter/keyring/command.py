@@ -230,6 +230,7 @@ def _retire(shop: _Shop, args: argparse.Namespace) -> int:
 
 def _change(directory: Path, step: Callable[[Ring], Step]) -> Step:
     """Take one step of the ring, write it, destroy the files of keys that are retired by it, and tell."""
+    read(directory)  # where there is no ring this says so, which a lock cannot
     with locked(directory):
         before = read(directory)
         taken = step(before)

@@ -103,7 +103,10 @@ def test_plugins_tells_of_each(new, tmp_path, capsys):
 def test_an_enabled_one_that_cannot_be_used_is_an_error_status(new, tmp_path, capsys):
     (new / "broken.py").write_text("1 / 0")
     assert main(["plugins", "--config", configured(tmp_path, new, "{broken: }")]) == os.EX_CONFIG
-    assert "broken" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "broken" in told.out
+    assert "no timing and no trouble is known: " in told.err  # no daemon has run
+    assert "no journal here" in told.err
 
 
 def test_documents_tell_of_enabled_plugins(new, tmp_path, capsys):

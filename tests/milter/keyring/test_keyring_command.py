@@ -298,6 +298,12 @@ def test_a_broken_ring_says_so(place, text):
     assert "is broken" in place.errors
 
 
+@pytest.mark.parametrize("action", ["rotate", "retire", "dns", "check"])
+def test_where_there_is_no_ring_it_says_how_to_make_one(place, action):
+    place.dkim(action, "nowhere.example", status=os.EX_DATAERR)
+    assert "is no ring of keys; make one with `elemta dkim new DOMAIN`" in place.errors
+
+
 def test_a_ring_cannot_name_files_elsewhere(place):
     place.dkim("new", "example.org", "--type", "ed25519", "--selector", "e")
     path = place.directory / "keys/example.org/keys.json"
