@@ -26,7 +26,7 @@ from elemta.rules.catalogue import Catalogue, View, catalogue
 from elemta.rules.compiler import Surroundings, compile_rules
 from elemta.rules.conditions import Condition, Conditions
 from elemta.rules.ruleset import Ruleset
-from elemta.rules.sets import NamedSet, file_stamp, members, read_file
+from elemta.rules.sets import NamedSet, members
 from elemta.rules.trial import run_tests, wrong_tests
 from elemta.verdict import Disposition
 
@@ -253,7 +253,8 @@ class _Compiler:
                     named.members = members(model)
                 elif isinstance(model, FileSet):
                     path = FilePath(model.file)
-                    named = NamedSet(name, read_file(path), path, stamp=file_stamp(path))
+                    named = NamedSet(name, path=path)
+                    named.reread()
                 else:
                     named.dynamic = True
             except OSError as error:

@@ -13,23 +13,15 @@ import asyncio
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Setting
 
 from elemta.check import Check, Field, Options, Seen, Tools
+from elemta.config.types import readable
 from elemta.facts import Envelope
 from elemta.findings import Finding, Result
 from elemta.rules.refresh import follow
 from elemta.rules.senders import NOTHING, Senders, read_file
-
-
-def _readable(path: str) -> str:
-    """The path of a file that can be used."""
-    try:
-        read_file(Path(path))
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    return path
 
 
 class SenderFile(BaseModel):
@@ -37,7 +29,7 @@ class SenderFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    file: Annotated[str, AfterValidator(_readable)] = Setting(
+    file: Annotated[str, readable(read_file)] = Setting(
         description="`login address, address…` a line; @domain stands for all its addresses, @.domain for those of "
         "domains below it, * for every address; read again when it changes"
     )
@@ -64,7 +56,7 @@ class SenderLogin(Check[Envelope]):
 
     def __init__(self, options: SenderLoginOptions, tools: Tools) -> None:
         super().__init__(options, tools)
-        self._senders = Senders(Path(options.map.file))
+        self._senders = Senders(path=Path(options.map.file))
         self._following: asyncio.Task[None] | None = None
 
     async def open(self) -> None:

@@ -7,11 +7,13 @@ takes: `config show` prints values as people write them.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, GetCoreSchemaHandler, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler, PlainSerializer, WithJsonSchema
 from pydantic_core import core_schema
 
 from elemta.config.problems import quoted
@@ -199,3 +201,16 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def readable(read: Callable[[Path], object]) -> AfterValidator:
+    """Give a validator of a file's path: `read` must be able to read it, or its error tells what is wrong."""
+
+    def tried(path: str) -> str:
+        try:
+            read(Path(path))
+        except OSError as error:
+            raise ValueError(f"cannot read {path}: {error.strerror}") from None
+        return path
+
+    return AfterValidator(tried)

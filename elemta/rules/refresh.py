@@ -9,35 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Protocol
 
 from elemta.check import Tools
+from elemta.rules.kept_file import KeptFile
 from elemta.rules.sets import NamedSet, members
 from elemta.store import StoreError
 
 _log = logging.getLogger("elemta.rules.sets")
 INTERVAL = 1.0  # seconds
-
-
-class KeptFile(Protocol):
-    """What is kept in a file that may change."""
-
-    @property
-    def size(self) -> int:
-        """How many entries it holds."""
-        ...
-
-    def changed(self) -> bool:
-        """The file is not the one that was read. Asks the file system."""
-        ...
-
-    def reread(self) -> None:
-        """Read the file again.
-
-        Raises:
-            OSError, ValueError: it cannot be used, and what was known stays.
-        """
-        ...
 
 
 async def first_snapshot(sets: Mapping[str, NamedSet], tools: Tools) -> int:

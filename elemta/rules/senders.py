@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from elemta.addresses import a_label, split
-from elemta.rules.sets import file_lines, file_stamp
+from elemta.rules.kept_file import KeptFile, file_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,43 +62,27 @@ NOTHING = Allowed()
 
 
 @dataclass(slots=True)
-class Senders:
-    """The map, whose content may be exchanged while mail goes by.
+class Senders(KeptFile):
+    """The map.
 
     Attributes:
-        path: the file.
         by_login: what each login may use, by its name in lower case.
-        stamp: the file's mark when it was read.
     """
 
-    path: Path
     by_login: dict[str, Allowed] = field(default_factory=dict)
-    stamp: tuple[int, int, int] = (0, 0, 0)
-
-    def of(self, login: str) -> Allowed | None:
-        """What `login` may use; None when the file does not name it."""
-        return self.by_login.get(login.lower())
 
     @property
     def size(self) -> int:
         """How many logins."""
         return len(self.by_login)
 
-    def changed(self) -> bool:
-        """The file is not the one that was read. A file that is gone counts as unchanged: what it said stays."""
-        try:
-            return file_stamp(self.path) != self.stamp
-        except OSError:
-            return False
+    def take(self, path: Path) -> None:
+        """Read the map."""
+        self.by_login = read_file(path)
 
-    def reread(self) -> None:
-        """Read the file again.
-
-        Raises:
-            OSError, ValueError: it cannot be used; what was known stays, and the same file is not tried again.
-        """
-        self.stamp = file_stamp(self.path)
-        self.by_login = read_file(self.path)
+    def of(self, login: str) -> Allowed | None:
+        """What `login` may use; None when the file does not name it."""
+        return self.by_login.get(login.lower())
 
 
 def read_file(path: Path) -> dict[str, Allowed]:

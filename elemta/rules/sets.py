@@ -15,11 +15,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from stat import S_ISREG
 
 from elemta.addresses import a_label
 from elemta.config.types import network
 from elemta.findings import Value
+from elemta.rules.kept_file import KeptFile, file_lines
 
 _LOOKS_LIKE_IP = re.compile(r"[0-9a-fA-F]*[:.][0-9a-fA-F:.]*(?:/\d{1,3})?")
 _HAS_NETWORK = re.compile(r"[0-9a-fA-F:.]+/\d{1,3}")
@@ -144,68 +144,25 @@ def read_file(path: Path) -> Members:
     return members(entries)
 
 
-def file_lines(path: Path) -> list[str]:
-    """The lines of a file that people write.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is no file; reading a pipe would wait for ever.
-    """
-    if not S_ISREG(path.stat().st_mode):
-        raise ValueError(f"{path} is not a file; name a file")
-    return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-
-
 @dataclass(slots=True)
-class NamedSet:
-    """A set that rules name; its members may be exchanged while mail goes by.
+class NamedSet(KeptFile):
+    """A set that rules name.
 
     Attributes:
         name: as in the YAML.
         members: what it holds now.
-        path: the file it is kept in, None for inline and dynamic sets.
         dynamic: it is kept in the state store.
-        stamp: the file's mark (change time in ns, size, inode) when it was read.
     """
 
     name: str
     members: Members = field(default_factory=Members)
-    path: Path | None = None
     dynamic: bool = False
-    stamp: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def size(self) -> int:
         """How many entries it holds."""
         return len(self.members)
 
-    def changed(self) -> bool:
-        """The file is not the one that was read. A file that is gone counts as unchanged: the entries stay.
-
-        Called from a thread: it asks the file system.
-        """
-        try:
-            return self.path is not None and file_stamp(self.path) != self.stamp
-        except OSError:
-            return False
-
-    def reread(self) -> None:
-        """Read the file again.
-
-        Raises:
-            OSError, ValueError: it cannot be used; the entries stay, and the same file is not tried again.
-        """
-        if self.path is None:
-            return
-        self.stamp = file_stamp(self.path)
-        self.members = read_file(self.path)
-
-
-def file_stamp(path: Path) -> tuple[int, int, int]:
-    """What changes when a file's content does: (change time in ns, octets, inode).
-
-    Raises:
-        OSError: there is no such file.
-    """
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    def take(self, path: Path) -> None:
+        """Read its file."""
+        self.members = read_file(path)

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from elemta.addresses import a_label, split
+from elemta.rules.kept_file import KeptFile, file_lines
 from elemta.rules.senders import Allowed
-from elemta.rules.sets import file_stamp
 
 MORE_WORDS = 4  # that may stand beside a name: "Jane Doe (Example, Managing Director)"
 MAX_NAME = 500  # characters of a name that is compared
@@ -48,23 +48,23 @@ class Person:
 
 
 @dataclass(slots=True)
-class People:
-    """All of them; may be exchanged while mail goes by.
+class People(KeptFile):
+    """All of them.
 
     Attributes:
         by_name: by the words of the name, and by its letters in one word.
-        path: the file they are kept in; None for those of the configuration itself.
-        stamp: the file's mark when it was read.
     """
 
-    by_name: dict[Words, Person]
-    path: Path | None = None
-    stamp: tuple[int, int, int] = field(default=(0, 0, 0))
+    by_name: dict[Words, Person] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """How many there are."""
         return len({id(person) for person in self.by_name.values()})
+
+    def take(self, path: Path) -> None:
+        """Read the people of the file."""
+        self.by_name = read_file(path)
 
     def called(self, name: str) -> tuple[Person, bool] | None:
         """Whose name is this? And whether it is the whole of it; None for nobody's."""
@@ -79,23 +79,6 @@ class People:
         )
         longest = max(near, key=len, default=None)
         return None if longest is None else (self.by_name[longest], False)
-
-    def changed(self) -> bool:
-        """The file is not the one that was read. A file that is gone counts as unchanged: what it said stays."""
-        try:
-            return self.path is not None and file_stamp(self.path) != self.stamp
-        except OSError:
-            return False
-
-    def reread(self) -> None:
-        """Read the file again.
-
-        Raises:
-            OSError, ValueError: it cannot be used; what was known stays, and the same file is not tried again.
-        """
-        if self.path is not None:
-            self.stamp = file_stamp(self.path)
-            self.by_name = read_file(self.path)
 
 
 def words_of(name: str) -> Words:
@@ -138,7 +121,7 @@ def read_file(path: Path) -> dict[Words, Person]:
         ValueError: a line is wrong; the text begins with "path:line: ".
     """
     found: dict[Words, Person] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines(), 1):
+    for number, line in enumerate(file_lines(path), 1):
         text = line.partition("#")[0].strip()
         if not text:
             continue

@@ -14,11 +14,12 @@ import re
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic import Field as Setting
 
 from elemta.addresses import Mailbox, a_label
 from elemta.check import Check, Field, Options, Seen, Tools
+from elemta.config.types import readable
 from elemta.facts import Message
 from elemta.findings import Finding, Result
 from elemta.rules.refresh import follow
@@ -29,21 +30,12 @@ MOST = 50  # authors looked at
 _ADDRESS = re.compile(r"[\w.+-]{1,64}+@((?:[\w-]{1,63}\.){1,10}[\w-]{2,63})")
 
 
-def _readable(path: str) -> str:
-    """The path of a file that can be used."""
-    try:
-        read_file(Path(path))
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    return path
-
-
 class PeopleFile(BaseModel):
     """Where the people are."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    file: Annotated[str, AfterValidator(_readable)] = Setting(
+    file: Annotated[str, readable(read_file)] = Setting(
         description="`Name = address, address…` a line; @domain stands for all its addresses; "
         "read again when it changes"
     )
@@ -85,7 +77,7 @@ class Imitation(Check[Message]):
     def __init__(self, options: ImitationOptions, tools: Tools) -> None:
         super().__init__(options, tools)
         named = options.people
-        self._people = People({}, Path(named.file)) if isinstance(named, PeopleFile) else People(listed(named))
+        self._people = People(path=Path(named.file)) if isinstance(named, PeopleFile) else People(listed(named))
         self._following: asyncio.Task[None] | None = None
 
     async def open(self) -> None:

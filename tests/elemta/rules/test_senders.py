@@ -23,7 +23,7 @@ quoted      "plain"@example.org
 def senders(tmp_path):
     path = tmp_path / "senders.txt"
     path.write_text(MAP, encoding="utf-8")
-    senders = Senders(path)
+    senders = Senders(path=path)
     senders.reread()
     return senders
 

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from elemta.rules.sets import NamedSet, file_stamp, members, read_file
+from elemta.rules.sets import NamedSet, members, read_file
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,8 @@ def test_a_file_has_comments_and_its_errors_have_lines(tmp_path):
 def test_a_file_is_read_again_when_it_changes_and_kept_when_it_breaks(tmp_path):
     path = tmp_path / "set.txt"
     path.write_text("one.example\n")
-    named = NamedSet("n", read_file(path), path, stamp=file_stamp(path))
+    named = NamedSet("n", path=path)
+    named.reread()
     assert not named.changed()
 
     path.write_text("one.example\ntwo.example\n")

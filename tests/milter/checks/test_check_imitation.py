@@ -1,9 +1,11 @@
 """imitation: names as people read them, and addresses in the place of names."""
 
 import asyncio
+import os
 
 import pytest
 
+from elemta.config.problems import ConfigErrors
 from elemta.testing import judge, message, policy, run, tools
 from elemta_milter.checks.imitation import Imitation
 from elemta_milter.people import People, listed, words_of
@@ -126,3 +128,9 @@ def test_people_that_are_wrong_are_told_of():
         Imitation.Options(people={"Jane Doe": []})
     with pytest.raises(ValueError, match="is no name"):
         Imitation.Options(people={"...": ["a@b.test"]})
+
+
+def test_a_pipe_is_no_file_of_people(tmp_path):
+    os.mkfifo(tmp_path / "people")
+    with pytest.raises(ConfigErrors, match="is not a file; name a file"):
+        policy(f"host: mx.test\nchecks: {{imitation: {{people: {{file: {tmp_path}/people}}}}}}")
