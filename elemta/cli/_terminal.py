@@ -8,7 +8,7 @@ import sys
 from datetime import datetime
 
 WIDEST = 160
-_LAST = 253402214400.0  # 9999-12-31, where Python's calendar ends
+_LAST = 253401955200.0  # 9999-12-28, days before the end of Python's calendar, which it must not come near
 _PLAIN = 100  # columns where there is no terminal
 
 

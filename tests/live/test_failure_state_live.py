@@ -112,6 +112,15 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", tmp_path], check=True)
 
 
+@contextmanager
+def reading(path):
+    """Somebody reads: the write-ahead log cannot begin anew in the room that it has, it must grow."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM triplets").fetchone()
+        yield
+
+
 def test_a_full_disk(small_disk):
     daemon = Daemon("policyd", "", workers=1, metrics=free_port(), own="budget: 2s")
     fixed = daemon.policy.read_text().replace(f"{daemon.directory}/state.db", f"{small_disk}/state.db")
@@ -120,10 +129,12 @@ def test_a_full_disk(small_disk):
         watch = Watch(daemon, by_policyd)
         well(watch)
         filling = small_disk / "filling"
-        with filling.open("wb", buffering=0) as file:
-            while shutil.disk_usage(small_disk).free:
-                file.write(bytes(4096))
-        fails(watch, r"state\.db: database or disk is full")
+        with reading(small_disk / "state.db"):
+            with filling.open("wb", buffering=0) as file:
+                while shutil.disk_usage(small_disk).free:
+                    file.write(bytes(4096))
+            wait_until(lambda: watch.finding(watch.entry(watch.carry("accept.test").sender), "greylist").trouble)
+            fails(watch, r"state\.db: database or disk is full")
         filling.unlink()
         well(watch)
 
