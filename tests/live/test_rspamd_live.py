@@ -112,11 +112,12 @@ def test_its_actions_and_headers(daemon, postfix, deliver):
         forged = ("X-Spam: Yes", "X-Spamd-Bar: ----", "X-Rspamd-Queue-Id: forged")
         outcome, [found] = deliver(mail("hello", "Subject: a", *forged))
         assert fields(found, "X-Spam") == []
-        assert fields(found, "X-Spamd-Bar") == ["+"]
+        [bar] = fields(found, "X-Spamd-Bar")
+        assert re.fullmatch(r"\++", bar)  # how many depends on Rspamd's version
         assert fields(found, "X-Rspamd-Queue-Id") == [outcome.queue_id]
         assert len(fields(found, "Authentication-Results")) == 1
         _, [found] = deliver(mail("hello", "X-Own: 1", *forged))
-        assert fields(found, "X-Spamd-Bar") == ["ours", "+"]
+        assert fields(found, "X-Spamd-Bar") == ["ours", bar]
 
 
 def test_it_knows_what_postfix_knows(daemon, rspamd, deliver):
@@ -149,17 +150,23 @@ def test_what_its_modules_change(daemon, deliver):
         assert (fields(found, "X-List"), fields(found, "X-Gone")) == ([], ["1", "2"])
 
 
+def asked(said):
+    """How many questions Rspamd asked the name system."""
+    return int(re.search(r"dns req: (\d+),", said)[1])
+
+
 def test_what_we_found_is_handed_over(daemon, rspamd, deliver):
     with daemon():
         outcome, _ = deliver(mail("hello"))
         said = line(rspamd, outcome.queue_id)
         assert "R_SPF_DNSFAIL" in said  # no name server answers it
+        alone = asked(said)
     with daemon("hand_over: true"):
         outcome, _ = deliver(mail("hello"))
         said = line(rspamd, outcome.queue_id)
         assert "R_SPF_ALLOW(-0.20){+ip4:192.0.2.7;}" in said
         assert "R_DKIM_NA(0.00)" in said
-        assert "dns req: 0," in said
+        assert asked(said) < alone  # one is left in Rspamd 3.12
         outcome, _ = deliver(mail("hello"), xclient={"addr": "192.0.2.8"})
         assert "R_SPF_FAIL(1.00){-all;}" in line(rspamd, outcome.queue_id)
 
