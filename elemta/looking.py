@@ -108,7 +108,7 @@ class Looking:
         except asyncio.CancelledError:
             if not self._expired:
                 raise
-            return _trouble(plan.name, f"no answer within the mail's budget of {self.budget:g} s")
+            return _trouble(plan.name, self._too_late())
         except TimeoutError:
             return _trouble(plan.name, f"no answer within {plan.options.timeout or self.budget:g} s")
         except _EXPECTED as error:
@@ -155,24 +155,14 @@ class Looking:
             waits_for = look.send(None)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
-        self._arm_current()
         try:
-            return await resumed(look, waits_for)
-        finally:
-            self._disarm()
+            async with asyncio.timeout(max(0.0, self._until - time.monotonic())):
+                return await resumed(look, waits_for)
+        except TimeoutError:
+            return _trouble(plan.name, self._too_late())
 
-    def _arm_current(self) -> None:
-        """Start the clock for a check that runs in the caller's own task."""
-        task = asyncio.current_task()
-        if task is not None:
-            self._tasks = {}
-            left = max(0.0, self._until - time.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(left, self._expire_current, task)
-
-    def _expire_current(self, task: asyncio.Task[Any]) -> None:
-        self._expired = True
-        task.cancel()
-        task.uncancel()  # it ends the check, not the caller
+    def _too_late(self) -> str:
+        return f"no answer within the mail's budget of {self.budget:g} s"
 
 
 def _of_stage(plan: CheckPlan, facts: Envelope | Message) -> Client | Envelope | Message:
