@@ -59,7 +59,8 @@ class Voucher:
             return changes
         seen = {finding.check: finding for finding in decision.findings}
         signers = self.signing.choose(decision.klass, message, seen)[0] if self.signing else ()
-        chain = self.sealing.choose(decision.klass, message, seen)[0] if self.sealing else None
+        asked = decision.verdict.actions
+        chain = self.sealing.choose(decision.klass, message, seen, asked)[0] if self.sealing else None
         if not signers and chain is None:
             return changes
         header, body = delivered(message, changes)

@@ -308,6 +308,40 @@ def test_a_chain_that_failed_is_not_built_upon(keys):
     assert "chain" in seen["seal"].reason
 
 
+@pytest.mark.parametrize(
+    ("edit", "sealed"),
+    [
+        ("remove_header: [ARC-Seal, ARC-Message-Signature, ARC-Authentication-Results]", False),
+        ("remove_header: arc-authentication-results", False),
+        ('set_header: {ARC-Seal: "i=1; cv=none"}', False),
+        ('add_header: {ARC-Message-Signature: "i=2"}', False),
+        ("remove_header: X-Secret", True),
+    ],
+)
+def test_no_seal_goes_over_a_chain_that_a_rule_changes(keys, edit, sealed):
+    of = make(keys, more=SEAL)
+    header, body, _ = vouched(of, mail(login=""))
+    message = mail(
+        [field for field in header if field[0] != b"Authentication-Results"], b"".join(body.chunks()), login=""
+    )
+    of = make(keys, more=f"{SEAL}rules: {{message: [{{id: edit, {edit}}}]}}")
+    decision = judge(of, message, resolver=FakeResolver({KEY.record_name: [("TXT", KEY.record)]}), clock=lambda: NOW)
+    changes = Voucher.of(of.parts, HOST).vouch(decision, message, plan(decision, message, HOST))
+    header, body = delivered(message, changes)
+    told = next(finding for finding in decision.findings if finding.check == "seal")
+    assert (told.result == "pass") is sealed, told
+    assert sealed or "edit changes " in told.reason
+    assert any(b" i=2" in value and b"cv=" in value for name, value in header if name == b"ARC-Seal") is sealed
+    if sealed:
+        assert len(chain_of(header, body).sealers) == 2
+
+
+def test_a_chain_may_begin_where_a_rule_would_have_removed_another(keys):
+    of = make(keys, more=f"{SEAL}rules: {{message: [{{id: edit, remove_header: ARC-Seal}}]}}")
+    header, body, _ = vouched(of, mail(login=""))
+    assert chain_of(header, body).result == "pass"
+
+
 # ── keys ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
