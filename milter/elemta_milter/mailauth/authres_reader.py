@@ -34,6 +34,7 @@ _PVALUE = re.compile(r'(?:"(?:[^"\\]|\\.)*+"|[^\x00-\x20\x7f;()"]++)++', re.DOTA
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _NOT_TEXT = re.compile(r'[\x00-\x20\x7f\\"]+')
 _INVISIBLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]+")
+_HIDDEN = {"Cc", "Cf", "Cs"}  # controls, formats, octets that are no UTF-8
 _CONTROLS = bytes(range(33)) + b"\x7f"
 
 
@@ -90,7 +91,8 @@ def is_authentication_results(name: bytes) -> bool:
 def claims(value: bytes | str, authserv_ids: Collection[str]) -> bool:
     """Tell whether a field bears one of our names, also when disguised (RFC 8601 section 5).
 
-    Where no name can be read from the field, or none that is a token, it is enough that ours is mentioned anywhere.
+    Where no name can be read from the field, or none that is a token, it is enough that ours is mentioned anywhere, or
+    that the field is too long to be read to its end.
     """
     text = _text(value)
     ours = {_comparable(name) for name in authserv_ids}
@@ -100,6 +102,8 @@ def claims(value: bytes | str, authserv_ids: Collection[str]) -> bool:
         return True
     if _ID.fullmatch(name) and not reader.trouble and reader.at_end_of_head():
         return False
+    if len(text) > MAX_OCTETS and not _ID.fullmatch(name):
+        return True
     mentions = [_NOT_TEXT.sub("", form).lower() for form in (reader.without_comments(), reader.raw)]
     spellings = {spelling for own in ours for spelling in (own, _u_label(own)) if spelling}
     return any(spelling in mention for spelling in spellings for mention in mentions)
@@ -264,7 +268,8 @@ def _plain(text: str) -> str:
     if text.isascii():
         return text
     text = unicodedata.normalize("NFKC", text).replace("\u3002", ".")
-    return "".join(char for char in text if unicodedata.category(char) != "Cf")
+    text = "".join(" " if char.isspace() else char for char in text)  # U+2028 and others that stay themselves
+    return "".join(char for char in text if unicodedata.category(char) not in _HIDDEN)
 
 
 def _unquoted(quoted: str) -> str:

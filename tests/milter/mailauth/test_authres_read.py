@@ -145,7 +145,24 @@ def test_our_name_is_recognized_in_any_disguise(value):
 @pytest.mark.parametrize(
     "value",
     [
+        "\u2028mx.example.net; dmarc=pass".encode(),
+        "\u0085mx.example.net; dmarc=pass".encode(),
+        b"\xa0mx.example.net; dmarc=pass",
+        b"mx.exa\x85mple.net; dmarc=pass",
+        b"(" + b"x" * 70_000 + b") mx.example.net; dmarc=pass",
+        b" " * 70_000 + b"mx.example.net; dmarc=pass",
+        b'"' + b"\\m" * 40_000 + b'"; dmarc=pass',
+    ],
+)
+def test_what_hides_our_name_from_readers_of_other_encodings_and_bounds(value):
+    assert claims(value, OURS)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
         "mx.other.example; dmarc=pass",
+        "mx.other.example; dmarc=pass " + "x" * 70_000,
         "mx.other.example 1; dmarc=pass",
         "mx.example.net.evil.example; dmarc=pass",
         "a.mx.example.net; dmarc=pass",
