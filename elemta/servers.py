@@ -134,7 +134,7 @@ class Servers:
 
     def _ask(self, question: Callable[[str, float], T], until: float) -> T:
         said: list[str] = []
-        candidates = self._candidates()
+        candidates = self._in_turn(self._candidates())
         for place, server in enumerate(candidates):
             now = time.monotonic()
             if now >= until:
@@ -162,10 +162,16 @@ class Servers:
     def _candidates(self) -> list[_Server]:
         with self._lock:
             self._ping_due()
-            if self._balance:
-                self._turn = (self._turn + 1) % len(self._servers)
-            turned = self._servers[self._turn :] + self._servers[: self._turn]
-            return [each for each in turned if not each.open or (each.trial and not each.trying)]
+            return [each for each in self._servers if not each.open or (each.trial and not each.trying)]
+
+    def _in_turn(self, candidates: list[_Server]) -> list[_Server]:
+        """Who is asked first moves on by one with each question, over those that answer."""
+        if not self._balance or not candidates:
+            return candidates
+        with self._lock:
+            self._turn += 1
+            first = self._turn % len(candidates)
+        return candidates[first:] + candidates[:first]
 
     def _story(self) -> str:
         now = time.monotonic()

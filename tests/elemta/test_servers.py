@@ -69,9 +69,23 @@ def test_the_first_server_is_asked_while_it_answers(world, opened):
     assert servers.states == {"a": "", "b": ""}
 
 
-def test_balancing_asks_all_in_turn(world, opened):
+@pytest.mark.parametrize("names", ["ab", "abc", "abcd"])
+def test_balancing_asks_all_in_turn(world, opened, names):
+    servers = opened(list(names), world.ping, balance=True)
+    for _ in range(4 * len(names)):
+        ask(servers, world.question)
+    assert {name: world.asked.count(name) for name in names} == dict.fromkeys(names, 4)
+
+
+def test_balancing_shares_the_part_of_one_that_is_left_alone_among_all_others(world, opened):
     servers = opened(["a", "b", "c"], world.ping, balance=True)
-    assert {ask(servers, world.question) for _ in range(3)} == {"a answers", "b answers", "c answers"}
+    world.down = {"b"}
+    while not servers.states["b"]:
+        ask(servers, world.question)
+    world.asked.clear()
+    for _ in range(10):
+        ask(servers, world.question)
+    assert (world.asked.count("a"), world.asked.count("c")) == (5, 5)
 
 
 def test_the_next_one_is_asked_when_one_fails_and_the_failing_one_is_left_alone_after_a_while(world, opened):
