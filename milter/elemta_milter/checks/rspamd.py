@@ -12,6 +12,7 @@ reply) is proposed as edits, less what is ours to say: Authentication-Results in
 from __future__ import annotations
 
 import re
+import ssl
 from pathlib import Path
 from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
@@ -66,6 +67,10 @@ RspamdUrl = Annotated[
 def _certificates(path: str) -> str:
     if not Path(path).is_file():
         raise ValueError(f"there is no file {quoted(path)}")
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError:  # no PEM in it, or not to be read
+        raise ValueError(f"{quoted(path)} holds no certificates in PEM that can be read") from None
     return path
 
 

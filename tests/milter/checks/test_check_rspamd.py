@@ -178,6 +178,7 @@ def test_trouble_is_by_class():
         ('url: "http://a b/"', "is no address of Rspamd"),
         ("url: []", "rspamd needs a url"),
         ("ca: {file: nowhere.pem}", "there is no file"),
+        (f"ca: {{file: {__file__}}}", "holds no certificates in PEM"),
         ("settings_id: a, hand_over: true", "exclude each other"),
     ],
 )
