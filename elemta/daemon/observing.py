@@ -20,7 +20,7 @@ import uvloop
 from elemta.check import Tools
 from elemta.config.model import Milter, Policyd, Settings
 from elemta.daemon.keeper import keep, write_status
-from elemta.daemon.status import WorkerStatus
+from elemta.daemon.status import WorkerStatus, abandon
 from elemta.decision import Observer
 from elemta.dns import CachedResolver
 from elemta.journal import Courier
@@ -146,15 +146,24 @@ def be_keeper(settings: Settings, daemon: str, control: socket.socket, ready: by
     """Be the keeper process until told to stop, or until the supervisor is gone; the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    supervisor = os.getppid()
 
     async def run() -> None:
-        stopping = asyncio.Event()
+        stopping, alone = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, stopping.set)
         control.setblocking(False)
-        loop.add_reader(control, stopping.set)
+
+        def orphaned() -> None:
+            """The supervisor says nothing to a keeper, so what is heard is its end."""
+            alone.set()
+            stopping.set()
+
+        loop.add_reader(control, orphaned)
         control.send(ready)
         await keep(settings, daemon, stopping)
+        if alone.is_set():
+            abandon(str(metrics_directory(settings)), daemon, supervisor)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())

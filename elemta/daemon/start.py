@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from elemta.config.load import loaded_and
 from elemta.config.problems import ConfigErrors
@@ -56,14 +57,21 @@ def run(service: Service) -> int:
         watch.gone()
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(os.EX_USAGE, f"{self.prog}: {message}\n")
+
+
 def _arguments(service: Service) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"elemta-{service.name}",
         description=(type(service).__doc__ or "").partition("\n")[0],
         epilog="SIGHUP reads the configuration again, all or nothing. SIGTERM finishes what is under way and ends.",
     )
-    default = os.environ.get("ELEMTA_CONFIG", DEFAULT_CONFIG)
-    parser.add_argument("--config", default=default, metavar="FILE", help=f"the configuration (default: {default})")
+    default = os.environ.get("ELEMTA_CONFIG") or DEFAULT_CONFIG
+    text = f"the configuration (default: $ELEMTA_CONFIG, or {DEFAULT_CONFIG})"
+    parser.add_argument("--config", default=default, metavar="FILE", help=text)
     parser.add_argument("--version", action="version", version=f"elemta {VERSION}")
     return parser.parse_args()
 

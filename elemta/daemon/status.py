@@ -2,8 +2,8 @@
 
 Each process that has something to say writes a small JSON file into the metrics directory, which both daemons share:
 the supervisor "milter.status", a worker "milter-3.status".  It counts while it is fresh: workers write theirs again
-every ten seconds, the keeper touches its supervisor's, which lives exactly as long.  A daemon that stops on purpose
-removes its own; so one that is there and not fresh is that of a daemon that was killed.
+every ten seconds, the keeper touches its supervisor's, and makes it old when it sees that the supervisor is gone.  A
+daemon that stops on purpose removes its own; so one that is there and not fresh is that of a daemon that was killed.
 """
 
 from __future__ import annotations
@@ -73,6 +73,16 @@ def touch(directory: str, daemon: str) -> None:
     try:
         os.utime(Path(directory) / f"{daemon}.status")
     except OSError:  # not written yet, or removed: stopping
+        return
+
+
+def abandon(directory: str, daemon: str, pid: int) -> None:
+    """Make the status of the supervisor `pid` old: it was killed. That of one started since stays."""
+    path = Path(directory) / f"{daemon}.status"
+    try:
+        if json.loads(path.read_text()).get("pid") == pid:
+            os.utime(path, (0, 0))
+    except (OSError, ValueError):  # removed meanwhile
         return
 
 

@@ -1,0 +1,73 @@
+"""The daemons' command line and what monitoring sees of a daemon that was killed; on real processes."""
+
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from harness.daemon import Daemon, free_port
+
+BESIDE = Path(sys.executable).parent
+
+
+def run(name, *arguments, **environment):
+    return subprocess.run(
+        [BESIDE / name, *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", ["elemta-milter", "elemta-policyd"])
+@pytest.mark.parametrize("arguments", [["--bogus"], ["--config"], ["policy.yaml"]], ids=" ".join)
+def test_what_cannot_stand_on_the_command_line_is_64(name, arguments):
+    done = run(name, *arguments)
+
+    assert done.returncode == os.EX_USAGE
+    assert done.stderr.startswith(f"usage: {name} ")
+
+
+def test_an_empty_variable_names_no_file():
+    done = run("elemta-milter", ELEMTA_CONFIG="")
+
+    assert "/etc/elemta/elemta.yaml" in done.stderr
+    assert "default: $ELEMTA_CONFIG, or /etc/elemta/elemta.yaml" in " ".join(
+        run("elemta-milter", "--help").stdout.split()
+    )
+
+
+def health(port):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_a_killed_supervisor_is_missed_at_once_and_its_successor_is_alive():
+    port = free_port()
+    milter = Daemon("milter", metrics=port)
+    with Daemon("policyd", metrics=port) as policyd:
+        milter.directory = policyd.directory  # one directory of metrics, as in every installation
+        milter.write("")
+        milter.start()
+        policyd.process.kill()
+        policyd.process.wait()
+        begin = time.monotonic()
+        while health(port)[0] == 200:
+            assert time.monotonic() - begin < 15
+            time.sleep(0.05)
+        assert health(port)[1].startswith("policyd: the daemon is gone")
+
+        policyd.start(wait=False)
+        policyd.wait_for(" started ", 2)
+        assert health(port) == (200, "alive\n")
+        milter.stop()
