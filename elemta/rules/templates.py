@@ -114,7 +114,9 @@ def _printed(value: Value, is_duration: bool) -> str:
         value = ", ".join(value)
     if is_duration and isinstance(value, (int, float)):
         return human_duration(value)
-    if isinstance(value, float):
+    if isinstance(value, bool):
+        value = "true" if value else "false"  # as in the policy file
+    elif isinstance(value, float):
         value = f"{value:g}"
     return _CONTROL.sub(" ", str(value))[:_LONGEST]
 

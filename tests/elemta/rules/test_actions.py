@@ -83,3 +83,10 @@ def test_in_html_a_fact_is_no_markup(value):
     made = compile_template("<b>{fact}</b>{given}", given={"given": value}, escape=html.escape)({"fact": value})
     assert made.count("<") == 2
     assert html.unescape(made) == f"<b>{value}</b>{value}"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(True, "true"), (False, "false"), (1, "1"), (2.50, "2.5"), (15.0, "15"), (("a", "b"), "a, b")]
+)
+def test_values_are_written_as_in_the_policy_file(value, text):
+    assert compile_template("{fact}")({"fact": value}) == text
