@@ -203,7 +203,7 @@ def _of_message(get: Callable[[Message], Value]) -> Callable[[View], Value]:
 
 def _size(view: View) -> Value:
     if view.message is not None:
-        return view.message.envelope.size or view.message.body.size
+        return view.message.envelope.size or view.message.body.size or None
     return view.envelope.size or None
 
 

@@ -1,0 +1,35 @@
+"""A rule that asks for the size: the milter then takes the body, whatever the client announces."""
+
+import pytest
+
+from harness.daemon import Daemon
+from harness.mta import CONTINUE, REPLY, Mta
+
+POLICY = """
+rules:
+  message:
+    - {id: big, when: {size: {gt: 1000}}, then: reject, reply: "552 5.3.4 {size} octets"}
+"""
+
+
+@pytest.fixture(scope="module")
+def daemon():
+    with Daemon("milter", POLICY) as process:
+        yield process
+
+
+@pytest.mark.parametrize("options", [(), (b"SIZE=5",)], ids=["none", "a lie"])
+def test_what_the_client_announces_does_not_matter(daemon, options):
+    mta = Mta(daemon.address)
+    try:
+        mta.hello()
+        mta.envelope(b"<a@b.test>", options=options)
+        mta.fields((b"Subject", b" big"))
+        assert mta.step("B", b"x" * 1500 + b"\r\n") == CONTINUE
+        [(verdict, told)] = mta.end()
+    finally:
+        mta.sock.close()
+
+    assert verdict == REPLY
+    assert (told["smtpcode"], told["text"]) == ("552", "5.3.4 1518 octets")
+    assert " size=1518 " in daemon.log()
