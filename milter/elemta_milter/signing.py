@@ -16,18 +16,18 @@ from dataclasses import dataclass
 from elemta.check import Seen
 from elemta.config.model import KeyFile, KeyRing, Settings, Sign
 from elemta.config.problems import Path, Problem, either, suggest
-from elemta.facts import Body, Message
+from elemta.facts import Message
 from elemta.findings import Finding, Result, Value
 from elemta.verdict import Verdict
 from elemta_milter import keyfiles
 from elemta_milter.keyring import ring
+from elemta_milter.long_lines import LONGEST_LINE, has_long_line, is_changed
 from elemta_milter.mailauth.canonical import Canon
 from elemta_milter.mailauth.fields import HeaderFields
 from elemta_milter.mailauth.signing import OVERSIGNED, SIGNED, SigningError, SigningKey, sign
 from elemta_milter.patterns import Matches, address_matcher, matcher
 
-LONGEST_LINE = 998
-"""Octets: Postfix's SMTP client breaks longer lines (postconf(5): smtp_line_length_limit)."""
+_LATER = "sent on by SMTP it is broken in two, and the signature with it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,29 +124,14 @@ class Signing:
         reason = "signed by " + ", ".join(f"{key.domain}/{key.selector}" for key in keys)
         long = has_long_line(message.body)
         if long:
-            reason += f"; a line of the body is longer than {LONGEST_LINE} octets: sent on by SMTP it is broken in two,"
-            reason += " and the signature with it"
+            reason += f"; a line of the body is longer than {LONGEST_LINE} octets: "
+            reason += "broken in two before signing" if is_changed(message.body) else _LATER
         fields: dict[str, Value] = {
             "domains": tuple(dict.fromkeys(key.domain for key in keys)),
             "selectors": tuple(key.selector for key in keys),
             "long_line": long,
         }
         return Finding("sign", Result.PASS, reason, fields)
-
-
-def has_long_line(body: Body) -> bool:
-    """Whether Postfix's SMTP client would break a line of this body."""
-    rest = b""
-    for piece in body.chunks():
-        data = rest + piece
-        at = 0
-        while len(data) - at > LONGEST_LINE + 2:
-            end = data.rfind(b"\n", at, at + LONGEST_LINE + 2)
-            if end < 0:
-                return True
-            at = end + 1
-        rest = data[at:]
-    return any(len(line) > LONGEST_LINE for line in rest.split(b"\r\n"))
 
 
 def _refused(message: Message, seen: Seen) -> str:

@@ -1,8 +1,8 @@
 """Vouching: which signatures and seals go on top of a mail that is edited like this?
 
 The last step before the edits are sent.  What Postfix will deliver is worked out first, by the same edits in the same
-order; then every key signs that, and the ARC set covers the signatures too.  What Postfix does later is not seen
-here: its SMTP client breaks lines over 998 octets, and recodes 8-bit text for a server without 8BITMIME.
+order; lines that its SMTP client would break are broken before that (`long_lines.py`); then every key signs, and the
+ARC set covers the signatures too.  What is not seen here: Postfix recodes 8-bit text for a server without 8BITMIME.
 
 RFC 6376 section 5; RFC 8617 section 5.1.
 """
@@ -19,6 +19,7 @@ from elemta.parts import Part
 from elemta.verdict import KEPT
 from elemta_milter import edits
 from elemta_milter.feeding import feed_now
+from elemta_milter.long_lines import without_long_lines
 from elemta_milter.mailauth import authres, sealing, signing
 from elemta_milter.mailauth.canonical import BodyHasher, BodySpec, Canon
 from elemta_milter.mailauth.fields import HeaderFields
@@ -64,6 +65,11 @@ class Voucher:
         if not signers and chain is None:
             return changes
         header, body = delivered(message, changes)
+        if signers:
+            names = {name.lower().encode() for signer in signers for name in ("from", *signer.names)}
+            before, changes = changes, without_long_lines(header, body, changes, names)
+            if changes is not before:
+                header, body = delivered(message, changes)
         hasher = BodyHasher()
         for signer in signers:
             hasher.want(BodySpec(signer.canon[1]))

@@ -6,9 +6,9 @@ import asyncio
 import os
 import pwd
 import subprocess
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from elemta.config.problems import ConfigErrors
 from elemta.facts import BytesBody, Message
@@ -17,13 +17,13 @@ from elemta.testing import FakeResolver, client, envelope, judge, policy, run
 from elemta.verdict import Verdict
 from elemta_milter import edits, keyfiles
 from elemta_milter.checks.arc import Arc
+from elemta_milter.long_lines import has_long_line
 from elemta_milter.mailauth import dkim
 from elemta_milter.mailauth.arc import ChainValidator
 from elemta_milter.mailauth.canonical import BodyHasher
 from elemta_milter.mailauth.fields import HeaderFields
 from elemta_milter.mailauth.signing import SigningKey
 from elemta_milter.planning import plan
-from elemta_milter.signing import has_long_line
 from elemta_milter.vouching import Voucher, delivered
 from harness.signatures import BODY, NOW, ed25519_private, pem, rsa_private, zone
 
@@ -111,6 +111,20 @@ def test_a_replaced_body_is_the_one_that_is_signed(keys):
     assert b"".join(body.chunks()) == b"another\r\n"
     assert [each.result for each in verify(header, body)] == ["pass", "pass"]
     assert [each.canon for each in verify(header, body)] == ["simple/simple", "simple/simple"]
+
+
+def test_long_lines_are_broken_before_they_are_signed(keys):
+    headers = (*HEADERS, (b"To", b" " + b", ".join([b"bert@receiver.example"] * 100)), (b"X-Long", b" " + b"x" * 2000))
+    banner = 'rules: {message: [{id: mark, add_header: {X-Marked: "1"}}]}'
+    header, body, changes = vouched(
+        make(keys, "    canonicalization: simple/simple\n", banner), mail(headers, b"x" * 1500)
+    )
+    octets = b"".join(body.chunks())
+    assert octets == b"x" * 998 + b"\r\n " + b"x" * 502
+    assert max(map(len, dict(header)[b"To"].split(b"\r\n"))) <= 998
+    assert dict(header)[b"X-Long"] == b" " + b"x" * 2000  # it is not signed
+    assert [each.result for each in verify(header, body)] == ["pass", "pass"]
+    assert sum(isinstance(change, edits.ReplaceBody) for change in changes) == 1
 
 
 def test_header_fields_and_identity_as_configured(keys):
