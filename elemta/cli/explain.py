@@ -57,6 +57,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stored(args: argparse.Namespace) -> int:
+    if Path(args.reference).is_file():
+        file = args.reference
+        return fail(f"elemta explain: {file} is a file; to judge the mail in it, write --mail {file}", os.EX_USAGE)
     path = load(args.config).settings.journal.path
     try:
         reader = Reader(path)

@@ -124,11 +124,12 @@ def _list(hold: _Hold, args: argparse.Namespace) -> int:
     found = hold.held()
     mails = [each for each in found if (args.all or each.decision) and choice.fits(each, hold.now)]
     _tell(hold, mails, as_json=args.json)
-    others = sum(each.decision is None for each in found)
-    if others and not args.all:
-        fail(f"({others} more were put on hold by somebody else; --all shows them)", os.EX_OK)
-    elif not mails and not args.json:
-        fail("nothing is on hold" if not choice else "nothing on hold meets these criteria", os.EX_OK)
+    others = 0 if args.all else sum(each.decision is None for each in found)
+    if not mails and not args.json and (choice or not others):
+        fail("nothing on hold meets these criteria" if choice else "nothing is on hold", os.EX_OK)
+    if others:
+        more = f"{others}{' more' if mails else ''} {'was' if others == 1 else 'were'}"
+        fail(f"({more} put on hold by somebody else; --all shows them)", os.EX_OK)
     return os.EX_OK
 
 
@@ -199,7 +200,8 @@ def _act(hold: _Hold, args: argparse.Namespace, do: Callable[[Sequence[Held]], d
         chosen = [each for each in found if each.decision and choice.fits(each, hold.now)]
         if not args.yes:
             _tell(hold, chosen)
-            return fail(f"nothing was {verb}: these {len(chosen)} would be; say so with --yes", os.EX_USAGE)
+            these = "this one" if len(chosen) == 1 else f"these {len(chosen)}"
+            return fail(f"nothing was {verb}: {these} would be; say so with --yes", os.EX_USAGE)
     return max(status, _done(hold, chosen, do(chosen)))
 
 

@@ -145,6 +145,7 @@ def test_what_is_not_there_is_said_with_the_reach_of_the_journal(elemta, config)
         ((), "give a reference id or queue id, or --mail FILE"),
         (("X", "--mail", "y"), "give a reference id or queue id, or --mail FILE"),
         (("",), "give a reference id or queue id, or --mail FILE"),
+        ((__file__,), f"is a file; to judge the mail in it, write --mail {__file__}"),
         (("X", "--client", "192.0.2.1"), "--client and the like go with --mail"),
         (("--mail", "/dev/null", "--client", "localhost"), '"localhost" is no IP address'),
     ],

@@ -97,13 +97,18 @@ DAY = 86400
 def test_a_list_tells_all_there_is_to_know(place, elemta):
     on_hold(place, ("AzA", "AAAAAAAAAA", 2 * DAY), ("BzB", "", 60))
     status, out, err = elemta("list")
-    assert (status, err) == (0, "(1 more were put on hold by somebody else; --all shows them)\n")
+    assert (status, err) == (0, "(1 more was put on hold by somebody else; --all shows them)\n")
     assert "AzA" in out
     assert "(2d ago)  5,700 octets  class inbound  11d left\n" in out
     assert "    rule hold, reference AAAAAAAAAA: spf: -all matched\n" in out
     assert "    from alice@sender.test to bob@here.test\n    hi\n" in out, "the journal knew the subject"
     assert asked(place, "postcat") == []
     assert "held by somebody else" in elemta("list", "--all")[1]
+    criteria, others = elemta("list", "--rule", "another")[2].splitlines()
+    assert (criteria, others) == (
+        "nothing on hold meets these criteria",
+        "(1 was put on hold by somebody else; --all shows them)",
+    )
     [line] = elemta("list", "--json")[1].splitlines()
     told = json.loads(line)
     assert (told["queue_id"], told["id"], told["rule"], told["class"]) == ("AzA", "AAAAAAAAAA", "hold", "inbound")
