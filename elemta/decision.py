@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from random import getrandbits
 from typing import Literal, Protocol
+
+from msgspec import Struct
 
 from elemta.facts import Envelope, Message
 from elemta.findings import Finding, Value
@@ -20,8 +21,7 @@ MATCHED = -1
 """In `Decision.trace`: the rule matched."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """One judgement of one mail (or of one recipient of it, in the policy service).
 
     Attributes:

@@ -7,11 +7,13 @@ type says how early the check can run.  They hold wire identities: no rewriting,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from socket import AF_INET, inet_pton
 from typing import Any, Protocol, TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from elemta.addresses import Authors, authors, split
 
@@ -20,8 +22,7 @@ T = TypeVar("T")
 _BLANKS = bytes(range(0x21)) + b"\x7f"  # white space and controls that some mail programs pass over
 
 
-@dataclass(frozen=True)
-class Client:
+class Client(Struct, frozen=True):
     """Who is connected.
 
     Attributes:
@@ -53,8 +54,7 @@ class Client:
     daemon: str = ""
 
 
-@dataclass(frozen=True)
-class Envelope:
+class Envelope(Struct, frozen=True, dict=True):
     """Who sends what to whom, before any content.
 
     Attributes:
@@ -97,8 +97,7 @@ class Body(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class BytesBody:
+class BytesBody(Struct, frozen=True):
     """A body held in memory."""
 
     data: bytes = b""
@@ -113,8 +112,7 @@ class BytesBody:
         yield self.data
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(Struct, frozen=True, dict=True):
     r"""A whole mail.
 
     Attributes:

@@ -8,10 +8,11 @@ form in which it stands in an Authentication-Results header.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
+
+from msgspec import Struct, field
 
 from elemta.verdict import Action
 
@@ -34,8 +35,7 @@ class Result(StrEnum):
     PERMERROR = "permerror"
 
 
-@dataclass(frozen=True, slots=True)
-class AuthResult:
+class AuthResult(Struct, frozen=True):
     """One `resinfo` of Authentication-Results (RFC 8601 section 2.2), unescaped.
 
     Attributes:
@@ -51,8 +51,7 @@ class AuthResult:
     properties: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """What one check saw of one mail.
 
     Attributes:

@@ -94,7 +94,7 @@ def envelope(
     **more: Any,  # noqa: ANN401 - any field of Client or Envelope
 ) -> Envelope:
     """An envelope; fields of the client may be given too: `helo="mx.test", login="anna"`."""
-    own = {name: more.pop(name) for name in list(more) if name in Envelope.__dataclass_fields__}
+    own = {name: more.pop(name) for name in list(more) if name in Envelope.__struct_fields__}
     return Envelope(client=client(address, **more), sender=sender, recipients=tuple(recipients), **own)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class Disposition(StrEnum):
@@ -37,8 +38,7 @@ class ActionKind(StrEnum):
     ADD_TO_SET = "add_to_set"
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(Struct, frozen=True):
     """One thing asked for, templates already filled in.
 
     Attributes:
@@ -62,8 +62,7 @@ class Action:
     options: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """The judgement.
 
     Attributes:

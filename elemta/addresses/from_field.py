@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from elemta.addresses.domains import a_label, readings
 from elemta.addresses.encoded_words import decode_words
@@ -23,8 +24,7 @@ MAX_TOKENS = 16_000  # a mailbox with a quoted name takes about twelve
 MAX_DISPLAY = 998  # characters of a display name kept
 
 
-@dataclass(frozen=True, slots=True)
-class Mailbox:
+class Mailbox(Struct, frozen=True):
     """One author.
 
     Attributes:
@@ -38,8 +38,7 @@ class Mailbox:
     domain: str
 
 
-@dataclass(frozen=True, slots=True)
-class Authors:
+class Authors(Struct, frozen=True):
     """Who says that he wrote the message.
 
     Attributes:

@@ -13,10 +13,11 @@ typed by kind, so no caller ever parses presentation text:
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
+
+from msgspec import Struct
 
 Record = IPv4Address | IPv6Address | bytes | str | tuple[int, str]
 
@@ -29,8 +30,7 @@ class Status(StrEnum):
     NXDOMAIN = "nxdomain"  # the name does not exist (also: a name that cannot exist on the wire)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A lawful answer.
 
     Attributes:

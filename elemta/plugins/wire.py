@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Protocol, runtime_checkable
+
+from msgspec.structs import asdict
 
 from elemta.check import Seen
 from elemta.facts import Body, BytesBody, Client, Envelope, Message
@@ -124,7 +126,7 @@ def body_file(body: Body) -> int:
 
 
 def _own(facts: Client | Envelope) -> Json:
-    return {each.name: getattr(facts, each.name) for each in fields(facts)}
+    return asdict(facts)
 
 
 def _client(data: Json) -> Client:

@@ -8,9 +8,10 @@ class) can make a verdict stronger, never weaker.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from elemta.rules.catalogue import View
 from elemta.rules.ruleset import Filling, Judgement, Ruleset, sources

@@ -8,7 +8,9 @@ recorded, and changes nothing.  `elemta.rules.compiler` makes rules of what the 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+
+from msgspec import Struct, field
 
 from elemta.decision import MATCHED
 from elemta.findings import Value
@@ -44,8 +46,7 @@ class Rule:
     shadow: bool
 
 
-@dataclass(slots=True)
-class Judgement:
+class Judgement(Struct):
     """What the rules say of one mail.
 
     Attributes:

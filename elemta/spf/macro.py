@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import quote
 
+from msgspec import Struct
+
 MAX_NAME = 253  # characters of a name; RFC 7208 section 7.3, RFC 1035 section 2.3.4
 MAX_MACROS = 64  # macros in one text: a name has no room for more
 
@@ -59,8 +61,7 @@ class MacroString:
     asks_ptr: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What macros speak of, but for <domain> and %{p}, which change on the way (RFC 7208 section 7.2)."""
 
     ip: IPv4Address | IPv6Address

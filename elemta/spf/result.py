@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 NONE = "none"  # RFC 7208 section 2.6.1: no domain to ask about, or no record
 NEUTRAL = "neutral"  # 2.6.2
 PASS = "pass"  # 2.6.3  # noqa: S105 -- a result word, not a password
@@ -48,8 +50,7 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class SpfResult:
+class SpfResult(Struct, frozen=True):
     """What check_host() found.
 
     Attributes:

@@ -7,16 +7,16 @@ statement (SQLite) or one script (Redis).  `sqlite.py` is the default and needs 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 
 class StoreError(Exception):
     """The store could not answer: locked for too long, full disk, refused connection. A check lets it rise."""
 
 
-@dataclass(frozen=True, slots=True)
-class GreyTerms:
+class GreyTerms(Struct, frozen=True):
     """The terms of greylisting, in seconds.
 
     Attributes:
@@ -33,8 +33,7 @@ class GreyTerms:
     proven: int = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Grey:
+class Grey(Struct, frozen=True):
     """The state of one triplet after this attempt was counted.
 
     Attributes:
@@ -52,8 +51,7 @@ class Grey:
     attempts: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(Struct, frozen=True):
     """What a message wants to use of one limit.
 
     Attributes:
@@ -72,8 +70,7 @@ class Quota:
     most: int
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(Struct, frozen=True):
     """How much of one quota was used up before.
 
     Attributes:

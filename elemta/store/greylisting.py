@@ -12,16 +12,17 @@ that one burst proves nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from elemta.store import Grey, GreyTerms
 
 REFRESH = 500  # a memory is prolonged when 1/500 of `keep` is used up (100 minutes of 35 days), not with every mail
 
 
-@dataclass(frozen=True, slots=True)
-class Triplet:
+class Triplet(Struct, frozen=True):
     """What is remembered of a triplet.
 
     Attributes:
@@ -37,8 +38,7 @@ class Triplet:
     passed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
+class Network(Struct, frozen=True):
     """What is remembered of a client network.
 
     Attributes:

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _NAME = re.compile(r"[!-9;-~]{1,100}")  # RFC 5322 section 3.6.8: ftext
 _ADDRESS = re.compile(r'(?:"[^\x00-\x1f\x7f<>]*"@)?[^\x00-\x20\x7f<>\ud800-\udfff]+')
@@ -16,16 +17,14 @@ class Unlawful(ValueError):  # noqa: N818 - it is the edit that is unlawful
     """What was asked for cannot be done to any mail; the text says what."""
 
 
-@dataclass(frozen=True, slots=True)
-class AddHeader:
+class AddHeader(Struct, frozen=True):
     """Add a field below the others."""
 
     name: str
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class InsertHeader:
+class InsertHeader(Struct, frozen=True):
     """Add a field as number `index` from the top, 0 above all."""
 
     index: int
@@ -33,8 +32,7 @@ class InsertHeader:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeHeader:
+class ChangeHeader(Struct, frozen=True):
     """Give the `nth` field of this name (from 1) a new value."""
 
     name: str
@@ -42,44 +40,38 @@ class ChangeHeader:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteHeader:
+class DeleteHeader(Struct, frozen=True):
     """Take out the `nth` field of this name (from 1)."""
 
     name: str
     nth: int
 
 
-@dataclass(frozen=True, slots=True)
-class AddRecipient:
+class AddRecipient(Struct, frozen=True):
     """Add an envelope recipient."""
 
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveRecipient:
+class RemoveRecipient(Struct, frozen=True):
     """Take out an envelope recipient."""
 
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeSender:
+class ChangeSender(Struct, frozen=True):
     """Give the envelope another sender; "" is the null sender."""
 
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReplaceBody:
+class ReplaceBody(Struct, frozen=True):
     """Put other octets in place of the whole body."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Quarantine:
+class Quarantine(Struct, frozen=True):
     """Accept the message into the hold queue."""
 
     reason: str

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from elemta.facts import BytesBody, Client, Envelope, Message, parse_ip
 from elemta_milter.body import Spool
@@ -44,8 +45,7 @@ EOM_MACROS = ("i",)
 """What `Session.eom` reads of its macros."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(Struct, frozen=True):
     """A complete mail.
 
     Attributes:

@@ -32,8 +32,8 @@ def envelope(**changes: Any) -> Envelope:
 
 def decision(**changes: Any) -> Decision:
     """A message refused for SPF; `changes` are fields of Decision, Envelope or Verdict by name."""
-    of_envelope = {name: changes.pop(name) for name in Envelope.__dataclass_fields__ if name in changes}
-    in_verdict = (name for name in Verdict.__dataclass_fields__ if name != "findings")
+    of_envelope = {name: changes.pop(name) for name in Envelope.__struct_fields__ if name in changes}
+    in_verdict = (name for name in Verdict.__struct_fields__ if name != "findings")
     of_verdict = {name: changes.pop(name) for name in in_verdict if name in changes}
     headers = changes.pop("headers", ((b"From", b" Alice <alice@sender.test>"), (b"Message-ID", b" <1@sender.test>")))
     facts = Message(envelope(**of_envelope), headers, BytesBody(b"Hello\r\n"))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import os
 import resource
 import shutil
@@ -145,7 +146,7 @@ class _Case:
             queue_id=envelope.queue_id,
             client={
                 name: getattr(client, name) if name in ("port", "cipher_bits") else str(getattr(client, name) or "")
-                for name in client.__dataclass_fields__
+                for name in client.__struct_fields__
             },
             headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in message.headers],
             body=digest.hexdigest(),
@@ -213,11 +214,16 @@ def main() -> None:
             engine=engine,
             settings=settings,
             stopping=asyncio.Event(),
-            grace=3.0,
+            deadline=math.inf,
             ready=lambda: print("ready", flush=True),
             closed=lambda: None,
         )
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stopping.set)
+
+        def go() -> None:
+            worker.deadline = time.monotonic() + 3.0
+            worker.stopping.set()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, go)
         await service.MilterService().serve(worker)
 
     uvloop.run(serve())

@@ -9,6 +9,8 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
+from msgspec import structs
+
 from elemta.config.model import Settings
 from elemta.facts import Client
 from elemta.findings import AuthResult, Finding, Result
@@ -61,7 +63,8 @@ def mail(**changes: Any):
     client = Client(address, name="mail.sender.test", helo="mail.sender.test", login=told["login"])
     given = {"at": DAY + 10_000.0, "disposition": told["disposition"], "reply": "", "rule": "", "findings": findings}
     made = decision(**{**given, "client": client, "actions": (), **changes})
-    return replace(made, verdict=replace(made.verdict, findings=told["behind"], actions=_labels(told["labels"])))
+    verdict = structs.replace(made.verdict, findings=told["behind"], actions=_labels(told["labels"]))
+    return structs.replace(made, verdict=verdict)
 
 
 def _labels(words):

@@ -7,9 +7,9 @@ import urllib.error
 import urllib.request
 import zipfile
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from elemta.servers import Declined
 from elemta.testing import message

@@ -10,8 +10,9 @@ RFC 8617 sections 4 and 5.2.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from hashlib import sha256
+
+from msgspec import Struct
 
 from elemta.dns import Resolver
 from elemta.findings import Result
@@ -29,8 +30,7 @@ SEAL = b"arc-seal"
 _INSTANCE = tuple(map(re.compile, ("i", "=", "[0-9]+", ";")))  # comments may stand between them
 
 
-@dataclass(frozen=True, slots=True)
-class Sealer:
+class Sealer(Struct, frozen=True):
     """One set of the chain, as it claims to be.
 
     Attributes:
@@ -50,8 +50,7 @@ class Sealer:
     results: str
 
 
-@dataclass(frozen=True, slots=True)
-class ChainResult:
+class ChainResult(Struct, frozen=True):
     """What became of the chain.
 
     Attributes:
@@ -72,8 +71,7 @@ class ChainResult:
     scope: tuple[tuple[bytes, bytes], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Set:
+class _Set(Struct, frozen=True):
     """One set: the places of its three fields, and what they claim."""
 
     places: tuple[int, int, int]

@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import idna
+from msgspec import Struct
 
 from elemta.addresses import a_label
 from elemta.addresses.encoded_words import decode_words
@@ -38,8 +38,7 @@ _HIDDEN = {"Cc", "Cf", "Cs"}  # controls, formats, octets that are no UTF-8
 _CONTROLS = bytes(range(33)) + b"\x7f"
 
 
-@dataclass(frozen=True, slots=True)
-class Resinfo:
+class Resinfo(Struct, frozen=True):
     """One result as it stands in a field, names and result word in lower case, values unquoted.
 
     Attributes:
@@ -57,8 +56,7 @@ class Resinfo:
     properties: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(Struct, frozen=True):
     """A field, as far as it could be read.
 
     Attributes:

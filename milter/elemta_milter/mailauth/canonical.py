@@ -10,9 +10,10 @@ RFC 6376 sections 3.4.1 to 3.4.5 and 3.7; RFC 8301 section 3.1 (SHA-256 only).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
+
+from msgspec import Struct
 
 CRLF = b"\r\n"
 
@@ -26,8 +27,7 @@ class Canon(StrEnum):
     RELAXED = "relaxed"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class BodySpec:
+class BodySpec(Struct, frozen=True, order=True):
     """What of the body is to be hashed.
 
     Attributes:

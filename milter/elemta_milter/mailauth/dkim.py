@@ -16,9 +16,10 @@ RFC 6376 sections 3.5, 3.9 and 6.1; RFC 8301; RFC 8463; RFC 8616; RFC 8601 secti
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
+
+from msgspec import Struct
 
 from elemta.dns import DnsError, Resolver
 from elemta.findings import Result
@@ -34,8 +35,7 @@ _NOTHING_PROVED = keys.Proof(Result.NONE, "")
 B_LEAST = 8  # RFC 6008 section 4: at least the first eight characters of b=
 
 
-@dataclass(frozen=True, slots=True)
-class SignatureResult:
+class SignatureResult(Struct, frozen=True):
     """What became of one signature.
 
     Attributes:
@@ -77,8 +77,7 @@ class SignatureResult:
     length_uncovered: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
+class _Candidate(Struct, frozen=True):
     """A signature still to be judged."""
 
     place: int

@@ -10,7 +10,9 @@ RFC 9989 sections 4.4 (alignment), 4.10 (discovery), 5.3 (what a receiver does),
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from elemta.addresses import Authors, a_label
 from elemta.dns import DnsError, Resolver
@@ -21,8 +23,7 @@ from elemta_milter.mailauth.dmarc_record import Policy, Record
 MAX_AUTHOR_DOMAINS = 5  # RFC 9989 section 11.5: each costs a discovery
 
 
-@dataclass(frozen=True, slots=True)
-class SpfInput:
+class SpfInput(Struct, frozen=True):
     """What SPF said of the MAIL FROM identity (of postmaster@HELO for the null sender, RFC 7208 section 2.4).
 
     Attributes:
@@ -34,8 +35,7 @@ class SpfInput:
     domain: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(Struct, frozen=True):
     """Which author domain DMARC is about.
 
     Attributes:
@@ -49,8 +49,7 @@ class Judgement:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DmarcResult:
+class DmarcResult(Struct, frozen=True):
     """What DMARC says of a message.
 
     Attributes:

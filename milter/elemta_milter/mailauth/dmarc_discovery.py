@@ -10,7 +10,9 @@ RFC 9989 sections 4.10 (tree walk), 4.10.1 (policy discovery), 4.10.2 (organizat
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from elemta.dns import DnsError, Resolver, Status
 from elemta_milter.mailauth.dmarc_record import Policy, Record, parse_record
@@ -23,8 +25,7 @@ OrgDomain = Callable[[str], str | None]
 """Gives the organizational domain of a domain by a suffix list; None for a public suffix."""
 
 
-@dataclass(frozen=True, slots=True)
-class Discovery:
+class Discovery(Struct, frozen=True):
     """What was found for an author domain.
 
     Attributes:
@@ -50,8 +51,7 @@ class Discovery:
     trouble: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(Struct, frozen=True):
     """What stands at _dmarc.DOMAIN."""
 
     record: Record | None
@@ -59,8 +59,7 @@ class _Answer:
     proves_existence: bool
 
 
-@dataclass(slots=True)
-class Walker:
+class Walker(Struct):
     """Asks for DMARC records, each name once: make one for each message.
 
     Attributes:

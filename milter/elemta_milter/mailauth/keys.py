@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
+from msgspec import Struct
 
 from elemta.at_once import on_loop
 from elemta.dns import DnsError, Resolver
@@ -93,8 +94,7 @@ Published = tuple[bytes, ...] | DnsError
 """What the DNS says at a key's name: its TXT records, () for none, or the error."""
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(Struct, frozen=True):
     """What the published keys say about one signature.
 
     Attributes:

@@ -12,8 +12,10 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from hashlib import sha256
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from elemta.findings import AuthResult, Result
 from elemta_milter.mailauth.arc import ChainResult
@@ -38,8 +40,7 @@ SEALED = (*SIGNED, "dkim-signature")
 _NOT_FOLDED = re.compile(r"\r(?!\n[ \t])|(?<!\r)\n|\0")
 
 
-@dataclass(frozen=True, slots=True)
-class ArcSet:
+class ArcSet(Struct, frozen=True):
     """The values of a new set's fields, with their leading space, folded with CRLF and a tab; from the top down.
 
     Attributes:

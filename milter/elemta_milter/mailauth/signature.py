@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
+
+from msgspec import Struct
 
 from elemta.addresses.domains import a_label
 from elemta_milter.mailauth import taglist
@@ -38,8 +39,7 @@ _BASE64_TEXT = re.compile(r"[A-Za-z0-9+/=]*")
 _ALGORITHM_TEXT = re.compile(r"[A-Za-z0-9-]{1,40}")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """Who claims to sign: what every signature field has.
 
     Attributes:
@@ -72,8 +72,7 @@ class Source:
         return f"{self.selector}._domainkey.{self.domain}"
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Struct, frozen=True):
     """What a message signature (DKIM-Signature or ARC-Message-Signature) claims.
 
     Attributes:
@@ -97,8 +96,7 @@ class Signature:
     subdomain: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Seal:
+class Seal(Struct, frozen=True):
     """What an ARC-Seal claims.
 
     Attributes:
@@ -110,8 +108,7 @@ class Seal:
     validation: str
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(Struct, frozen=True):
     """What can be said of a field, right or wrong, to tell it from others; "" where nothing can be read.
 
     Attributes:

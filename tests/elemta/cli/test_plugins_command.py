@@ -7,6 +7,7 @@ import sys
 import tomllib
 
 import pytest
+from msgspec.structs import replace
 
 from elemta.cli import main
 from elemta.decision import new_id
@@ -78,9 +79,7 @@ def test_plugins_tells_of_each(new, tmp_path, capsys):
     decision = judge(of, message())
     trouble = Finding("big-shout", Result.TEMPERROR, "it ended with exit status 3", trouble=True)
     for findings in (decision.findings, (trouble,)):
-        object.__setattr__(decision, "findings", findings)
-        object.__setattr__(decision, "id", new_id())
-        writer.decided(decision)
+        writer.decided(replace(decision, findings=findings, id=new_id()))
     writer.close()
 
     assert main(["plugins", "--config", config, "--json"]) == os.EX_OK

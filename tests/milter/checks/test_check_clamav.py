@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from elemta.config.problems import ConfigErrors
 from elemta.findings import Result
@@ -89,10 +90,10 @@ def test_a_mail_over_max_size_is_not_scanned_and_no_pass(answers):
 
 
 def test_a_mail_that_the_milter_had_to_cut_is_no_pass(answers):
-    found = run(Clamav, replace(message(), truncated="4,000 header fields"))
+    found = run(Clamav, structs.replace(message(), truncated="4,000 header fields"))
     assert (found.result, flags(found)) == ("policy", {"limits"})
     answers[""] = "Eicar"
-    assert run(Clamav, replace(message(), truncated="4,000 header fields")).result is Result.FAIL
+    assert run(Clamav, structs.replace(message(), truncated="4,000 header fields")).result is Result.FAIL
 
 
 def test_a_mail_that_clamd_cannot_scan_is_trouble_and_leaves_the_server_in_use(answers):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from elemta.findings import AuthResult, Finding, Result
 from elemta.testing import FakeResolver, envelope, judge, message, policy, run

@@ -9,6 +9,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from elemta.testing import message
 from elemta_milter.body import Spool
@@ -302,7 +303,7 @@ def test_a_spooled_body_is_mapped(tmp_path):
     spool = Spool(str(tmp_path), memory=10)
     spool.append(body)
     of = message(headers=[("Content-Type", "multipart/mixed; boundary=b")])
-    object.__setattr__(of, "body", spool.finish())
+    of = replace(of, body=spool.finish())
 
     assert shape(tree_of(of)) == shape(tree_of(mail(NESTED)))
     assert leaves(tree_of(of)) == leaves(tree_of(mail(NESTED)))
@@ -388,7 +389,7 @@ def test_the_standard_library_reads_well_formed_mail_alike(entity):
     head, _, body = octets.partition(b"\r\n\r\n")
     fields = tuple(tuple(line.split(b":", 1)) for line in head.split(b"\r\n"))
     of = message(body=body)
-    object.__setattr__(of, "headers", fields)
+    of = replace(of, headers=fields)
 
     tree = tree_of(of)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import zipfile
 from base64 import encodebytes
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from elemta.facts import BytesBody, Message
 from elemta.findings import Finding, Result

@@ -7,10 +7,10 @@ import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from elemta.servers import Declined, ServerError
 from elemta.testing import envelope, message
