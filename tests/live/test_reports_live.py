@@ -176,7 +176,7 @@ def test_an_address_that_does_not_exist_is_written_to_no_more(stage):
     assert len(bounces) == 1
     as_piped = re.sub(rb"(?m)^(?:X-Original-To|Delivered-To|Return-Path): .*\n", b"", bounces[0])
     assert elemta(daemon, "bounce", given=as_piped) == "nobody@vendor.example gets no more reports\n"
-    assert re.search(r"nobody@vendor\.example  since .*  1 reports came back: smtp; 550", elemta(daemon, "suppress"))
+    assert re.search(r"nobody@vendor\.example  since .*  1 report came back: smtp; 550", elemta(daemon, "suppress"))
     before = kept(daemon)
     receiver.send("anna@sender.example", "bert@receiver.example", MAIL, xclient={"addr": "192.0.2.7"})
     receiver.wait_delivered(4)

@@ -111,12 +111,15 @@ def _read(entries: Sequence[Entry], of: Terms, *, failures: bool) -> tuple[list[
 
 
 def _bounces(entries: Sequence[Entry], ledger: Ledger, of: Terms, reports: Reports) -> list[str]:
-    """Mail from the null sender to a return path of ours (RFC 5321 section 4.5.5) is a report that came back."""
+    """Mail from the null sender to a return path of ours (RFC 5321 section 4.5.5) is a report that came back.
+
+    Unless the address itself writes: that is an automatic answer, such as that of a ticket system.
+    """
     silenced = []
     for entry in entries:
         for recipient in () if entry.sender else entry.recipients:
             token = of.return_path.token(recipient)
             if token:
                 note = f"a notification from {entry.client_name or entry.client}"
-                silenced.append(ledger.outgoing.bounced(token, entry.at, reports.bounces, note))
+                silenced.append(ledger.outgoing.bounced(token, entry.at, reports.bounces, note, entry.header_from))
     return [address for address in silenced if address]

@@ -104,7 +104,7 @@ def _line(office: Office, due: Due) -> str:
     at = leaves_at(due.window, office.hour)
     state = f"leaves at {_time(at)}" if due.state == "counting" else due.state
     went = "; ".join(f"{each.address}: {each.state}, {each.note}" for each in due.deliveries) or due.note
-    return f"{_span(due.window)}  {due.window.domain}  {due.mails} mails  {state}" + (f"  {went}" if went else "")
+    return f"{_span(due.window)}  {due.window.domain}  {_mails(due)}  {state}" + (f"  {went}" if went else "")
 
 
 async def _dry_run(office: Office, due: Due, now: float) -> None:
@@ -113,7 +113,7 @@ async def _dry_run(office: Office, due: Due, now: float) -> None:
         _out([f"{_span(due.window)}  {due.window.domain}: nobody asks for it any more"])
         return
     packed = parcel(office, made)
-    _out([f"{_span(due.window)}  {packed.file_name}  {due.mails} mails"])
+    _out([f"{_span(due.window)}  {packed.file_name}  {_mails(due)}"])
     for each in await addresses(office, made.published.domain, made.record, "rua"):
         size = 0 if each.refusal else len(letter(office, packed, each.address, now))
         against = each.refusal or objection(each, size)
@@ -125,6 +125,10 @@ def _print_xml(office: Office, of: Window) -> None:
     if made is not None:
         for part in xml(made, office.ledger.counts.rows(of)):
             sys.stdout.write(part.decode())
+
+
+def _mails(due: Due) -> str:
+    return "1 mail" if due.mails == 1 else f"{due.mails} mails"
 
 
 def _span(of: Window) -> str:

@@ -123,7 +123,7 @@ class Outgoing:
 
     # ── addresses that take none ─────────────────────────────────────────────────────────────────────────
 
-    def bounced(self, token: str, now: float, limit: int, note: str = "") -> str:
+    def bounced(self, token: str, now: float, limit: int, note: str = "", author: str = "") -> str:
         """Note that a report came back; one report counts once.
 
         Args:
@@ -131,13 +131,14 @@ class Outgoing:
             now: the time.
             limit: reports that may come back within BOUNCES_KEPT before the address gets no more.
             note: what the other side said.
+            author: From of what came; one that the report went to has answered, and is alive (RFC 3834 section 3.1.1).
 
         Returns:
             the address, where it gets no more from now on; else "".
         """
         with self._file.changing() as database:
             found = database.execute("SELECT address FROM deliveries WHERE token = ?", (token,)).fetchone()
-            if found is None:
+            if found is None or found[0] in author.lower():
                 return ""
             row = (token, found[0], now, note[:LONGEST_NOTE])
             if not database.execute("INSERT OR IGNORE INTO bounces VALUES (?,?,?,?)", row).rowcount:
@@ -146,7 +147,7 @@ class Outgoing:
             [times] = database.execute(query, (found[0], now - BOUNCES_KEPT)).fetchone()
             if times < limit:
                 return ""
-            reason = f"{times} reports came back" + (f": {note}" if note else "")
+            reason = f"{times} report{'s' if times > 1 else ''} came back" + (f": {note}" if note else "")
             statement = "INSERT OR IGNORE INTO suppressed VALUES (?,?,?)"
             added = database.execute(statement, (found[0], now, reason[:LONGEST_NOTE])).rowcount
             return str(found[0]) if added else ""

@@ -361,6 +361,17 @@ def test_reports_that_come_back_are_seen_in_the_journal(tmp_path, journal):
         assert [each["source"]["ip_address"] for each in read_by_parsedmarc(one[2])["records"]] == ["192.0.2.7"]
 
 
+def test_automatic_answers_of_an_address_are_no_bounces(tmp_path, journal):
+    of = settings(tmp_path, bounces=1)
+    keep(journal, mail())
+    _, postbox = run(of)
+    answer = {"sender": "", "recipients": (postbox.sent[0][0],), "at": MORNING + 60.0}
+    keep(journal, mail(**answer, headers=((b"From", b" Ticket <AGG@Sender.test>"),)))
+    keep(journal, mail(at=DAY + LONG + 100.0))
+    told, _ = run(of, MORNING + LONG, postbox)
+    assert states(told) == [("agg@sender.test", "sent")]
+
+
 def test_forged_bounces_suppress_nobody(tmp_path, journal):
     of = settings(tmp_path, bounces=1)
     keep(
