@@ -105,6 +105,10 @@ def _new(shop: _Shop, args: argparse.Namespace) -> int:
     kinds = KINDS if args.type == "both" else (args.type,)
     if args.selector and len(kinds) > 1:
         return fail("elemta dkim new: one selector cannot name two keys; add --type rsa or --type ed25519", os.EX_USAGE)
+    if "." not in args.domain:  # before a directory is made (RFC 6376 section 3.5)
+        return fail(
+            f"elemta dkim new: {args.domain} has one label; no verifier takes d= with fewer than two", os.EX_DATAERR
+        )
     directory = shop.directory(args.domain)
     if directory == shop.parent / args.domain:
         directory_for(shop.parent, args.domain, shop.settings.user)
@@ -144,8 +148,12 @@ def _list(shop: _Shop, args: argparse.Namespace) -> int:
     elif rows:
         _print_table([list(rows[0]), *([str(cell) for cell in row.values()] for row in rows)])
     else:
-        fail(f"there are no keys below {shop.parent}; make some with `elemta dkim new DOMAIN`", os.EX_OK)
+        return _no_keys(shop)
     return os.EX_OK
+
+
+def _no_keys(shop: _Shop) -> int:
+    return fail(f"there are no keys below {shop.parent}; make some with `elemta dkim new DOMAIN`", os.EX_OK)
 
 
 def _dns(shop: _Shop, args: argparse.Namespace) -> int:
@@ -157,10 +165,15 @@ def _dns(shop: _Shop, args: argparse.Namespace) -> int:
 
 def _check(shop: _Shop, args: argparse.Namespace) -> int:
     rings = shop.rings(args.domain)
+    if not rings:
+        return _no_keys(shop)
     published = shop.published(rings)
     rows, status = [], os.EX_OK
-    for ring in rings:
+    for before in rings:
+        ring = _change(before.directory, lambda ring: noticed(ring, _by_selector(ring, published), shop.now)).ring
         for key in ring.keys:
+            if ring.name(key) not in published:
+                continue  # made meanwhile by another command
             said = published[ring.name(key)]
             if key.state is State.RETIRED:
                 text = "" if said.seen is not Seen.PUBLISHED else "may go"
@@ -168,7 +181,6 @@ def _check(shop: _Shop, args: argparse.Namespace) -> int:
                 text = said.reason
                 status = max(status, _STATUS.get(said.seen, 1))
             rows.append([ring.name(key), key.state.value, said.seen.value, text])
-        _change(ring.directory, lambda ring: noticed(ring, _by_selector(ring, published), shop.now))
     _print_table([["name", "state", "dns", "about it"], *rows])
     return status
 
@@ -218,12 +230,17 @@ def _retire(shop: _Shop, args: argparse.Namespace) -> int:
         if not _change(directory, lambda ring: retired(ring, shop.now)).done:
             sys.stdout.write("No key has been out of use for long enough.\n")
         return os.EX_OK
-    _change(directory, lambda ring: stopped(ring, args.selector, shop.now))
+    done = _change(directory, lambda ring: stopped(ring, args.selector, shop.now)).done
     if args.now:
         step = _change(directory, lambda ring: retired(ring, shop.now, selector=args.selector))
         key = step.ring.find(args.selector)
         sys.stdout.write("To revoke it, publish in the place of its record (RFC 6376 section 3.6.1):\n")
         sys.stdout.write(zone.lines(step.ring.name(key), f"v=DKIM1; k={key.kind}; p="))
+    elif not done:
+        key = read(directory).find(args.selector)
+        more = "" if key.state is State.RETIRED else "; --now retires it before its time"
+        sys.stdout.write(f"{key.selector} is {key.state.value} already{more}\n")
+        return os.EX_OK
     sys.stdout.write("Now: systemctl reload elemta-milter\n")
     return os.EX_OK
 

@@ -186,7 +186,7 @@ def test_what_the_dns_may_say_instead(place, record, seen, reason, status):
     own = place.ring().keys[0].record
     place.publish(e=[(kind, v.replace("{record}", own) if isinstance(v, str) else v) for kind, v in record])
     line = place.dkim("check", "example.org", status=status).splitlines()[-1]
-    assert line.split()[:3] == ["e._domainkey.example.org", "new", seen]
+    assert line.split()[:3] == ["e._domainkey.example.org", "published" if seen == "published" else "new", seen]
     assert reason in line
     if seen != "published":
         place.dkim("rotate", "example.org", status=os.EX_TEMPFAIL)
@@ -320,3 +320,21 @@ def test_keys_belong_to_the_daemons_user(place):
     owners = {path.stat().st_uid for path in (directory.parent, directory, *directory.iterdir())}
     assert owners == {directory.stat().st_uid}
     assert owners != {0}
+
+
+def test_what_is_told_where_there_is_nothing_to_do(place):
+    assert place.dkim("check") == ""
+    assert "there are no keys" in place.errors
+    place.dkim("new", "localhost", status=os.EX_DATAERR)
+    assert not (place.directory / "keys" / "localhost").exists()
+    place.dkim("new", "example.org", "--type", "rsa", "--selector", "one")
+    place.publish("one")
+    assert re.search(r"(?m)^one\._domainkey\.example\.org +published +published$", place.dkim("check"))
+    place.dkim("rotate", "example.org")
+    place.dkim("rotate", "example.org", status=os.EX_TEMPFAIL)
+    place.publish(*place.states())
+    place.dkim("rotate", "example.org")
+    assert place.states()["one"] == "retiring"
+    assert place.dkim("retire", "example.org", "one") == "one is retiring already; --now retires it before its time\n"
+    place.dkim("retire", "example.org", "one", "--now")
+    assert place.dkim("retire", "example.org", "one") == "one is retired already\n"
