@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -25,6 +26,13 @@ class Process:
     ready: bool = False
     closed: bool = False  # it takes no connection any more
     leaving: float = 0.0  # when it was told to go; 0 = it was not
+    until: float = math.inf  # when it is killed
+
+    def goes(self, seconds: float) -> None:
+        """Note that it was told to go, within so many seconds."""
+        now = time.monotonic()
+        self.leaving = self.leaving or now
+        self.until = min(self.until, now + seconds)
 
 
 @dataclass

@@ -87,8 +87,17 @@ def _give_to(path: Path, group: str) -> None:
         _log.warning("not allowed to give %s to the group %s: start as root, or join that group", path, group)
 
 
+def shut(opened: socket.socket) -> None:
+    """Turn away who waits to be accepted and who comes from now on, whichever processes hold the listener open too."""
+    with suppress(OSError):
+        opened.shutdown(socket.SHUT_RDWR)
+        while True:  # those that wait at a unix socket
+            opened.accept()[0].close()
+
+
 def remove(opened: socket.socket, where: Listen) -> None:
     """Close a listener for good and take its file away; a file that is not ours to take stays, and is stale."""
+    shut(opened)
     opened.close()
     if where.path:
         with suppress(OSError):

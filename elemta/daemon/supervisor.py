@@ -27,14 +27,15 @@ from elemta.daemon import sdnotify, sockets
 from elemta.daemon.birth import fork
 from elemta.daemon.generation import KEEPER, Generation, Process, how_it_ended
 from elemta.daemon.observing import Observing, section
-from elemta.daemon.worker import CLOSED, READY, RETIRE, Service
+from elemta.daemon.worker import CLOSED, PATIENCE, READY, RETIRE, Service
 from elemta.policy import Policy
 from elemta.version import VERSION
 
 _log = logging.getLogger("elemta.daemon.supervisor")
 
 START_LIMIT = 30.0  # seconds in which a new generation must answer
-GRACE = 35.0  # seconds that a worker may take to go before it is killed
+GRACE = 35.0  # seconds that a worker may take to go before it is killed; at a reload PATIENCE comes before it
+MOST_LEAVING = 3  # generations that may take their time; one more, and the oldest has no more than GRACE
 BACK_OFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before the 1st, 2nd … restart in a row
 SETTLED = 30.0  # seconds after which a worker's death is its first again
 POLL = 0.5  # seconds
@@ -73,6 +74,7 @@ class Supervisor:
             self._reap()
             self._promote()
             self._tell_of_reload()
+            self._turn_away()
             if self._again and not self._reloading:
                 self._again = False
                 self._reload()
@@ -189,8 +191,11 @@ class Supervisor:
 
     def _tell_of_reload(self) -> None:
         """Say that the new policy is in force once no old worker takes a connection any more, or lives (GRACE)."""
-        if self.replaced is not None and self.replaced.closed and self.current is not None:
+        old = self.replaced
+        if old is not None and old.closed and self.current is not None:
             self.replaced = None
+            if old.listener is not self.current.listener:
+                sockets.remove(old.listener, section(old.policy.settings, self.service.name).listen)
             self.watch.reloaded(ok=True, **self.current.told)
             self._in_force(self.current)
 
@@ -201,14 +206,21 @@ class Supervisor:
         for process in old.processes.values():
             self._tell(process, new)
         self.leaving.append(old)
-        if new is not None and old.listener is not new.listener:
-            sockets.remove(old.listener, section(old.policy.settings, self.service.name).listen)
+        for earlier in self.leaving[:-MOST_LEAVING]:
+            for process in earlier.processes.values():
+                self._tell(process)
+
+    def _turn_away(self) -> None:
+        """On a stop, let nobody wait for an answer who will get none: Postfix then says 4xx at once."""
+        if self.stopping and self.current is not None and all(each.closed for each in self._generations()):
+            sockets.shut(self.current.listener)
 
     def _tell(self, process: Process, new: Generation | None = None) -> None:
         """Tell a process to go; to hand its connections to `new` where there is one."""
-        process.leaving = process.leaving or time.monotonic()
+        replaced = new is not None and process.slot != KEEPER
+        process.goes(PATIENCE + GRACE if replaced else GRACE)
         try:
-            if new is not None and process.slot != KEEPER:
+            if new is not None and replaced:
                 socket.send_fds(process.control, [RETIRE], [new.inbox[1].fileno()])
             else:
                 os.kill(process.pid, signal.SIGTERM)
@@ -277,9 +289,9 @@ class Supervisor:
         """Whoever does not go in time is made to."""
         now = time.monotonic()
         for process in self._all():
-            if process.leaving and now - process.leaving > GRACE:
-                _log.error("process %d did not finish within %.0f s: killed", process.pid, GRACE)
-                process.leaving = now
+            if now > process.until:
+                _log.error("process %d did not finish within %.0f s: killed", process.pid, now - process.leaving)
+                process.until = now + GRACE
                 with suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGKILL)
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -31,6 +33,9 @@ _log = logging.getLogger("elemta.daemon.worker")
 
 GARBAGE = 20_000
 """New objects before Python looks for cycles: a mail makes hundreds and no cycle; the default of 700 cost 6 %."""
+
+PATIENCE = 600.0
+"""Seconds that a worker whose place others have taken may take to finish what cannot be handed over."""
 
 READY = b"ready"
 CLOSED = b"closed"
@@ -62,7 +67,8 @@ class Worker:
         settings: the settings.
         opened: log, metrics and journal of this process.
         stopping: set on SIGTERM and at reload: stop accepting, finish, return.
-        grace: seconds that finishing may take.
+        grace: seconds that finishing may take when the daemon stops.
+        deadline: when finishing must be over, by `time.monotonic`; it may come nearer.
     """
 
     slot: int
@@ -74,11 +80,17 @@ class Worker:
     opened: Opened
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     grace: float = 30.0
+    deadline: float = math.inf
     _outbox: socket.socket | None = None
 
     def ready(self) -> None:
         """Tell the supervisor that this worker answers."""
         self.control.send(READY)
+
+    def go(self, seconds: float) -> None:
+        """Begin to finish, within so many seconds."""
+        self.deadline = min(self.deadline, time.monotonic() + seconds)
+        self.stopping.set()
 
     def closed(self) -> None:
         """Tell the supervisor that this worker takes no new connection any more."""
@@ -121,7 +133,7 @@ class Worker:
             self._outbox = socket.socket(fileno=fds[0])
         if not data:
             asyncio.get_running_loop().remove_reader(self.control)
-        self.stopping.set()
+        self.go(PATIENCE if data == RETIRE else self.grace)
 
 
 @dataclass(frozen=True)
@@ -162,7 +174,7 @@ async def _serve(service: Service, post: Post) -> None:
         await engine.ahead("message" if service.name == "milter" else "recipient")
         worker = Worker(post.slot, post.listener, engine, settings, post.control, post.inbox, opened)
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, worker.stopping.set)
+        loop.add_signal_handler(signal.SIGTERM, worker.go, worker.grace)
         post.control.setblocking(False)
         post.inbox.setblocking(False)
         loop.add_reader(post.control, worker.obey)

@@ -2,7 +2,7 @@
 
 libmilter listens on the socket that all workers share, on a thread of its own; the engine lives on the worker's
 loop.  To stop, a socket that nobody knows takes the listener's place: new connections go to the other workers, and
-those that are open here end in their own time, within the grace of a drain.
+those that are open here end in their own time, by the worker's deadline: libmilter cannot hand them over.
 
 libmilter cannot be ended in good order while sessions are open, and its threads may call into Python at any moment:
 after `serve` returns, the process must end by os._exit.
@@ -43,7 +43,7 @@ class MilterService:
     name = "milter"
 
     async def serve(self, worker: Worker) -> None:
-        """Answer Postfix until `worker.stopping`; return when drained, or when `worker.grace` is over.
+        """Answer Postfix until `worker.stopping`; return when drained, or at `worker.deadline`.
 
         Raises:
             RuntimeError: libmilter gave up.
@@ -70,7 +70,7 @@ class MilterService:
             raise RuntimeError("libmilter gave up") from self._failure
         _stop_listening(listener)
         worker.closed()
-        await _drain(wire, worker.grace)
+        await _drain(wire, worker)
 
     _failure: BaseException | None = None
 
@@ -114,10 +114,12 @@ def _stop_listening(listener: int) -> None:
         os.dup2(nobody_knows.fileno(), listener, inheritable=False)
 
 
-async def _drain(wire: Wire, grace: float) -> None:
+async def _drain(wire: Wire, worker: Worker) -> None:
     began = time.monotonic()
-    settled, deadline = began + min(SETTLE, grace), began + grace
-    while (wire.connections or time.monotonic() < settled) and time.monotonic() < deadline:  # noqa: ASYNC110 - as below
+    while wire.connections or time.monotonic() < began + SETTLE:
+        if time.monotonic() >= worker.deadline:
+            break
         await asyncio.sleep(LOOK)  # libmilter's threads set no event
     if wire.connections:
-        _log.warning("%d connections are still open after %g s: they are cut", wire.connections, grace)
+        lasted = time.monotonic() - began
+        _log.warning("%d connections are still open after %.0f s: they are cut", wire.connections, lasted)

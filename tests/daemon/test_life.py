@@ -168,6 +168,21 @@ def test_a_reload_to_another_address_moves_there():
         assert not old.exists()
 
 
+def test_nobody_listens_at_the_old_address_after_a_reload_to_another_port():
+    before, after = (f"inet:127.0.0.1:{free_port()}" for _ in range(2))
+    with Daemon("policyd", ACCEPT, listen=before) as daemon:
+        daemon.listen = daemon.address = after
+        daemon.reload(REJECT)
+        assert ask(daemon.connect()) == "550 5.7.1 no"
+
+        daemon.address = before
+        with pytest.raises(ConnectionRefusedError):
+            daemon.connect()
+        daemon.listen = before
+        daemon.reload(ACCEPT)
+        assert ask(daemon.connect()) == "DUNNO"
+
+
 def test_a_dead_worker_is_replaced():
     with Daemon("policyd", workers=1) as daemon:
         [worker] = daemon.worker_pids()

@@ -9,7 +9,7 @@ import time
 import pytest
 from miltertest import MilterError
 
-from harness.daemon import Daemon
+from harness.daemon import Daemon, free_port
 from harness.mta import ACCEPT, REPLY, Mta
 
 POLICY = """
@@ -123,6 +123,22 @@ def test_a_killed_worker_costs_its_own_sessions_only(connect):
         for mta in mtas:
             mta.sock.close()
         assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("listen", ["unix", "inet"])
+def test_who_comes_during_the_end_is_turned_away_and_does_not_wait_for_it(connect, listen):
+    with Daemon("milter", listen=f"inet:127.0.0.1:{free_port()}" if listen == "inet" else "") as daemon:
+        idle = connect(daemon)
+        daemon.signal(signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        with contextlib.suppress(ConnectionRefusedError, ConnectionResetError):
+            while time.monotonic() < deadline:
+                daemon.connect().close()
+        assert time.monotonic() < deadline
+        assert daemon.process.poll() is None
+        assert idle.carry() == [(ACCEPT, {})]
+        idle.packet("Q")
+        assert daemon.process.wait(10) == 0
 
 
 def test_an_idle_session_does_not_hold_up_the_end_for_longer_than_the_grace(connect):

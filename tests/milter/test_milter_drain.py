@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import time
 
 import pytest
 
@@ -16,18 +17,25 @@ class Wire:
         self.connections = 0
 
 
+class Worker:
+    """One that must go within so many seconds."""
+
+    def __init__(self, seconds):
+        self.deadline = time.monotonic() + seconds
+
+
 def drained(grace, story):
     async def run():
-        wire = Wire()
-        draining = asyncio.create_task(_drain(wire, grace))
-        await story(wire, draining)
+        wire, worker = Wire(), Worker(grace)
+        draining = asyncio.create_task(_drain(wire, worker))
+        await story(wire, draining, worker)
         await asyncio.wait_for(draining, 10)
 
     asyncio.run(run())
 
 
 def test_a_connection_that_speaks_late_is_served_to_its_end():
-    async def story(wire, draining):
+    async def story(wire, draining, _worker):
         await asyncio.sleep(0.1)
         wire.connections = 1
         await asyncio.sleep(0.6)
@@ -38,10 +46,20 @@ def test_a_connection_that_speaks_late_is_served_to_its_end():
 
 
 def test_the_grace_ends_the_wait_for_a_connection_that_does_not_end():
-    async def story(wire, draining):
+    async def story(wire, _draining, _worker):
         wire.connections = 1
 
     drained(0.2, story)
+
+
+def test_a_stop_that_comes_while_a_replaced_worker_finishes_shortens_its_time():
+    async def story(wire, draining, worker):
+        wire.connections = 1
+        await asyncio.sleep(0.5)
+        assert not draining.done()
+        worker.deadline = time.monotonic()
+
+    drained(600.0, story)
 
 
 def test_who_comes_after_the_end_of_listening_waits_for_another_worker():
