@@ -10,6 +10,7 @@ configuration file, 67 no such user, 71 the system refused (a socket, a director
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from pathlib import Path
@@ -49,7 +50,7 @@ def run(service: Service) -> int:
     except privileges.PrivilegeError as error:
         return _fail(str(error), os.EX_NOUSER)
     except OSError as error:
-        return _fail(error.strerror if isinstance(error, sockets.SocketError) else str(error), os.EX_OSERR)
+        return _fail(error.strerror if isinstance(error, sockets.SocketError) else _told(error), os.EX_OSERR)
     try:
         return Supervisor(service, lambda: loaded_and(Policy.compile, path), watch).run(policy, listener)
     finally:
@@ -83,6 +84,14 @@ def _directories(policy: Policy) -> list[Path]:
     if settings.state.startswith("sqlite://"):
         found.append(Path(settings.state.removeprefix("sqlite://")).parent)
     return found
+
+
+def _told(error: OSError) -> str:
+    """Say what the system refused, and where there is a choice."""
+    told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        told += "; start as root, make it writable for this user, or name other places: state, journal, spool, metrics"
+    return told
 
 
 def _fail(text: str | None, status: int) -> int:

@@ -44,6 +44,20 @@ def test_an_empty_variable_names_no_file():
     )
 
 
+@pytest.mark.parametrize("key", ["spool: {}", "journal: {{path: {}/journal.db}}", "state: sqlite://{}/state.db"])
+def test_a_place_that_cannot_be_written_is_told_with_what_to_do(key):
+    daemon = Daemon("policyd")
+    place = "/sys/elemta"  # where nobody makes a directory, root included
+    kept = [line for line in daemon.policy.read_text().splitlines() if line.split(":")[0] != key.split(":")[0]]
+    daemon.policy.write_text("\n".join([*kept, key.format(place), ""]))
+    daemon.start(wait=False)
+
+    assert daemon.process.wait(20) == os.EX_OSERR
+    [told] = daemon.log().splitlines()
+    assert told.startswith(f"{place}: ")
+    assert "name other places: state, journal, spool, metrics" in told
+
+
 def health(port):
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
