@@ -27,12 +27,20 @@ def matcher(words: str | Collection[str]) -> Matches:
 
 
 def address_matcher(words: str | Collection[str]) -> Matches:
-    """Tell of an address whether it, or its domain, is one of `words`; "<>" is the null sender."""
-    matches = matcher(words)
+    """Tell of an address whether it, or its domain ("example.org", "@example.org"), is one of `words`.
+
+    The null sender is "<>".
+    """
+    matches = matcher([_comparable(word) for word in ([words] if isinstance(words, str) else words)])
 
     def matches_address(address: str) -> bool:
-        local, domain = split(address)
-        name = a_label(domain) or domain
-        return matches(name) or matches(f"{local}@{name}" if address else "<>")
+        return matches(_comparable(split(address)[1])) or matches(_comparable(address) if address else "<>")
 
     return matches_address
+
+
+def _comparable(word: str) -> str:
+    """An address or a domain, its domain as A-labels."""
+    local, at, domain = word.rpartition("@")
+    name = a_label(domain) or domain
+    return f"{local}{at}{name}" if local else name
