@@ -61,10 +61,11 @@ _TEXTS = tuple(
     )
 )
 """Text that is more than text; the first that is found counts."""
+_DOS = "application/x-dosexec"
 RUNNING = frozenset(
     [
         "application/vnd.microsoft.portable-executable",
-        "application/x-dosexec",
+        _DOS,
         "application/x-elf",
         "application/x-mach-binary",
         "application/x-ms-shortcut",
@@ -105,7 +106,10 @@ def media_type(data: memoryview, kind: str, magic: Callable[[bytes], str] | None
     found = next((each for pattern, each in _TEXTS if pattern.search(text)), "")
     if found:
         return found
-    return (magic(head) if magic else "") or (UNKNOWN if b"\0" in head else "text/plain")
+    guessed = magic(head) if magic else ""
+    if guessed == _DOS:  # what begins with MZ was found above; the rest is a guess by one octet
+        guessed = ""
+    return guessed or (UNKNOWN if b"\0" in head else "text/plain")
 
 
 def _program(data: memoryview, head: bytes) -> str:
@@ -114,7 +118,7 @@ def _program(data: memoryview, head: bytes) -> str:
         place = int.from_bytes(head[60:64], "little")
         if bytes(data[place : place + 4]) == b"PE\0\0":
             return "application/vnd.microsoft.portable-executable"
-        return "application/x-dosexec" if b"\0" in head[2:64] else ""
+        return _DOS if b"\0" in head[2:64] else ""
     if head[:4] == b"\xca\xfe\xba\xbe":  # Java's version follows, or the count of architectures
         return "application/java-vm" if int.from_bytes(head[4:8], "big") >= 45 else "application/x-mach-binary"
     return ""

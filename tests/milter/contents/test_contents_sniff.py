@@ -53,6 +53,14 @@ def test_types_are_told_without_libmagic(name):
     assert (found in RUNNING) == (name in PROGRAMS)
 
 
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [(b"\xebxyz abc" * 20, "text/plain"), (b"\x8c\x0d" + bytes(range(256)), "application/octet-stream")],
+)
+def test_one_octet_makes_no_program_though_libmagic_guesses_so(data, found):
+    assert media_type(memoryview(data), "", lambda _: "application/x-dosexec") == found
+
+
 def test_a_document_is_no_mere_archive():
     docx = zipped(("[Content_Types].xml", b"x"), ("word/document.xml", b"x"))
     odt = zipped(("mimetype", b"application/vnd.oasis.opendocument.text"))
