@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from ipaddress import ip_network
 
 from elemta.check import Stage
 from elemta.config.problems import Path, Problem
@@ -219,7 +220,10 @@ class _Reach:
     def hides(self, later: _Reach) -> bool:
         """Whether this rule matches whenever `later` would."""
         return (
-            all(fact in later.asked and later.asked[fact] <= values for fact, values in self.asked.items())
+            all(
+                fact in later.asked and all(not values.isdisjoint(_wider(value)) for value in later.asked[fact])
+                for fact, values in self.asked.items()
+            )
             and (not self.classes or (bool(later.classes) and later.classes <= self.classes))
             and self.unless in ("", later.unless)
         )
@@ -235,7 +239,7 @@ def _unreachable(models: Sequence[RuleModel], path: Path) -> list[Problem]:
         asked = {fact: _values(value) for fact, value in model.when.items()}
         unless = json.dumps(model.unless, sort_keys=True, default=str) if model.unless else ""
         rule = _Reach(index, model.id, asked, frozenset(class_names(model)), unless)
-        keys = [("", ""), *((fact, value) for fact, values in asked.items() for value in values)]
+        keys = [("", ""), *((fact, wide) for fact, values in asked.items() for each in values for wide in _wider(each))]
         hiding = [earlier for key in keys for earlier in finals.get(key, ()) if earlier.hides(rule)]
         if hiding:
             earlier = min(hiding, key=lambda each: each.index)
@@ -250,7 +254,28 @@ def _unreachable(models: Sequence[RuleModel], path: Path) -> list[Problem]:
 
 def _values(asked: object) -> frozenset[str]:
     """What a condition asks: any of several values, or one thing that is equal to nothing but itself."""
+    if isinstance(asked, dict) and asked.keys() == {"cidr"}:
+        asked = asked["cidr"]
     several = asked if isinstance(asked, list) and asked else [asked]
     if any(isinstance(each, (dict, list)) for each in several):
         return frozenset((json.dumps(asked, sort_keys=True, default=str),))
-    return frozenset(str(each).lower() for each in several)
+    return frozenset(_plain(str(each)) for each in several)
+
+
+def _plain(value: str) -> str:
+    """One spelling of a value; a network with its prefix, be it one address."""
+    try:
+        return str(ip_network(value))
+    except ValueError:
+        return value.lower()
+
+
+def _wider(value: str) -> tuple[str, ...]:
+    """What holds whenever `value` does: itself, and for a network those around it."""
+    try:
+        named = ip_network(value) if "/" in value else None
+    except ValueError:
+        named = None
+    if named is None:
+        return (value,)
+    return tuple(str(named.supernet(new_prefix=length)) for length in range(named.prefixlen, -1, -1))

@@ -67,4 +67,5 @@ def joined(parts: tuple[Condition, ...], word: str) -> Condition:
 def negated(condition: Condition) -> Condition:
     """The opposite of `condition`."""
     test = condition.test
-    return Condition(lambda view: not test(view), f"not ({condition.text.strip('()')})", condition.facts)
+    text = condition.text if condition.text.startswith("(") else f"({condition.text})"  # joined ones have theirs
+    return Condition(lambda view: not test(view), f"not {text}", condition.facts)

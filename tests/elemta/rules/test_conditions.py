@@ -164,3 +164,21 @@ def test_every_mistake_is_reported_at_once():
         policy(HEAD.replace("WHEN", "{spv: pass, logon: x, client.address: nowhere}"))
 
     assert len(raised.value.problems) == 3
+
+
+@pytest.mark.parametrize(
+    ("when", "words"),
+    [
+        ("{not: {login: anna}}", "not (login is anna)"),
+        ("{helo: {not: {glob: '*(x)'}}}", "not (helo looks like *(x))"),
+        (
+            "{not: {all: [{login: anna}, {any: [{helo: a}, {helo: b}]}]}}",
+            "not (login is anna and (helo is a or helo is b))",
+        ),
+        ("{not: {not: {login: anna}}}", "not (not (login is anna))"),
+    ],
+)
+def test_the_opposite_in_words_closes_as_many_brackets_as_it_opens(when, words):
+    [rule] = policy(HEAD.replace("WHEN", when)).rules["message"].rules
+
+    assert rule.texts == (words,)

@@ -153,6 +153,18 @@ def test_rules_at_rcpt_to_know_only_the_envelope():
         ("{id: a, when: {spf: fail}, then: accept}", "{id: b, when: {spf: [FAIL]}, then: reject}"),
         ("{id: a, when: {size: {ge: 5}}, then: accept}", "{id: b, when: {size: {ge: 5}, spf: fail}, then: reject}"),
         ("{id: a, unless: {spf: fail}, then: accept}", "{id: b, when: {login: x}, unless: {spf: fail}, then: reject}"),
+        *(
+            (
+                f"{{id: a, when: {{client.address: {wide}}}, then: accept}}",
+                f"{{id: b, when: {{client.address: {narrow}}}, then: reject}}",
+            )
+            for wide, narrow in (
+                ("10.0.0.0/8", "10.1.2.3"),
+                ("{cidr: 10.0.0.0/8}", "{cidr: [10.1.0.0/16, 10.2.0.0/16]}"),
+                ("['2001:db8::/32', 192.0.2.0/24]", "['2001:DB8:1::/48', 192.0.2.1]"),
+                ("192.0.2.1", "192.0.2.1/32"),
+            )
+        ),
     ],
 )
 def test_a_rule_that_is_never_reached_is_a_mistake(lines):
@@ -170,6 +182,18 @@ def test_a_rule_that_is_never_reached_is_a_mistake(lines):
         ("{id: a, when: {spf: fail}, then: accept}", "{id: b, when: {spf: [fail, softfail]}, then: reject}"),
         ("{id: a, when: {size: {ge: 5}}, then: accept}", "{id: b, when: {size: {ge: 6}}, then: reject}"),
         ("{id: a, when: {spf: fail}, then: accept}", "{id: b, when: {spf: pass}, then: reject}"),
+        *(
+            (
+                f"{{id: a, when: {{client.address: {one}}}, then: accept}}",
+                f"{{id: b, when: {{client.address: {other}}}, then: reject}}",
+            )
+            for one, other in (
+                ("10.1.0.0/16", "10.0.0.0/8"),
+                ("10.0.0.0/8", "[10.1.2.3, 11.1.2.3]"),
+                ("{not: 10.0.0.0/8}", "10.1.2.3"),
+                ("0.0.0.0/0", "'2001:db8::1'"),
+            )
+        ),
         ("{id: a, label: x}", "{id: b, then: reject}"),
     ],
 )
