@@ -35,7 +35,7 @@ class Result(StrEnum):
     PERMERROR = "permerror"
 
 
-class AuthResult(Struct, frozen=True):
+class AuthResult(Struct, frozen=True, array_like=True):  # as which the journal keeps it
     """One `resinfo` of Authentication-Results (RFC 8601 section 2.2), unescaped.
 
     Attributes:

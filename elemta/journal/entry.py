@@ -21,8 +21,9 @@ from elemta.printable import storable
 from elemta.verdict import Action, ActionKind, Disposition
 
 LONGEST_FIELD = 300  # characters kept of Message-ID and From
+WHOLE = 8000  # characters of a detail that is kept as it is; of a longer one:
 LONGEST_VALUE = 1000  # characters kept of a fact or a reason
-MOST_VALUES = 100  # kept of a fact that has several
+MOST_VALUES = 100  # kept of a fact that has several, of rules, of actions
 LARGEST = (1 << 63) - 1  # SQLite's integers
 COLUMNS = (
     "id", "at", "stage", "queue_id", "instance", "class", "disposition", "rule", "reply", "client", "client_name",
@@ -115,7 +116,7 @@ def row(decision: Decision) -> Row:
         str(client.address) if client.address is not None else "", storable(client.name),
         storable(client.helo), storable(client.login), storable(envelope.sender),
         _json([storable(recipient) for recipient in envelope.recipients]), min(envelope.size, LARGEST),
-        message_id, header_from, decision.seconds, decision.policy, _json(_detail(decision)),
+        message_id, header_from, decision.seconds, decision.policy, _detail(decision),
     )  # fmt: skip
 
 
@@ -146,52 +147,52 @@ def entry(columns: Sequence[Any], document: str | None = None) -> Entry:
     )
 
 
-def _detail(decision: Decision) -> dict[str, Any]:
-    """All that is not a column. Times in microseconds: whole numbers are short."""
+def _detail(decision: Decision) -> str:
+    """All that is not a column, as JSON; where it is long, cut. Times in microseconds: whole numbers are short."""
     verdict, timings = decision.verdict, decision.timings
-    return {
+    told = {
         "findings": [_told(finding) for finding in decision.findings],
-        "values": {name: _bounded(value) for name, value in decision.values.items()},
+        "values": decision.values,
         "trace": decision.trace,
         "shadow": decision.shadow,
         "timings": {name: round(seconds * 1e6) for name, seconds in timings.items()} if timings else {},
-        "actions": [
-            (each.kind, each.name, each.value[:LONGEST_VALUE], each.seconds, each.rule, each.nth)
-            for each in verdict.actions
-        ],
+        "actions": [(each.kind, each.name, each.value, each.seconds, each.rule, each.nth) for each in verdict.actions],
         "behind": verdict.findings,
     }
+    text = _json(told)
+    if len(text) > WHOLE:
+        long = ("findings", "values", "actions")  # what strangers have a say in
+        text = _json({name: _cut(value) if name in long else value for name, value in _plain(told).items()})
+    return text
 
 
 def _told(finding: Finding) -> dict[str, Any]:
     told: dict[str, Any] = {"check": finding.check, "result": finding.result}
     if finding.reason:
-        told["reason"] = finding.reason[:LONGEST_VALUE]
+        told["reason"] = finding.reason
     if finding.fields:
-        told["fields"] = {name: _bounded(value) for name, value in finding.fields.items()}
+        told["fields"] = finding.fields if type(finding.fields) is dict else dict(finding.fields)
     if finding.trouble:
         told["trouble"] = True
     if finding.authres:
-        told["authres"] = [_evidence(each) for each in finding.authres[:MOST_VALUES]]
+        told["authres"] = finding.authres
     return told
 
 
-def _evidence(one: AuthResult) -> tuple[str, str, list[tuple[str, str]]]:
-    """Method, result and properties; the reason is the finding's."""
-    return one.method, one.result, [(name, value[:LONGEST_FIELD]) for name, value in one.properties]
-
-
-def _bounded(value: Value) -> Value:
-    if isinstance(value, str):
-        return value[:LONGEST_VALUE]
-    return tuple(each[:LONGEST_VALUE] for each in value[:MOST_VALUES]) if isinstance(value, tuple) else value
+def _cut(told: Any) -> Any:  # noqa: ANN401 - whatever JSON has
+    """The same, with the beginning only of long texts and long lists."""
+    if isinstance(told, str):
+        return told[:LONGEST_VALUE]
+    if isinstance(told, dict):
+        return {name: _cut(value) for name, value in told.items()}
+    return [_cut(each) for each in told[:MOST_VALUES]] if isinstance(told, (list, tuple)) else told
 
 
 def _finding(told: Mapping[str, Any]) -> Finding:
     fields = {name: _value(value) for name, value in told.get("fields", {}).items()}
     evidence = tuple(
-        AuthResult(method, result, properties=tuple((name, value) for name, value in properties))
-        for method, result, properties in told.get("authres", ())
+        AuthResult(method, result, reason, tuple((name, value) for name, value in properties))
+        for method, result, reason, properties in told.get("authres", ())
     )
     trouble = told.get("trouble", False)
     return Finding(told["check"], Result(told["result"]), told.get("reason", ""), fields, evidence, trouble=trouble)
@@ -205,18 +206,17 @@ def _json(value: object) -> str:
     try:
         return msgspec.json.encode(value, enc_hook=str).decode()  # str: of an IP address
     except UnicodeEncodeError:  # a surrogate, from an octet that was no UTF-8: msgspec refuses, json escapes
-        return json.dumps(value, separators=(",", ":"), default=str)
+        return json.dumps(_plain(value), separators=(",", ":"))
+
+
+def _plain(value: object) -> Any:  # noqa: ANN401 - what JSON has
+    return msgspec.to_builtins(value, enc_hook=str)
 
 
 def _fields(message: Message) -> tuple[str, str]:
     """The first Message-ID and the first From."""
-    message_id = header_from = b""
-    for name, value in message.headers:
-        if len(name) == 4 and not header_from and name.lower() == b"from":
-            header_from = value
-        elif len(name) == 10 and not message_id and name.lower() == b"message-id":
-            message_id = value
-    return _field(message_id), _field(header_from)
+    ids, authors = message.header("message-id"), message.header("from")
+    return _field(ids[0]) if ids else "", _field(authors[0]) if authors else ""
 
 
 def _field(value: bytes) -> str:

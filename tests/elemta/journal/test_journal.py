@@ -113,7 +113,7 @@ def test_whatever_a_stranger_writes_is_kept(keeping, words, expected):
     given = decision(
         client=client, sender=words, recipients=(words, words), reply=f"550 5.7.1 {words}", values={"helo": words},
         headers=((b"FROM", words.encode("utf-8", "surrogatepass")), (b"message-id", b"\xff\xfe")),
-        findings=(Finding("spf", Result.NONE, words, {"helo": words, "several": (words,) * 500}),),
+        findings=(Finding("spf", Result.NONE, words, {"helo": words, "several": (words,) * 5000}),),
     )  # fmt: skip
     keeping.keep(given)
     [found] = keeping.close().find(given.id)
@@ -499,3 +499,20 @@ def test_following_goes_on_after_expiry_and_starts_anew_in_a_new_file(keeping, t
 def python(code, *args):
     start = f"import sys; sys.path[:0] = [{str(TESTS)!r}]\n"
     return [sys.executable, "-c", start + textwrap.dedent(code), *map(str, args)]
+
+
+def test_a_long_entry_is_cut_but_not_the_rules_that_were_read(keeping):
+    trace = [0] * 5000
+    given = decision(trace=trace, findings=(Finding("spf", Result.PASS, "why" * 4000),), values={"helo": "h" * 2000})
+    keeping.keep(given)
+    [found] = keeping.close().find(given.id)
+    assert found.trace == tuple(trace)
+    assert len(found.findings[0].reason) == len(found.values["helo"]) == 1000
+
+
+def test_what_a_short_entry_says_is_kept_whole(keeping):
+    finding = Finding("dkim", Result.PASS, "r" * 2000, {"domains": ("a.test",) * 300})
+    given = decision(findings=(finding,))
+    keeping.keep(given)
+    [found] = keeping.close().find(given.id)
+    assert found.findings == (finding,)
