@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
+from elemta.addresses import a_label, split
 from elemta.cli import config_argument
 
 NAME = "dmarc"
@@ -26,14 +27,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Say what `elemta dmarc` takes."""
     commands = parser.add_subparsers(dest="dmarc_command", metavar="COMMAND", required=True)
     report = commands.add_parser("report", help="show reports, or send those that are due")
-    report.add_argument("domain", nargs="?", metavar="DOMAIN", type=str.lower, help="only those about this domain")
+    report.add_argument("domain", nargs="?", metavar="DOMAIN", type=_domain, help="only those about this domain")
     report.add_argument("--day", type=_day, metavar="YYYY-MM-DD", help="only those that begin on this day, UTC")
     which = report.add_mutually_exclusive_group()
     which.add_argument("--show", action="store_true", help="what is counted and what was sent; with DOMAIN the XML")
     which.add_argument("--dry-run", action="store_true", help="who would get what, who would not, and why")
     which.add_argument("--send", action="store_true", help="send what is due")
     suppress = commands.add_parser("suppress", help="list addresses that get no reports, add one or remove one")
-    suppress.add_argument("address", nargs="?", metavar="ADDRESS", help="the address")
+    suppress.add_argument("address", nargs="?", metavar="ADDRESS", type=_address, help="the address")
     suppress.add_argument("--remove", action="store_true", help="send it reports again")
     suppress.add_argument("--reason", default="by hand", metavar="TEXT", help="why, for the list")
     bounce = commands.add_parser("bounce", help="read a delivery status notification from standard input")
@@ -46,6 +47,31 @@ def run(args: argparse.Namespace) -> int:
     command: Any = import_module(COMMAND)
     status: int = command.run(args)
     return status
+
+
+def _domain(text: str) -> str:
+    """A domain as A-labels, as reports name it.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    name = a_label(text)
+    if name is None:
+        raise argparse.ArgumentTypeError(f'"{text}" is no domain such as example.com')
+    return name
+
+
+def _address(text: str) -> str:
+    """An address in lower case, its domain as A-labels, as reports are sent to it.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    local, domain = split(text)
+    name = a_label(domain)
+    if not local or name is None:
+        raise argparse.ArgumentTypeError(f'"{text}" is no address such as dmarc@example.com')
+    return f"{local}@{name}".lower()
 
 
 def _day(text: str) -> float:

@@ -144,6 +144,8 @@ def _time(at: float) -> str:
 
 def _suppress(office: Office, args: Namespace) -> int:
     outgoing = office.ledger.outgoing
+    if args.address is None and args.remove:
+        return fail("elemta dmarc suppress: --remove needs an ADDRESS", os.EX_USAGE)
     if args.address is None:
         _out(f"{address}  since {_time(at)}  {why}" for address, (at, why) in outgoing.suppressed().items())
         return os.EX_OK

@@ -133,7 +133,7 @@ def parts(one: Failure, reporter: Reporter, spf_record: str = "") -> Sequence[Pa
     text = (
         f"Mail in the name of {row.header_from} from {row.source} came to {reporter.host} with dmarc={one.result}\n"
         f"and without an aligned pass of {one.alignment}:\n"
-        f"first on {formatdate(one.at)}, {one.incidents} times in that hour.\n"
+        f"first on {formatdate(one.at)}, {one.incidents} time{'s' if one.incidents > 1 else ''} in that hour.\n"
     )
     feedback = Part((("Content-Type", "message/feedback-report"),), _lines(_feedback(one, reporter, spf_record)))
     header: list[tuple[str, str]] = [("From", f"redacted@{row.header_from}")]

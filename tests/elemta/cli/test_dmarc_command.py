@@ -75,7 +75,7 @@ def test_nothing_counted(elemta):
 
 def test_what_is_counted(elemta, counted):
     lines = elemta("report").out.splitlines()
-    assert [line.split("  ")[1:3] for line in lines] == [["sender.test", "3 mails"], ["other.test", "1 mails"]]
+    assert [line.split("  ")[1:3] for line in lines] == [["sender.test", "3 mails"], ["other.test", "1 mail"]]
     assert lines[0].startswith(f"{day(PAST)}T00:00Z to {day(PAST + DAY)}T00:00Z")
     assert "leaves at" in lines[0]
     assert elemta("report", "--day", day(TODAY)).out.splitlines() == lines[1:]
@@ -114,6 +114,13 @@ def test_suppress_list_and_remove(elemta):
     assert elemta("suppress", "--remove", AGG).status == os.EX_OK
     assert elemta("suppress").out == ""
     assert elemta("suppress", "--remove", AGG).status == os.EX_DATAERR
+
+
+def test_an_address_is_suppressed_as_reports_are_sent_to_it(elemta):
+    elemta("suppress", "Agg@Bücher.test")
+    assert elemta("suppress").out.startswith("agg@xn--bcher-kva.test  since")
+    assert elemta("suppress", "--remove", "agg@BÜCHER.test").status == os.EX_OK
+    assert elemta("suppress", "--remove").status == os.EX_USAGE
 
 
 def test_a_suppressed_address_is_told_in_a_dry_run(elemta, counted):
@@ -184,7 +191,14 @@ def test_junk_as_a_bounce_is_no_crash(elemta, monkeypatch):
 
 
 def test_mistakes_of_the_command_line(elemta, capsys):
-    for words in (["report", "--day", "yesterday"], ["report", "--show", "--send"], []):
+    for words in (
+        ["report", "--day", "yesterday"],
+        ["report", "--show", "--send"],
+        [],
+        ["report", "no domain"],
+        ["suppress", "nobody"],
+        ["suppress", "a@b c"],
+    ):
         with pytest.raises(SystemExit) as ended:
             elemta(*words)
         assert ended.value.code == os.EX_USAGE
