@@ -6,6 +6,7 @@ import io
 import lzma
 import struct
 import tarfile
+import uuid
 import zipfile
 import zlib
 
@@ -262,3 +263,16 @@ def rtf(kind, content, between=b""):
     digits = (made + content).hex().encode()
     half = len(digits) // 2
     return b"{\\rtf1 x{\\object\\objemb{\\*\\objdata " + digits[:half] + between + digits[half:] + b"}}}"
+
+
+def onenote(*files):
+    """A OneNote section with (extension, content), as far as files in it go ([MS-ONESTORE])."""
+    made = bytes.fromhex("e4525c7b8cd8a74daeb15378d02996d3") + bytes(1008)
+    for number, (extension, content) in enumerate(files, 1):
+        own, place = uuid.UUID(int=number), len(made)
+        made += bytes.fromhex("e716e3bd65261145a4c48d4d0b7a9eac") + struct.pack("<QLQ", len(content), 0, 0) + content
+        made += bytes(-len(content) % 8) + bytes.fromhex("22a7fb71790f0b4abb13899256426b24")
+        made += struct.pack("<QL", place, len(content) + 52) + own.bytes_le
+        for text in (f"<ifndf>{{{own}}}", extension):
+            made += struct.pack("<L", len(text)) + text.encode("utf-16-le")
+    return made + bytes(64)

@@ -24,6 +24,7 @@ _MAGICS = {
     b"RE~^": "rar",  # of RAR 1.4
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "ole",  # a document, in which files can be packed
     b"{\\rt": "rtf",  # likewise
+    b"\xe4\x52\x5c\x7b\x8c\xd8\xa7\x4d\xae\xb1\x53\x78\xd0\x29\x96\xd3": "onenote",  # likewise
     b"MSCF\0\0\0\0": "cab",
     b"\x28\xb5\x2f\xfd": "zstd",
     b"\x04\x22\x4d\x18": "lz4",

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from elemta_milter.archives import foreign, oles, rars, rtfs, sevenzip, squeezed, tars, tnefs, zips
+from elemta_milter.archives import foreign, oles, onenotes, rars, rtfs, sevenzip, squeezed, tars, tnefs, zips
 from elemta_milter.archives.budget import Bounds, BrokenError, Budget, EncryptedError, UnreadableError
 from elemta_milter.archives.hidden import hidden
 from elemta_milter.archives.kinds import archive_kind
@@ -25,7 +25,7 @@ DOCUMENTS = frozenset(
 """Extensions of documents, some of which are zip archives."""
 _HEAD, _FILE = 1 << 16, 8 << 20
 """Octets of a file that are held: enough to know what it is, and enough to look into a document."""
-_PAPERS = frozenset({"ole", "rtf"})
+_PAPERS = frozenset({"ole", "onenote", "rtf"})
 """Documents that are no archives, though files can be packed into them."""
 _STREAMED = frozenset({"tar", *squeezed.MAKERS})
 
@@ -170,6 +170,7 @@ class Walk:
             "7z": sevenzip.members,
             "rar": rars.members,
             "ole": oles.members,
+            "onenote": onenotes.members,
             "rtf": rtfs.members,
             "tnef": tnefs.members,
         }

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from elemta_milter.archives import Bounds, Budget, Walk, oles
-from harness.archives import PROGRAM, ole, sevenzipped, tarred, zipped
+from harness.archives import PROGRAM, ole, onenote, sevenzipped, tarred, zipped
 
 NO_BOUND = {"ratio": 10**12, "octets": 10**15}
 MIB = 1 << 20
@@ -178,3 +178,10 @@ def test_tnef_that_counts_more_than_it_holds_is_cheap():
     properties = struct.pack("<LHHL", 0xFFFFFFFF, 0x1001, 1, 0xFFFFFFFF)
     made = struct.pack("<LHBLL", 0x223E9F78, 1, 2, 0x00069005, len(properties)) + properties + b"\0\0"
     assert excess(made * 1000) == ()
+
+
+def test_a_onenote_section_of_nothing_but_files_and_references_ends_in_time():
+    many = onenote(*[(".exe", b"")] * 5000)
+    assert excess(many + bytes(8 << 20))
+    far = many.replace(struct.pack("<QLQ", 0, 0, 0), struct.pack("<QLQ", 1 << 40, 0, 0))  # each reaches to the end
+    assert excess(far + bytes(8 << 20))

@@ -15,6 +15,7 @@ from harness.archives import (
     LZMA2,
     PROGRAM,
     ole,
+    onenote,
     packaged,
     rar4,
     rar5,
@@ -41,6 +42,7 @@ SEEDS = {
     "two": gzip.compress(b"x") + zipped(*FILES),
     "tnef": tnef((b"A~1.EXE", "a.exe", PROGRAM), embedded=tnef((b"b", "b", b"x"))),
     "rtf": rtf(b"Package", packaged(b"a.exe", PROGRAM)[4:]),
+    "onenote": onenote((".exe", PROGRAM), (".hta", b"x")),
     "vba": vba_project(b"Sub AutoOpen()\r\nEnd Sub\r\n"),
 }
 CHANGES = st.lists(

@@ -25,6 +25,7 @@ from harness.archives import (
     PPMD,
     PROGRAM,
     ole,
+    onenote,
     packaged,
     rar4,
     rar5,
@@ -471,3 +472,20 @@ def test_and_documents_in_it():
     inner = ole({"\1Ole10Native": packaged(b"evil.exe", PROGRAM)})
     assert walked(rtf(b"Word.Document.8", inner), "x.rtf")[1]["x.rtf: (unnamed): evil.exe"] == PROGRAM
     assert walked(b"{\\rtf1{\\*\\objdata 4d5a}{\\objdata }", "x.rtf")[1] == {"x.rtf: (unnamed)": b"MZ"}
+
+
+def test_files_in_a_onenote_section_are_found_with_their_extensions():
+    made = onenote((".png", b"picture"), (".hta", b"<hta:application>"), ("", PROGRAM))
+    walk, found = walked(made, "x.one")
+    assert found == {
+        "x.one: object1.png": b"picture",
+        "x.one: object2.hta": b"<hta:application>",
+        "x.one: object3": PROGRAM,
+    }
+    assert (walk.archives, walk.broken, walk.unread) == ([], [], [])
+
+
+def test_one_that_was_cut_short_is_broken():
+    made = onenote((".exe", PROGRAM))
+    walk, _ = walked(made[: made.index(PROGRAM) + 20], "x.one")
+    assert walk.broken == ["x.one: object1: it ends before its end"]
