@@ -16,7 +16,8 @@ from pathlib import Path
 
 from elemta import explain
 from elemta.cli import _terminal, config_argument, fail
-from elemta.config.load import load, loaded_and
+from elemta.cli._which_journal import journal_path
+from elemta.config.load import loaded_and
 from elemta.decision import Decision
 from elemta.explain.rehearsal import read_mail, rehearse
 from elemta.facts import Client, Message, parse_ip
@@ -60,7 +61,7 @@ def _stored(args: argparse.Namespace) -> int:
     if Path(args.reference).is_file():
         file = args.reference
         return fail(f"elemta explain: {file} is a file; to judge the mail in it, write --mail {file}", os.EX_USAGE)
-    path = load(args.config).settings.journal.path
+    path = journal_path(args.config)
     try:
         reader = Reader(path)
         try:

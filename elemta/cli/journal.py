@@ -14,7 +14,7 @@ from datetime import datetime
 
 from elemta import explain
 from elemta.cli import _terminal, config_argument, fail
-from elemta.config.load import load
+from elemta.cli._which_journal import journal_path
 from elemta.config.types import duration
 from elemta.journal import JournalError, Reader
 from elemta.verdict import Disposition
@@ -47,7 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out `elemta journal`; 0, also when nothing was found."""
-    path = load(args.config).settings.journal.path
+    path = journal_path(args.config)
     criteria = {name: getattr(args, name) for name in CRITERIA if getattr(args, name) is not None}
     try:
         reader = Reader(path)

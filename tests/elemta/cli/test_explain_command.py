@@ -248,3 +248,24 @@ def test_a_criterion_that_makes_no_sense_is_a_usage_error(elemta, args):
     status, _, err = elemta("journal", *args)
     assert status == os.EX_USAGE
     assert args[1] in err
+
+
+def test_while_the_policy_has_mistakes_what_was_decided_can_be_asked_for(elemta, config):
+    reference = "7K2M9QX1RD"
+    kept(config, decision(id=reference))
+    good = config.read_text()
+    config.write_text(good + "tests: [{name: x, expect: {then: perhaps}}]\nclasses: {late: {hello: x}}\n")
+
+    status, told, warning = elemta("explain", reference)
+    assert (status, told.split()[0]) == (os.EX_OK, reference)
+    assert warning == f"warning: {config} has mistakes, `elemta config check {config}` tells them\n"
+    status, told, _ = elemta("journal")
+    assert status == os.EX_OK
+    assert reference in told
+
+    for mistake in (
+        good.replace("journal: {path", "jornal: {path"),
+        good.replace("journal: {path", "journal: {keep: 1x, path"),
+    ):
+        config.write_text(mistake)
+        assert elemta("explain", reference)[0] == os.EX_CONFIG  # it may be another journal that is meant
