@@ -222,7 +222,10 @@ class Settings(Section):
     log: Log = Field(default_factory=Log, description="the log on standard error")
     user: str = Field("elemta", description="the user to become when started as root")
     spool: str = Field("/var/lib/elemta/spool", description="where bodies over 1 MiB wait while they are judged")
-    sets: dict[Name, tuple[str, ...] | FileSet | DynamicSet] = Field(default_factory=dict, description="named sets")
+    sets: dict[Name, tuple[str, ...] | FileSet | DynamicSet] = Field(
+        default_factory=dict,
+        description="named sets of addresses, networks, words; .a.example is all below a.example",
+    )
     classes: dict[Name, dict[str, Any]] = Field(
         default_factory=lambda: dict(DEFAULT_CLASSES),
         description="the first whose conditions hold names the mail's class",

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 
+_NONE = (0, 0, 0)
+"""The mark of no file."""
+
 
 @dataclass(slots=True)
 class KeptFile(ABC):
@@ -21,7 +24,7 @@ class KeptFile(ABC):
     """
 
     path: Path | None = field(default=None, kw_only=True)
-    stamp: tuple[int, int, int] = field(default=(0, 0, 0), kw_only=True)
+    stamp: tuple[int, int, int] = field(default=_NONE, kw_only=True)
 
     @property
     @abstractmethod
@@ -37,19 +40,20 @@ class KeptFile(ABC):
         """
 
     def changed(self) -> bool:
-        """The file is not the one that was read. A file that is gone counts as unchanged: what it said stays."""
+        """The file is not the one that was read, or is gone since then."""
         try:
             return self.path is not None and file_stamp(self.path) != self.stamp
         except OSError:
-            return False
+            return self.stamp != _NONE
 
     def reread(self) -> None:
         """Read the file again.
 
         Raises:
-            OSError, ValueError: it cannot be used; what was known stays, and the same file is not tried again.
+            OSError, ValueError: it is gone or cannot be used. What was known stays; the same file is not tried again.
         """
         if self.path is not None:
+            self.stamp = _NONE  # if it is gone
             self.stamp = file_stamp(self.path)
             self.take(self.path)
 

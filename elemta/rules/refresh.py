@@ -52,7 +52,8 @@ async def _reread(kept: KeptFile, what: str, tools: Tools) -> None:
     try:
         await tools.in_thread(kept.reread)
     except (OSError, ValueError) as error:
-        _log.error("%s stays as it was: %s", what, error)
+        why = f"{kept.path}: {error.strerror}" if isinstance(error, OSError) and error.strerror else error
+        _log.error("%s stays as it was: %s", what, why)
     else:
         _log.info("%s read again: %d entries", what, kept.size)
 

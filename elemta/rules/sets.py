@@ -1,8 +1,8 @@
 """Named sets: is this address, domain or word one of those?
 
-Entries are IP addresses and networks, words (compared without case; domains as A-labels), or `.example.org`,
-which means every name below example.org.  A set of a million entries answers in about a microsecond: words
-are hashed, networks are hashed once for each prefix length that occurs.
+Entries are IP addresses and networks, words (compared without case; domains as A-labels), or `.example.org`
+(`*.example.org` is the same), which means every name below example.org.  A set of a million entries answers in about a
+microsecond: words are hashed, networks are hashed once for each prefix length that occurs.
 
 Inline sets never change.  A file is read again when it changes; a broken new version is reported and the
 old one stays.  A dynamic set is a snapshot of the state store, taken anew when the store's version moves.
@@ -94,8 +94,8 @@ def members(entries: Iterable[str]) -> Members:
     for entry in entries:
         if _LOOKS_LIKE_IP.fullmatch(entry) and _network(entry, networks):
             continue
-        if entry.startswith(".") and len(entry) > 1:
-            suffixes.add(a_label(entry[1:]) or entry[1:].lower())
+        if entry.startswith((".", "*.")) and (domain := entry.partition(".")[2]):
+            suffixes.add(a_label(domain) or domain.lower())
         else:
             words.add(entry.lower() if entry.isascii() else _word(entry))
     by_version: dict[int, list[tuple[int, frozenset[int]]]] = {4: [], 6: []}

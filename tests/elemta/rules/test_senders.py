@@ -96,6 +96,9 @@ def test_a_broken_version_keeps_what_was_known(senders):
     assert senders.by_login is before
     assert not senders.changed()  # the same file is not tried again
     senders.path.unlink()
+    with pytest.raises(FileNotFoundError):
+        senders.reread()
+    assert senders.by_login is before
     assert not senders.changed()
 
 

@@ -72,7 +72,24 @@ def test_a_file_is_read_again_when_it_changes_and_kept_when_it_breaks(tmp_path):
     assert not named.changed()
 
     path.unlink()
+    assert named.changed()  # which is told once
+    with pytest.raises(FileNotFoundError):
+        named.reread()
+    assert "two.example" in named.members
     assert not named.changed()
+
+    path.write_text("three.example\n")
+    assert named.changed()
+    named.reread()
+    assert "three.example" in named.members
+
+
+def test_every_name_below_a_domain_may_be_written_with_a_star():
+    below = members(["*.Example.org", "*.b\u00fccher.example", "*."])
+    for name in ("a.example.org", "x@a.b.example.org", "a.xn--bcher-kva.example", "*."):
+        assert name in below
+    for name in ("example.org", "aexample.org", "org"):
+        assert name not in below
 
 
 def test_a_million_entries_are_asked_by_hashing():
