@@ -61,6 +61,15 @@ def doubts(settings: Settings) -> Iterator[Problem]:
             break
     if settings.reports is not None and "dmarc" not in settings.checks:
         yield Problem(("reports",), "nothing can be reported: checks has no dmarc; add it, with spf and dkim")
+    if settings.reports is not None and not _signs(settings, settings.reports.from_.rpartition("@")[2]):
+        text = "sign has no keys of this domain or one above it: reports go unsigned, and others may refuse them"
+        yield Problem(("reports", "from"), text)
     if settings.dns.budget >= settings.milter.budget:
         text = f"DNS may use up the whole time of a mail ({duration_text(settings.milter.budget)}); write less"
         yield Problem(("dns", "budget"), text)
+
+
+def _signs(settings: Settings, domain: str) -> bool:
+    """Whether mail of this domain's addresses can be signed so that DMARC passes."""
+    of = {entry.domain.lower() for entry in settings.sign}
+    return any(domain == each or domain.endswith("." + each) for each in of)

@@ -123,6 +123,23 @@ def test_a_class_of_all_mail_hides_those_below(write):
     assert str(warning).endswith(":4:3: classes: every mail is of this class, so none is of a or b; write it last")
 
 
+@pytest.mark.parametrize(
+    ("sign", "warned"),
+    [
+        ("", True),
+        ("example.org", False),
+        ("mail.example.org", False),
+        ("ample.org", True),
+        ("a.mail.example.org", True),
+    ],
+)
+def test_reports_that_go_unsigned_are_warned_of(write, sign, warned):
+    text = "host: mx.test\nchecks: {dmarc: }\nreports: {from: dmarc@Mail.example.org}\n"
+    text += f"sign: [{{domain: {sign}, keys: [{{selector: r, file: r.pem}}]}}]\n" if sign else ""
+    warnings = load(write(text)).warnings
+    assert [(each.path, each.origin.line) for each in warnings] == ([(("reports", "from"), 3)] if warned else [])
+
+
 def test_a_merge_key_in_quotes_is_a_key(write):
     text = 'host: mx.test\ntests: [{name: t, expect: {}, given: {"<<": {a: b}, c: d}}]\n'
     assert load(write(text)).settings.tests[0].given == {"<<": {"a": "b"}, "c": "d"}
