@@ -27,6 +27,7 @@ from elemta.config.model import Settings
 from elemta.daemon.observing import Opened, open_observers
 from elemta.engine import Engine
 from elemta.policy import Policy
+from elemta.store import StoreError
 from elemta.tools import open_tools
 
 _log = logging.getLogger("elemta.daemon.worker")
@@ -156,6 +157,9 @@ def work(service: Service, post: Post) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(_serve(service, post))
+        except StoreError as error:  # the file's fault, whose text says what to do
+            _log.error("worker %d of %s cannot work: %s", post.slot, service.name, error)
+            return os.EX_UNAVAILABLE
         except Exception:  # noqa: BLE001 - logged with its traceback; the supervisor starts another
             _log.exception("worker %d of %s failed", post.slot, service.name)
             return os.EX_SOFTWARE

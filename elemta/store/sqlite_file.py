@@ -60,13 +60,19 @@ def open_file(path: str) -> sqlite3.Connection:
             raise StoreError(f"{path}: {error.strerror}") from error
         except sqlite3.Error as error:
             if not is_busy(error) or time.monotonic() > give_up:
-                raise StoreError(f"{path}: {error}") from error
+                raise StoreError(_told(path, error)) from error
         time.sleep(0.01)  # another process changes the file to WAL mode, for which SQLite does not wait
 
 
 def is_busy(error: sqlite3.Error) -> bool:
     """Another process holds a lock; trying again will do."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def _told(path: str, error: sqlite3.Error) -> str:
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return f"{path}: damaged ({error}); move it and its -wal and -shm files away, the daemons then begin a new one"
+    return f"{path}: {error}"
 
 
 def _connect(path: str) -> sqlite3.Connection:

@@ -85,3 +85,13 @@ def test_a_killed_supervisor_is_missed_at_once_and_its_successor_is_alive():
         policyd.wait_for(" started ", 2)
         assert health(port) == (200, "alive\n")
         milter.stop()
+
+
+def test_a_damaged_state_file_is_told_with_what_to_do_and_no_traceback():
+    daemon = Daemon("policyd")
+    (daemon.directory / "state.db").write_bytes(b"This is not SQLite at all, but long enough." * 100)
+    daemon.start(wait=False)
+
+    assert daemon.process.wait(20) == os.EX_SOFTWARE
+    assert "state.db: damaged (file is not a database); move it and its -wal and -shm files away" in daemon.log()
+    assert "Traceback" not in daemon.log()

@@ -145,7 +145,7 @@ def test_a_daemon_that_starts_with_a_damaged_file_says_so_and_ends():
     state.write_bytes(b"no database" * 1000)
     daemon.start(wait=False)
     assert daemon.process.wait(30) == os.EX_SOFTWARE
-    assert "state.db: file is not a database" in daemon.log()
+    assert "state.db: damaged (file is not a database); move it" in daemon.log()
     state.unlink()
     with daemon:
         well(Watch(daemon, by_policyd))

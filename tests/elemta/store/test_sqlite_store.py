@@ -381,7 +381,7 @@ def test_many_may_open_a_new_file_at_once(tmp_path):
 
 def test_a_file_that_is_no_database(path):
     Path(path).write_bytes(b"host: mx.test\n" * 100)
-    with pytest.raises(StoreError, match=r"state\.db: file is not a database"):
+    with pytest.raises(StoreError, match=r"state\.db: damaged \(file is not a database\); move it"):
         SqliteStore(path)
 
 
