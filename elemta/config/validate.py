@@ -32,7 +32,7 @@ def validated(model: type[Model], data: object, path: Path = ()) -> tuple[Model 
     except ValidationError as error:
         schema = _schema(model)
         mistakes = [_mistake(each, data) for each in error.errors(include_url=False)[:_EXAMINED]]
-        return None, [_problem(each, schema, path) for each in _best(mistakes)]
+        return None, [_problem(each, schema, path) for each in _best(mistakes) if not _is_echo(each)]
 
 
 def read_options(model: type[Model], data: object, path: Path) -> tuple[Model | None, list[Problem]]:
@@ -96,6 +96,12 @@ def _mistake(error: Any, data: object) -> _Mistake:  # noqa: ANN401 - pydantic's
     on_key = on_key or error["type"] == "extra_forbidden"
     context = error.get("ctx", {})
     return _Mistake(error["type"], tuple(path), value, error["msg"], context, on_key, missing, union, arm)
+
+
+def _is_echo(mistake: _Mistake) -> bool:
+    """Whether a tuple is too short only since entries with mistakes of their own, told beside, were not counted."""
+    value = mistake.value
+    return mistake.kind == "too_short" and isinstance(value, list) and len(value) >= mistake.context["min_length"]
 
 
 def _is_index(value: object, part: object) -> bool:

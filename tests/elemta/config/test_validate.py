@@ -30,6 +30,7 @@ class Outer(Options):
     network: IPv4Network | None = None
     path: Path | None = None
     names: Annotated[list[str], Field(min_length=1, max_length=2)] = Field(default_factory=lambda: ["x"])
+    paths: Annotated[tuple[Path, ...], Field(min_length=1)] = (Path("/x"),)
     word: Annotated[str, Field(min_length=2, max_length=4, pattern="^[a-z]+$")] = "ab"
     percent: Annotated[int, Field(gt=0, lt=100, multiple_of=5)] = 5
     limit: Size = 0
@@ -80,6 +81,8 @@ def test_what_is_right():
         ({"percent": 7}, "checks.x.percent: the number 7 stands here; input should be a multiple of 5"),
         ({"names": []}, "checks.x.names: 0 entries are too few; write 1 or more"),
         ({"names": ["a", "b", "c"]}, "checks.x.names: 3 entries are too many; write 2 or less"),
+        ({"paths": []}, "checks.x.paths: 0 entries are too few; write 1 or more"),
+        ({"paths": [1]}, 'checks.x.paths[0]: the number 1 stands here; write text, in quotes: "1"'),
         ({"names": "a"}, 'checks.x.names: the text "a" stands here; write a list'),
         ({"names": [1]}, 'checks.x.names[0]: the number 1 stands here; write text, in quotes: "1"'),
         ({"word": "a"}, 'checks.x.word: "a" is too short; write 2 characters or more'),
