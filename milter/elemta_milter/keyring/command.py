@@ -70,7 +70,8 @@ class _Shop:
         if domain is not None:
             return [read(self.directory(domain))]
         found = sorted(path.parent for path in self.parent.glob(f"*/{STATES}"))
-        return [read(directory) for directory in dict.fromkeys([*(path for _, path in self.named()), *found])]
+        every = {directory.resolve(): directory for directory in (*found, *(path for _, path in self.named()))}
+        return [read(directory) for directory in every.values()]
 
     def published(self, rings: Iterable[Ring]) -> dict[str, Publication]:
         """What the DNS says of every key, by the name of its record."""

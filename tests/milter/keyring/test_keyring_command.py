@@ -338,3 +338,13 @@ def test_what_is_told_where_there_is_nothing_to_do(place):
     assert place.dkim("retire", "example.org", "one") == "one is retiring already; --now retires it before its time\n"
     place.dkim("retire", "example.org", "one", "--now")
     assert place.dkim("retire", "example.org", "one") == "one is retired already\n"
+
+
+def test_a_ring_is_listed_once_however_its_directory_is_written(place, monkeypatch):
+    place.dkim("new", "example.org", "--type", "ed25519", "--selector", "e")
+    place.config.write_text(
+        place.config.read_text() + "sign: [{domain: example.org, keys: {directory: keys/example.org}}]\n"
+    )
+    monkeypatch.chdir(place.directory.parent)
+    place.config = place.config.relative_to(place.directory.parent)
+    assert len(place.dkim("list").splitlines()) == 2
