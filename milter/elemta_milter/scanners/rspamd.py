@@ -231,6 +231,8 @@ def _why(error: BaseException) -> str:
         inner = below
     if isinstance(inner, TimeoutError):
         return "no answer in time"
+    if type(inner) is ValueError:  # urllib3's, where it reads the length of a chunk
+        return "its answer broke off: a chunk has no length"
     if isinstance(inner, http.client.IncompleteRead):
         return f"its answer broke off: {inner}"
     if isinstance(inner, http.client.BadStatusLine) and not isinstance(inner, ConnectionError):
