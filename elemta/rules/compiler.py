@@ -220,10 +220,7 @@ class _Reach:
     def hides(self, later: _Reach) -> bool:
         """Whether this rule matches whenever `later` would."""
         return (
-            all(
-                fact in later.asked and all(not values.isdisjoint(_wider(value)) for value in later.asked[fact])
-                for fact, values in self.asked.items()
-            )
+            all(fact in later.asked and _cover(values, later.asked[fact]) for fact, values in self.asked.items())
             and (not self.classes or (bool(later.classes) and later.classes <= self.classes))
             and self.unless in ("", later.unless)
         )
@@ -260,6 +257,11 @@ def _values(asked: object) -> frozenset[str]:
     if any(isinstance(each, (dict, list)) for each in several):
         return frozenset((json.dumps(asked, sort_keys=True, default=str),))
     return frozenset(_plain(str(each)) for each in several)
+
+
+def _cover(values: frozenset[str], asked: frozenset[str]) -> bool:
+    """Whether one of `values` holds whenever one of those `asked` for does."""
+    return asked <= values or all(not values.isdisjoint(_wider(value)) for value in asked)
 
 
 def _plain(value: str) -> str:

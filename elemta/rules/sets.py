@@ -11,7 +11,7 @@ old one stays.  A dynamic set is a snapshot of the state store, taken anew when 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -130,18 +130,22 @@ def read_file(path: Path) -> Members:
         OSError: it cannot be read.
         ValueError: a line is wrong; the text begins with "path:line: ".
     """
-    entries: list[str] = []
-    for number, line in enumerate(file_lines(path), 1):
-        entry = line.partition("#")[0].strip()
-        if not entry:
-            continue
-        if _HAS_NETWORK.fullmatch(entry):
-            try:
-                network(entry)
-            except ValueError as error:
-                raise ValueError(f"{path}:{number}: {error}") from None
-        entries.append(entry)
-    return members(entries)
+    lines = file_lines(path)
+    number = 0
+
+    def entries() -> Iterator[str]:
+        nonlocal number
+        for number, line in enumerate(lines, 1):  # noqa: B007 - told where an entry is wrong
+            entry = line.partition("#")[0].strip()
+            if _HAS_NETWORK.fullmatch(entry) and not _LOOKS_LIKE_IP.fullmatch(entry):
+                network(entry)  # 10/8 is meant as one; `members` would take it for a word
+            if entry:
+                yield entry
+
+    try:
+        return members(entries())  # which reads each network once: there may be a million
+    except ValueError as error:
+        raise ValueError(f"{path}:{number}: {error}") from None
 
 
 @dataclass(slots=True)
