@@ -17,6 +17,7 @@ from elemta.config.model import Plugins
 from elemta.config.problems import PATH_MAX, Problem, quoted, suggest
 from elemta.plugins.contract import PluginError, complaint, counts
 from elemta.plugins.sources import BUILT_IN, SHIPPED, Checks, FileSource, Source, entry_sources, file_sources, unsafe
+from elemta.plugins.trying import fatal
 
 
 @dataclass(frozen=True)
@@ -145,9 +146,7 @@ class _Search:
         """Its classes, or why there are none."""
         if source not in self._loaded:
             try:
-                checks = source.load()
-                why = next((f"{source}: {each.__name__}: {text}" for each in checks if (text := complaint(each))), "")
-                self._loaded[source] = ((), why) if why else (checks, "")
+                self._loaded[source] = _usable(source)
             except PluginError as error:
                 self._loaded[source] = ((), str(error))
         return self._loaded[source]
@@ -192,3 +191,16 @@ class _Search:
             if source.name in self.taken and isinstance(source, FileSource):
                 text = f'the name "{source.name}" of the plugin {source} is that of a built-in check; rename it'
                 self.problems.append(Problem(("plugins", "folder"), text))
+
+
+def _usable(source: Source) -> tuple[Checks, str]:
+    """Its classes, or why there are none.
+
+    Raises:
+        PluginError: likewise.
+    """
+    if source.foreign and (why := fatal(source.load)):
+        return (), f"{source}: {why}"
+    checks = source.load()
+    why = next((f"{source}: {each.__name__}: {text}" for each in checks if (text := complaint(each))), "")
+    return ((), why) if why else (checks, "")

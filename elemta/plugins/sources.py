@@ -57,6 +57,11 @@ class EntrySource:
         """The top package in which it is."""
         return self.value.partition(":")[0].partition(".")[0].strip()
 
+    @property
+    def foreign(self) -> bool:
+        """Its code is not ours."""
+        return self.top not in {*BUILT_IN, SHIPPED}
+
     def load(self) -> Checks:
         """Import it.
 
@@ -104,6 +109,11 @@ class FileSource:
     def name(self) -> str:
         """The file's name without its end, which is most often the check's."""
         return Path(self.path).stem
+
+    @property
+    def foreign(self) -> bool:
+        """Its code is not ours."""
+        return not self.unusable
 
     def load(self) -> Checks:
         """Execute it as a module of its own.
