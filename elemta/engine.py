@@ -94,6 +94,7 @@ class Engine:
         self.without_recipient = policy.rules["recipient"].without(_OF_A_RECIPIENT)
         reads_body = any(plan.kind.needs_body for plan in self.late)
         reads_body |= any(part.needs_body for part in policy.parts.values())
+        reads_body |= "size" in policy.rules["message"].facts  # the client may announce any
         self.wants = Wants(early=bool(self.early), body=reads_body)
         self.unasked: Mapping[StageName, tuple[Finding, ...]] = {
             "recipient": tuple(

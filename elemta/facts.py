@@ -7,7 +7,7 @@ type says how early the check can run.  They hold wire identities: no rewriting,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from socket import AF_INET, inet_pton
 from typing import Any, Protocol, TypeVar
@@ -20,6 +20,7 @@ from elemta.addresses import Authors, authors, split
 T = TypeVar("T")
 
 _BLANKS = bytes(range(0x21)) + b"\x7f"  # white space and controls that some mail programs pass over
+_USUAL = 60  # octets of a field's name that is worth remembering: mails have the same ones
 
 
 class Client(Struct, frozen=True):
@@ -137,7 +138,11 @@ class Message(Struct, frozen=True, dict=True):
         """Values by lower-case name; `From :` with its obsolete space is From (RFC 5322 section 4.5)."""
         found: dict[bytes, list[bytes]] = {}
         for name, value in self.headers:
-            found.setdefault(name.strip(_BLANKS).lower(), []).append(value)
+            key = _usual_key(name) if len(name) <= _USUAL else _key(name)
+            if key in found:
+                found[key].append(value)
+            else:
+                found[key] = [value]
         return {name: tuple(values) for name, values in found.items()}
 
     def once(self, make: Callable[[Message], T]) -> T:
@@ -158,6 +163,13 @@ class Message(Struct, frozen=True, dict=True):
         if self.truncated:  # another From may stand where nobody has looked
             found = replace(found, trouble=found.trouble or f"more than {self.truncated}")
         return found
+
+
+def _key(name: bytes) -> bytes:
+    return name.strip(_BLANKS).lower()
+
+
+_usual_key = lru_cache(maxsize=1024)(_key)
 
 
 def parse_ip(text: str) -> IPv4Address | IPv6Address | None:

@@ -6,7 +6,7 @@ uses, and values that it takes.  Knows nothing of sessions or decisions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from elemta_milter import edits
@@ -15,10 +15,10 @@ Context = Any
 """A `Milter.Context`: libmilter's side of a connection."""
 
 
-def macros(ctx: Context, names: Iterable[str]) -> Mapping[str, str | None]:
+def macros(ctx: Context, names: Sequence[str]) -> Mapping[str, str | None]:
     """Give the MTA's macros of these names; None for one that it did not send."""
     try:
-        return {name: ctx.getsymval(name) for name in names}
+        return dict(zip(names, map(ctx.getsymval, names), strict=True))
     except UnicodeDecodeError:  # one of them is no UTF-8: nobody knows which
         return {name: _macro(ctx, name) for name in names}
 

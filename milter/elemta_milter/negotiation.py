@@ -10,11 +10,12 @@ The numbers are those of libmilter/mfdef.h.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import IntFlag
+from enum import IntEnum
+
+from msgspec import Struct
 
 
-class Act(IntFlag):
+class Act(IntEnum):
     """What a milter may do to a message at its end (SMFIF_*)."""
 
     ADD_HEADER = 0x01
@@ -27,7 +28,7 @@ class Act(IntFlag):
     CHOOSE_MACROS = 0x100
 
 
-class Step(IntFlag):
+class Step(IntEnum):
     """Steps that the MTA shall not send (NO_*) or not wait for (QUIET_*), and how it sends them (SMFIP_*)."""
 
     NO_BODY = 0x10
@@ -53,17 +54,16 @@ _NO_ACTS = 0x0F
 _NO_STEPS = 0x3F
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(Struct, frozen=True):
     """What both sides do on this connection.
 
     Attributes:
-        acts: what we may do to a message.
-        steps: which steps do not come or are not answered, and how they come.
+        acts: what we may do to a message: `Act`s, joined by "|".
+        steps: which steps do not come or are not answered, and how they come: `Step`s, likewise.
     """
 
-    acts: Act
-    steps: Step
+    acts: int = 0
+    steps: int = 0
 
 
 def terms(offered_acts: int, offered_steps: int, *, body: bool, quiet: bool = True) -> Terms:
@@ -79,11 +79,11 @@ def terms(offered_acts: int, offered_steps: int, *, body: bool, quiet: bool = Tr
     if not body:
         asked |= Step.NO_BODY
     if offered_steps & ~_FAKED == _NO_STEPS:
-        asked = Step(0)
+        asked = 0
     if quiet:
         asked |= _QUIET
     acts = 0 if offered_acts == _NO_ACTS else offered_acts
-    return Terms(Act(acts & _ALL_ACTS), asked & Step(offered_steps & _ALL_STEPS))
+    return Terms(acts & _ALL_ACTS, asked & offered_steps & _ALL_STEPS)
 
 
 _ALL_ACTS = sum(Act)

@@ -54,7 +54,7 @@ class MilterService:
             port,
             worker.settings,
             early=engine.wants.early,
-            body=engine.wants.body or "size" in engine.policy.rules["message"].facts,  # the client may announce any
+            body=engine.wants.body,
             trusts=trust(engine),
             voucher=Voucher.of(engine.policy.parts, worker.settings.host),
         )

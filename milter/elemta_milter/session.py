@@ -24,6 +24,8 @@ from elemta_milter.port import Case, Port
 
 Macros = Mapping[str, str | None]
 
+_LF = 0x0A  # as a number: to look for octets in octets, Python tries first whether they are one
+
 MAIL_MACROS = (
     "{client_addr}",
     "{client_name}",
@@ -38,8 +40,6 @@ MAIL_MACROS = (
     "{daemon_name}",
 )
 """What `Session.mail` reads of its macros."""
-
-_HOST_MACROS = frozenset(MAIL_MACROS[:3])  # only these may say "unknown"; somebody's login may be just that
 
 EOM_MACROS = ("i",)
 """What `Session.eom` reads of its macros."""
@@ -133,23 +133,25 @@ class Session:
         mail = self._mail
         if mail is None:
             return
-        if b"\n" in value:
+        if _LF in value:
             value = value.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
         if not self._leading_space:
             value = b" " + value  # the MTA took one away, if there was one: the best guess
         label = name.encode("utf-8", "surrogateescape")
-        octets = len(label) + len(value) + 3  # ":" and CRLF
-        mail.header_octets += octets
-        mail.header_room -= octets
-        if mail.header_room >= 0 and len(mail.headers) < self._bounds.header_fields:
+        total = mail.header_octets = mail.header_octets + len(label) + len(value) + 3  # ":" and CRLF
+        if total <= mail.header_room and len(mail.headers) < self._bounds.header_fields:
             mail.headers.append((label, value))
         else:
-            fields, room = self._bounds.header_fields, self._bounds.header_octets
-            mail.cut(f"{fields:,} header fields" if len(mail.headers) >= fields else f"{room:,} octets of header")
-            mail.header_room = 0  # a smaller field that follows is left out too: what is kept has no holes
-            mail.name_room -= 0 if label.lower() in mail.unkept else len(label)
-            if mail.name_room >= 0 or is_authentication_results(label):
-                mail.unkept[label.lower()] += 1
+            self._leave_out(mail, label)
+
+    def _leave_out(self, mail: _Mail, label: bytes) -> None:
+        """Note that a field came of which there is no room for more than its name."""
+        fields, room = self._bounds.header_fields, self._bounds.header_octets
+        mail.cut(f"{fields:,} header fields" if len(mail.headers) >= fields else f"{room:,} octets of header")
+        mail.header_room = 0  # a smaller field that follows is left out too: what is kept has no holes
+        mail.name_room -= 0 if label.lower() in mail.unkept else len(label)
+        if mail.name_room >= 0 or is_authentication_results(label):
+            mail.unkept[label.lower()] += 1
 
     def body(self, chunk: bytes) -> None:
         """Take the next octets of the body.
@@ -178,25 +180,25 @@ class Session:
 
     def _client_now(self, macros: Macros) -> Client:
         """Give the client as of this MAIL: a login or XCLIENT may have changed it since the last one."""
-        values = [_known(macros.get(name)) if name in _HOST_MACROS else macros.get(name) or "" for name in MAIL_MACROS]
+        values = [macros.get(name) for name in MAIL_MACROS]
         key = (self._name, self._address, self._tcp_port, self._helo, values)
         if key == self._client_key:
             return self._client
         address, name, reverse_name, port, login, method, tls, cipher, bits, certificate, daemon = values
         self._client_key = key
         self._client = Client(
-            address=parse_ip(address) or parse_ip(self._address or ""),
-            name=name or _known(self._name),
-            reverse_name=reverse_name,
-            port=_number(port) or self._tcp_port,
+            address=parse_ip(_known(address)) or parse_ip(self._address or ""),
+            name=_known(name) or _known(self._name),
+            reverse_name=_known(reverse_name),
+            port=_number(port or "") or self._tcp_port,
             helo=self._helo,
-            login=login,
-            login_method=method,
-            tls=tls,
-            cipher=cipher,
-            cipher_bits=_number(bits),
-            certificate=certificate,
-            daemon=daemon,
+            login=login or "",
+            login_method=method or "",
+            tls=tls or "",
+            cipher=cipher or "",
+            cipher_bits=_number(bits or ""),
+            certificate=certificate or "",
+            daemon=daemon or "",
         )
         return self._client
 
@@ -243,7 +245,10 @@ class _Mail:
 
 
 def _known(text: str | None) -> str:
-    """Give a name or macro as the MTA means it: "unknown" and "[192.0.2.1]" say that there is none."""
+    """Give a host's name or address as the MTA means it: "unknown" and "[192.0.2.1]" say that there is none.
+
+    A login is not asked: somebody's may be just that.
+    """
     return "" if not text or text.lower() == "unknown" or text[0] == "[" else text
 
 

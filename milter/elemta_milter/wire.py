@@ -43,6 +43,7 @@ _FINAL = {
     Disposition.REJECT: Milter.REJECT,
 }
 _MARKS = Act.ADD_HEADER | Act.CHANGE_HEADER
+_CONTINUE, _NOREPLY, _TEMPFAIL = int(Milter.CONTINUE), int(Milter.NOREPLY), int(Milter.TEMPFAIL)
 
 
 class Link:
@@ -50,19 +51,21 @@ class Link:
 
     Attributes:
         session: its SMTP session; None for a connection over the bound: every step of it is told to come again.
-        steps: how its steps come and are answered (`Step`), as a number since flags are slow.
+        steps: how its steps come and are answered (`Step`).
         marks: we may change its header.
         leading_space: header values come and go with their leading space.
+        after_header: what a header field is answered with.
         broken: a step of the mail under way failed.
     """
 
-    __slots__ = ("broken", "leading_space", "marks", "session", "steps")
+    __slots__ = ("after_header", "broken", "leading_space", "marks", "session", "steps")
 
     def __init__(self, session: Session | None, agreed: Terms) -> None:
         self.session = session
-        self.steps = int(agreed.steps)
-        self.marks = not _MARKS & ~agreed.acts
-        self.leading_space = bool(agreed.steps & Step.LEADING_SPACE)
+        self.steps = agreed.steps
+        self.marks = agreed.acts & _MARKS == _MARKS
+        self.leading_space = agreed.steps & Step.LEADING_SPACE != 0
+        self.after_header = _NOREPLY if agreed.steps & Step.QUIET_HEADER else _CONTINUE
         self.broken = False
 
 
@@ -71,7 +74,7 @@ def _step(quiet: int = 0) -> Callable[[Callable[..., int | None]], Callable[...,
 
     It catches everything, and answers NOREPLY if `quiet` was agreed, else what the method gives, None for CONTINUE.
     """
-    flag, go_on, no_reply, tempfail = int(quiet), int(Milter.CONTINUE), int(Milter.NOREPLY), int(Milter.TEMPFAIL)
+    flag, go_on, no_reply, tempfail = int(quiet), _CONTINUE, _NOREPLY, _TEMPFAIL
 
     def decorate(method: Callable[..., int | None]) -> Callable[..., int]:
         @wraps(method)
@@ -84,10 +87,7 @@ def _step(quiet: int = 0) -> Callable[[Callable[..., int | None]], Callable[...,
                     return tempfail
                 answer = method(self, ctx, link, link.session, *arguments)
             except BaseException:  # noqa: BLE001 - and it is logged
-                _log.exception("%s failed, the mail is deferred", method.__name__.strip("_"))
-                answer = tempfail
-                if link is not None:
-                    link.broken = True
+                answer = _failed(link, method.__name__.strip("_"))
             if flag and link is not None and link.steps & flag:
                 return no_reply
             return go_on if answer is None else answer
@@ -95,6 +95,14 @@ def _step(quiet: int = 0) -> Callable[[Callable[..., int | None]], Callable[...,
         return callback
 
     return decorate
+
+
+def _failed(link: Link | None, step: str) -> int:
+    """Log the exception under way, and defer the mail."""
+    _log.exception("%s failed, the mail is deferred", step)
+    if link is not None:
+        link.broken = True
+    return _TEMPFAIL
 
 
 class Wire:
@@ -131,7 +139,7 @@ class Wire:
         self._voucher = voucher
         self._bounds = bounds
         self._links: set[Link] = set()
-        self._agreed = Terms(Act(0), Step(0))
+        self._agreed = Terms()
 
     @property
     def connections(self) -> int:
@@ -180,11 +188,11 @@ class Wire:
                 ctx.setsymlist(Milter.M_ENVFROM, " ".join(MAIL_MACROS))
                 ctx.setsymlist(Milter.M_EOM, " ".join(EOM_MACROS))
                 ctx.setsymlist(Milter.M_ENVRCPT, "{none}")  # there is none, which saves a packet a recipient
-            if room and _MARKS & ~agreed.acts:
+            if room and agreed.acts & _MARKS != _MARKS:
                 _log.warning("the MTA lets us change no header fields: no Authentication-Results is added or removed")
             self._link(ctx, agreed, room=room)
             self._agreed = agreed
-            offer[:] = [int(agreed.acts), int(agreed.steps), 0, 0]
+            offer[:] = [agreed.acts, agreed.steps, 0, 0]
         except BaseException:  # noqa: BLE001 - and it is logged
             _log.exception("negotiation failed, the connection is closed")
             return int(Milter.REJECT)
@@ -210,9 +218,19 @@ class Wire:
     def _rcpt(self, _ctx: Context, _link: Link, session: Session, recipient: bytes, *_: bytes) -> None:
         session.rcpt(recipient)
 
-    @_step(Step.QUIET_HEADER)
-    def _header(self, _ctx: Context, _link: Link, session: Session, name: str, value: bytes) -> None:
-        session.header(name, value)
+    def _header(self, ctx: Context, name: str, value: bytes) -> int:
+        """As `_step` does it, in fewer calls: this step comes some twenty times a mail."""
+        link: Link | None = None
+        try:
+            link = ctx.getpriv() or self._follow(ctx)
+            session = link.session
+            if session is None:
+                return _TEMPFAIL
+            session.header(name, value)
+        except BaseException:  # noqa: BLE001 - and it is logged
+            answer = _failed(link, "header")
+            return _NOREPLY if link is not None and link.after_header == _NOREPLY else answer
+        return link.after_header
 
     @_step()
     def _chunk(self, _ctx: Context, link: Link, session: Session, chunk: bytes) -> None:
@@ -250,7 +268,7 @@ class Wire:
     def _link(self, ctx: Context, agreed: Terms, *, room: bool = True) -> Link:
         session = None
         if room:
-            leading_space = bool(agreed.steps & Step.LEADING_SPACE)
+            leading_space = agreed.steps & Step.LEADING_SPACE != 0
             session = Session(
                 self._port, self._spool, early=self._early, leading_space=leading_space, bounds=self._bounds
             )

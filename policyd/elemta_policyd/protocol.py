@@ -75,7 +75,7 @@ def answer(action: str) -> bytes:
 
 
 def _attributes(request: bytearray) -> Attributes:
-    if b"\0" in request:
+    if 0 in request:
         raise ProtocolError("a NUL in a request")
     lines = request.decode("utf-8", "surrogateescape").split("\n")
     if len(lines) > MAX_ATTRIBUTES:

@@ -131,11 +131,13 @@ def _word(one: SignatureResult) -> Result:
 
 def _unsigned(passed: Sequence[SignatureResult], facts: Message) -> tuple[str, ...]:
     """RFC 6376 section 8.15: a field of which there are more than h= names, or any that it does not name."""
-    return tuple(
-        name
-        for name in SEEN
-        if passed and len(facts.header(name)) > max(each.signed_names.count(name) for each in passed)
-    )
+    signed = [each.signed_names for each in passed]
+    found = []
+    for name in SEEN if signed else ():
+        there = len(facts.header(name))
+        if there and there > max([names.count(name) for names in signed]):
+            found.append(name)
+    return tuple(found)
 
 
 def _unique(words: Iterable[str]) -> tuple[str, ...]:

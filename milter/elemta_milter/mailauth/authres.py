@@ -10,7 +10,7 @@ RFC 8601 section 2.2 (grammar), section 5 (removing forgeries), RFC 8616 and RFC
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 from elemta.addresses import a_label, split
@@ -22,7 +22,8 @@ __all__ = ["Parsed", "Resinfo", "claims", "is_authentication_results", "parse", 
 MAX_VALUE = 400  # octets of a value kept; an address of RFC 5321 section 4.5.3.1 has 320
 LINE = 78  # RFC 5322 section 2.1.1: should; 998 is a must, and no value comes near it
 
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+")  # RFC 2045 section 5.1
+_USUAL = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+|\w+(?:\.\w+)*@[\w-]+(?:\.[\w-]+)*", re.ASCII)
+"""A token (RFC 2045 section 5.1), or an address as most are."""
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u00a1-\U0010ffff-]+"
 _DOT_ATOM = re.compile(rf"(?:{_ATOM}(?:\.{_ATOM})*)?")  # RFC 5322 section 3.2.3, RFC 6532
 _LABEL = r"[A-Za-z0-9_\u00a1-\U0010ffff-]+"
@@ -52,7 +53,10 @@ def _resinfo(result: AuthResult) -> str:
     return _folded(parts)
 
 
-def _folded(parts: Iterable[str]) -> str:
+def _folded(parts: Sequence[str]) -> str:
+    line = " ".join(parts)
+    if len(line) < LINE - 8:  # the tab
+        return line
     lines: list[str] = []
     width = LINE
     for part in parts:
@@ -78,7 +82,7 @@ def _property(name: str) -> str:
 
 def _value(value: str) -> str:
     """Give `value` as a pvalue: token, [local-part]@domain-name, or quoted-string."""
-    if len(value) < MAX_VALUE // 4 and _TOKEN.fullmatch(value):
+    if len(value) < MAX_VALUE // 4 and _USUAL.fullmatch(value):
         return value
     text = _clean(value)
     if text.endswith("..."):

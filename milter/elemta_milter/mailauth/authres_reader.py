@@ -81,8 +81,8 @@ def parse(value: bytes | str) -> Parsed:
 
 def is_authentication_results(name: bytes) -> bool:
     """Tell whether a field's name is Authentication-Results, in any case, with spaces or controls around it."""
-    if len(name) == 22:
-        return name.lower() == b"authentication-results"
+    if len(name) <= 22:
+        return len(name) == 22 and name.lower() == b"authentication-results"
     return name.translate(None, _CONTROLS).lower() == b"authentication-results"
 
 

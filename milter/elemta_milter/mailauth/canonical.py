@@ -11,12 +11,14 @@ RFC 6376 sections 3.4.1 to 3.4.5 and 3.7; RFC 8301 section 3.1 (SHA-256 only).
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 
 from msgspec import Struct
 
 CRLF = b"\r\n"
 
+_TAB = 0x09  # as a number: to look for octets in octets, Python tries first whether they are one
 _TAB_TO_SPACE = bytes.maketrans(b"\t", b" ")
 
 
@@ -44,7 +46,22 @@ def header_field(canon: Canon, name: bytes, value: bytes) -> bytes:
     if canon is Canon.SIMPLE:
         return name + b":" + value  # RFC 6376 section 3.4.1: no change
     unfolded = value.replace(CRLF, b"")  # RFC 6376 section 3.4.2
-    return name.rstrip(b" \t").lower() + b":" + _one_space(unfolded).strip(b" ")
+    if _TAB in unfolded or unfolded.find(b"  ") >= 0:
+        unfolded = _one_space(unfolded)
+    return canonical_name(name) + b":" + unfolded.strip(b" ")
+
+
+def canonical_name(name: bytes) -> bytes:
+    """Give a field's name in lower case, without white space before the colon (RFC 6376 section 3.4.2)."""
+    return _usual_name(name) if len(name) <= _USUAL else _name(name)
+
+
+def _name(name: bytes) -> bytes:
+    return name.rstrip(b" \t").lower()
+
+
+_USUAL = 60  # octets of a name that is worth remembering: mails have the same ones
+_usual_name = lru_cache(maxsize=1024)(_name)
 
 
 def _one_space(data: bytes) -> bytes:

@@ -9,10 +9,13 @@ RFC 6376 sections 3.5 (h=), 3.7 and 5.4.2.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from hashlib import sha256
 
-from elemta_milter.mailauth.canonical import CRLF, Canon, header_field
+from elemta_milter.mailauth.canonical import CRLF, Canon, canonical_name, header_field
+
+_B = re.compile(rb"(?:^|;)\s*b\s*=([^;]*)")
 
 Headers = Sequence[tuple[bytes, bytes]]
 """(name, value) from top to bottom, raw: the value with its leading space and its folding, without the last CRLF."""
@@ -28,12 +31,18 @@ class HeaderFields:
 
     def __init__(self, headers: Headers) -> None:
         self.headers = headers
-        self.octets = sum(len(name) + len(value) + 3 for name, value in headers)
-        self._places: dict[bytes, list[int]] = {}
-        for place, (name, _) in enumerate(headers):
-            # RFC 6376 section 3.4.2: white space before the colon is no part of the name (RFC 5322 section 4.5)
-            self._places.setdefault(name.rstrip(b" \t").lower(), []).append(place)
-        self._canonical: dict[Canon, dict[int, bytes]] = {}
+        octets = 3 * len(headers)
+        places: dict[bytes, list[int]] = {}
+        for place, (name, value) in enumerate(headers):
+            octets += len(name) + len(value)
+            key = canonical_name(name)  # RFC 5322 section 4.5: white space before the colon is no part of the name
+            if key in places:
+                places[key].append(place)
+            else:
+                places[key] = [place]
+        self.octets = octets
+        self._places = places
+        self._canonical: dict[tuple[int, Canon], bytes] = {}
 
     def places(self, name: bytes) -> Sequence[int]:
         """Give the places of all fields called `name` (lower case), from top to bottom."""
@@ -47,25 +56,27 @@ class HeaderFields:
             without: place of the signature itself, which never signs itself that way.
         """
         selected: list[int] = []
-        taken: dict[bytes, int] = {}
+        left: dict[bytes, list[int]] = {}  # of each name: the places that no h= entry has taken yet
         for name in names:
-            places = self._places.get(name)
-            if places is None:
+            if name in left:
+                places = left[name]
+            elif name in self._places:
+                places = left[name] = self._places[name].copy()
+                if without in places:
+                    places.remove(without)
+            else:
                 continue  # RFC 6376 section 3.5: a field that is not there is the null string
-            count = taken.get(name, 0)
-            if count < len(places) and places[-1 - count] == without:
-                count += 1
-            taken[name] = count + 1
-            if count < len(places):
-                selected.append(places[-1 - count])  # RFC 6376 section 5.4.2: from the bottom up
+            if places:
+                selected.append(places.pop())  # RFC 6376 section 5.4.2: from the bottom up
         return selected
 
     def canonical(self, place: int, canon: Canon) -> bytes:
         """Give one field's canonical form, without a final CRLF."""
-        made = self._canonical.setdefault(canon, {})
-        found = made.get(place)
+        key = place, canon
+        found = self._canonical.get(key)
         if found is None:
-            found = made[place] = header_field(canon, *self.headers[place])
+            name, value = self.headers[place]
+            found = self._canonical[key] = header_field(canon, name, value)
         return found
 
     def digest(self, names: Sequence[bytes], canon: Canon, place: int) -> bytes:
@@ -98,10 +109,5 @@ class HeaderFields:
 
 def without_b(value: bytes) -> bytes:
     """Take the value of b= out of a signature field, the white space around it too (RFC 6376 section 3.7)."""
-    specs = value.split(b";")
-    for place, spec in enumerate(specs):
-        name, equals, _ = spec.partition(b"=")
-        if equals and name.strip() == b"b":
-            specs[place] = name + b"="
-            break
-    return b";".join(specs)
+    found = _B.search(value)
+    return value[: found.start(1)] + value[found.end(1) :] if found else value

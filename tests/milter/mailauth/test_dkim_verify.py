@@ -276,10 +276,12 @@ class TestNames:
         many = HeaderFields([(b"X-%d" % number, b"") for number in range(10_000)] + [(b"a", b"1")] * 5)
         looked = []
         places = dict(many._places)
-        many._places = type("D", (dict,), {"get": lambda self, name: (looked.append(name), places.get(name))[1]})()
+        many._places = type("D", (dict,), {"__contains__": lambda self, name: looked.append(name) or name in places})(
+            places
+        )
         names = [b"x-%d" % (number * 2) for number in range(10_000)] + [b"a"] * 7
         assert len(many.select(names)) == 5000 + 5
-        assert len(looked) == len(names)
+        assert len(looked) == len(set(names))
 
 
 class TestKeys:
