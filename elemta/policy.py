@@ -25,6 +25,7 @@ from elemta.plugins import Plugin, PluginError, built_in, find_checks, find_plug
 from elemta.rules.catalogue import Catalogue, View, catalogue
 from elemta.rules.compiler import Surroundings, compile_rules
 from elemta.rules.conditions import Condition, Conditions
+from elemta.rules.reach import unreachable_classes
 from elemta.rules.ruleset import Ruleset
 from elemta.rules.sets import NamedSet, members
 from elemta.rules.trial import run_tests, wrong_tests
@@ -285,7 +286,7 @@ class _Compiler:
                     text = f'a class cannot ask for "{fact}": it is found at MAIL FROM, before that is known'
                     self.problems.append(Problem((*path, fact) if fact in when else path, text, "key"))
             classes.append((name, read))
-        self.problems += conditions.problems
+        self.problems += conditions.problems + unreachable_classes(self.settings.classes)
         return tuple(classes)
 
     def _trusted(self, sets: Mapping[str, NamedSet]) -> None:

@@ -228,7 +228,7 @@ class Settings(Section):
     )
     classes: dict[Name, dict[str, Any]] = Field(
         default_factory=lambda: dict(DEFAULT_CLASSES),
-        description="the first whose conditions hold names the mail's class",
+        description="the first whose conditions hold names the mail's class; one without conditions stands last",
     )
     plugins: Plugins = Field(default_factory=Plugins, description="checks that are no part of Elemta")
     checks: dict[Name, dict[str, Any] | None] = Field(default_factory=dict, description="a check runs if named here")

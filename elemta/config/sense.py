@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from elemta.config.model import FileSet, Settings
-from elemta.config.problems import Problem, either, suggest
+from elemta.config.problems import Problem, suggest
 from elemta.config.types import Listen, duration_text
 from elemta.config.words import unreadable
 
@@ -53,12 +53,6 @@ def doubts(settings: Settings) -> Iterator[Problem]:
         if getattr(settings, name).budget >= limit:
             text = f"Postfix gives up after {duration_text(limit)} (its {postfix}, unless raised); write less"
             yield Problem((name, "budget"), text)
-    names = list(settings.classes)
-    for index, name in enumerate(names[:-1]):
-        if not settings.classes[name]:
-            text = f"every mail is of this class, so none is of {either(names[index + 1 :])}; write it last"
-            yield Problem(("classes", name), text, "key")
-            break
     if settings.reports is not None and "dmarc" not in settings.checks:
         yield Problem(("reports",), "nothing can be reported: checks has no dmarc; add it, with spf and dkim")
     if settings.reports is not None and not _signs(settings, settings.reports.from_.rpartition("@")[2]):

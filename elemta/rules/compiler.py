@@ -6,13 +6,10 @@ that are known too late, replies that contradict `then`, actions that cannot be 
 
 from __future__ import annotations
 
-import json
 import re
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from ipaddress import ip_network
 
 from elemta.check import Stage
 from elemta.config.problems import Path, Problem
@@ -20,6 +17,7 @@ from elemta.config.rule_model import RuleModel
 from elemta.rules.actions import read_actions, words_of
 from elemta.rules.catalogue import Catalogue, View
 from elemta.rules.conditions import Condition, Conditions
+from elemta.rules.reach import unreachable_rules
 from elemta.rules.ruleset import Rule, Ruleset
 from elemta.rules.sets import NamedSet
 from elemta.rules.templates import Template, compile_template, names
@@ -75,7 +73,7 @@ def compile_rules(
         problems += compiler.problems
         if model.mode != "off":
             rules.append(rule)
-    problems += _unreachable(models, path)
+    problems += unreachable_rules(models, path)
     return Ruleset(tuple(rules)), problems
 
 
@@ -120,7 +118,7 @@ class _RuleCompiler:
         )
 
     def _class(self) -> tuple[Condition, ...]:
-        wanted = class_names(self.model)
+        wanted = words_of(self.model.class_ or ())
         for name in wanted:
             if name not in self.around.classes:
                 text = f'there is no class "{name}"; there are {", ".join(self.around.classes)}'
@@ -187,11 +185,6 @@ def _unless(conditions: tuple[Condition, ...]) -> Condition:
     return Condition(lambda view: not all(test(view) for test in tests), text, facts)
 
 
-def class_names(model: RuleModel) -> tuple[str, ...]:
-    """The classes that a rule is for; () for all."""
-    return words_of(model.class_ or ())
-
-
 def share(rule: str, view: View) -> float:
     """Where this message falls between 0 and 100 for this rule: the same at every retry and rehearsal.
 
@@ -205,79 +198,3 @@ def share(rule: str, view: View) -> float:
     )
     digest = blake2b(rule.encode() + b"\0" + key, digest_size=8).digest()
     return int.from_bytes(digest) / 2**64 * 100
-
-
-@dataclass(frozen=True, slots=True)
-class _Reach:
-    """Which mail a rule is for, as far as this can be compared: by fact, the values that it asks for."""
-
-    index: int
-    id: str
-    asked: Mapping[str, frozenset[str]]
-    classes: frozenset[str]
-    unless: str
-
-    def hides(self, later: _Reach) -> bool:
-        """Whether this rule matches whenever `later` would."""
-        return (
-            all(fact in later.asked and _cover(values, later.asked[fact]) for fact, values in self.asked.items())
-            and (not self.classes or (bool(later.classes) and later.classes <= self.classes))
-            and self.unless in ("", later.unless)
-        )
-
-
-def _unreachable(models: Sequence[RuleModel], path: Path) -> list[Problem]:
-    """Rules that can never be read: an earlier final rule matches whenever they would."""
-    problems = []
-    finals: defaultdict[tuple[str, str], list[_Reach]] = defaultdict(list)  # thousands of rules are compared fast
-    for index, model in enumerate(models):
-        if model.mode == "off":
-            continue
-        asked = {fact: _values(value) for fact, value in model.when.items()}
-        unless = json.dumps(model.unless, sort_keys=True, default=str) if model.unless else ""
-        rule = _Reach(index, model.id, asked, frozenset(class_names(model)), unless)
-        keys = [("", ""), *((fact, wide) for fact, values in asked.items() for each in values for wide in _wider(each))]
-        hiding = [earlier for key in keys for earlier in finals.get(key, ()) if earlier.hides(rule)]
-        if hiding:
-            earlier = min(hiding, key=lambda each: each.index)
-            text = f'rule "{model.id}" is never reached: rule "{earlier.id}" above matches whenever it would'
-            problems.append(Problem((*path, index), text))
-        if model.then and model.mode == "enforce" and model.percent >= 100:
-            fact = max(asked, key=lambda fact: max(map(len, asked[fact]), default=0), default="")
-            for value in asked.get(fact, ("",)):
-                finals[fact, value].append(rule)
-    return problems
-
-
-def _values(asked: object) -> frozenset[str]:
-    """What a condition asks: any of several values, or one thing that is equal to nothing but itself."""
-    if isinstance(asked, dict) and asked.keys() == {"cidr"}:
-        asked = asked["cidr"]
-    several = asked if isinstance(asked, list) and asked else [asked]
-    if any(isinstance(each, (dict, list)) for each in several):
-        return frozenset((json.dumps(asked, sort_keys=True, default=str),))
-    return frozenset(_plain(str(each)) for each in several)
-
-
-def _cover(values: frozenset[str], asked: frozenset[str]) -> bool:
-    """Whether one of `values` holds whenever one of those `asked` for does."""
-    return asked <= values or all(not values.isdisjoint(_wider(value)) for value in asked)
-
-
-def _plain(value: str) -> str:
-    """One spelling of a value; a network with its prefix, be it one address."""
-    try:
-        return str(ip_network(value))
-    except ValueError:
-        return value.lower()
-
-
-def _wider(value: str) -> tuple[str, ...]:
-    """What holds whenever `value` does: itself, and for a network those around it."""
-    try:
-        named = ip_network(value) if "/" in value else None
-    except ValueError:
-        named = None
-    if named is None:
-        return (value,)
-    return tuple(str(named.supernet(new_prefix=length)) for length in range(named.prefixlen, -1, -1))

@@ -117,12 +117,6 @@ def test_host_without_domain_and_slow_budgets_are_doubted(write):
     assert not load(write("host: mx.test\nmilter: {budget: 299s}\n")).warnings
 
 
-def test_a_class_of_all_mail_hides_those_below(write):
-    text = "host: mx.test\nclasses:\n  ours: {login: {exists: true}}\n  inbound: {}\n  a: {}\n  b: {}\n"
-    [warning] = load(write(text)).warnings
-    assert str(warning).endswith(":4:3: classes: every mail is of this class, so none is of a or b; write it last")
-
-
 @pytest.mark.parametrize(
     ("sign", "warned"),
     [

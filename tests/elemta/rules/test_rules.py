@@ -7,7 +7,7 @@ import pytest
 from elemta.config.problems import ConfigErrors
 from elemta.config.rule_model import RuleModel
 from elemta.decision import MATCHED
-from elemta.rules.compiler import _unreachable
+from elemta.rules.reach import unreachable_rules
 from elemta.testing import FakeResolver, envelope, judge, message, policy
 from elemta.verdict import ActionKind, Disposition
 
@@ -201,6 +201,34 @@ def test_a_rule_that_may_be_reached_is_none(lines):
     assert rules(*lines)
 
 
+@pytest.mark.parametrize(
+    ("above", "below"),
+    [
+        ("{}", "{login: {exists: true}}"),
+        ("{}", "{}"),
+        ("{login: {exists: true}}", "{login: {exists: true}, sender.domain: list.example}"),
+        ("{client.address: 10.0.0.0/8}", "{client.address: 10.1.0.0/16}"),
+    ],
+)
+def test_a_class_that_is_never_chosen_is_a_mistake(above, below):
+    with pytest.raises(ConfigErrors) as raised:
+        policy(f"host: mx.test.example\nclasses:\n  login: {{login: x}}\n  a: {above}\n  b: {below}\n")
+    said = ':5:3: classes: class "b" is never chosen: class "a" above holds whenever it would; move it up'
+    assert str(raised.value).endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("above", "below"),
+    [
+        ("{login: {exists: true}}", "{}"),
+        ("{client.address: 10.1.0.0/16}", "{client.address: 10.0.0.0/8}"),
+        ("{any: [{login: x}, {login: y}]}", "{login: {exists: true}}"),
+    ],
+)
+def test_a_class_that_may_be_chosen_is_none(above, below):
+    assert policy(f"host: mx.test.example\nclasses:\n  a: {above}\n  b: {below}\n").classes
+
+
 def test_ids_are_unique():
     assert 'rule "a" stands already at place 0' in complaints(
         "{id: a, when: {spf: pass}, then: reject}", "{id: a, then: defer}"
@@ -213,5 +241,5 @@ def test_thousands_of_rules_are_compared_fast():
         for n in range(5000)
     ]
     started = time.process_time()
-    assert _unreachable(models, ("rules", "message")) == []
+    assert unreachable_rules(models, ("rules", "message")) == []
     assert time.process_time() - started < 5  # comparing each with each took much longer

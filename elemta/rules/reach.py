@@ -1,0 +1,127 @@
+"""Reach: which rules and classes can never be reached, since one above holds whenever they would?
+
+Compares what is asked, not the mail: one that asks less, or for a network around theirs, hides those below.  What
+cannot be compared (other facts, operators, sets) hides nothing, so that no rule is called unreachable that is not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Any
+
+from elemta.config.problems import Path, Problem
+from elemta.config.rule_model import RuleModel
+from elemta.rules.actions import words_of
+
+
+def unreachable_rules(models: Sequence[RuleModel], path: Path) -> list[Problem]:
+    """Rules that can never be read: an earlier final rule matches whenever they would."""
+    problems = []
+    finals = _Earlier()
+    for index, model in enumerate(models):
+        if model.mode == "off":
+            continue
+        unless = json.dumps(model.unless, sort_keys=True, default=str) if model.unless else ""
+        classes = frozenset(words_of(model.class_ or ()))
+        rule = _Reach(index, model.id, _asked(model.when), classes, unless)
+        earlier = finals.hiding(rule)
+        if earlier:
+            text = f'rule "{model.id}" is never reached: rule "{earlier.id}" above matches whenever it would'
+            problems.append(Problem((*path, index), text))
+        if model.then and model.mode == "enforce" and model.percent >= 100:
+            finals.add(rule)
+    return problems
+
+
+def unreachable_classes(classes: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+    """Classes that no mail is of: the conditions of an earlier one hold whenever theirs would."""
+    problems = []
+    above = _Earlier()
+    for index, (name, when) in enumerate(classes.items()):
+        klass = _Reach(index, name, _asked(when))
+        earlier = above.hiding(klass)
+        if earlier:
+            text = f'class "{name}" is never chosen: class "{earlier.id}" above holds whenever it would; move it up'
+            problems.append(Problem(("classes", name), text, "key"))
+        above.add(klass)
+    return problems
+
+
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """Which mail a rule or a class is for, as far as this can be compared: by fact, the values that it asks for."""
+
+    index: int
+    id: str
+    asked: Mapping[str, frozenset[str]]
+    classes: frozenset[str] = frozenset()
+    unless: str = ""
+
+    def hides(self, later: _Reach) -> bool:
+        """Whether this one holds whenever `later` would."""
+        return (
+            all(fact in later.asked and _cover(values, later.asked[fact]) for fact, values in self.asked.items())
+            and (not self.classes or (bool(later.classes) and later.classes <= self.classes))
+            and self.unless in ("", later.unless)
+        )
+
+
+class _Earlier:
+    """Those that stand above, found by a fact and a value: thousands of rules are compared fast."""
+
+    def __init__(self) -> None:
+        self._found: defaultdict[tuple[str, str], list[_Reach]] = defaultdict(list)
+
+    def add(self, one: _Reach) -> None:
+        """File it under every value of the fact that it asks for most closely."""
+        fact = max(one.asked, key=lambda fact: max(map(len, one.asked[fact]), default=0), default="")
+        for value in one.asked.get(fact, ("",)):
+            self._found[fact, value].append(one)
+
+    def hiding(self, later: _Reach) -> _Reach | None:
+        """The first that hides `later`."""
+        values = ((fact, wide) for fact, asked in later.asked.items() for each in asked for wide in _wider(each))
+        found = (one for key in (("", ""), *values) for one in self._found.get(key, ()) if one.hides(later))
+        return min(found, key=lambda one: one.index, default=None)
+
+
+def _asked(when: Mapping[str, Any]) -> Mapping[str, frozenset[str]]:
+    return {fact: _values(value) for fact, value in when.items()}
+
+
+def _values(asked: object) -> frozenset[str]:
+    """What a condition asks: any of several values, or one thing that is equal to nothing but itself."""
+    if isinstance(asked, dict) and asked.keys() == {"cidr"}:
+        asked = asked["cidr"]
+    several = asked if isinstance(asked, list) and asked else [asked]
+    if any(isinstance(each, (dict, list)) for each in several):
+        return frozenset((json.dumps(asked, sort_keys=True, default=str),))
+    return frozenset(_plain(str(each)) for each in several)
+
+
+def _cover(values: frozenset[str], asked: frozenset[str]) -> bool:
+    """Whether one of `values` holds whenever one of those `asked` for does."""
+    return asked <= values or all(not values.isdisjoint(_wider(value)) for value in asked)
+
+
+def _plain(value: str) -> str:
+    """One spelling of a value; a network with its prefix, be it one address."""
+    try:
+        return str(ip_network(value))
+    except ValueError:
+        return value.lower()
+
+
+def _wider(value: str) -> tuple[str, ...]:
+    """What holds whenever `value` does: itself, and for a network those around it."""
+    try:
+        named = ip_network(value) if "/" in value else None
+    except ValueError:
+        named = None
+    if named is None:
+        return (value,)
+    return tuple(str(named.supernet(new_prefix=length)) for length in range(named.prefixlen, -1, -1))
