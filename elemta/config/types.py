@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +29,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 60
 _SIZE = re.compile(r"([0-9]{1,15})(?:([KMGT])(?:i?B)?|B)?", re.IGNORECASE)
 _OCTETS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _TCP = re.compile(r"(?:inet6?:)?(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)|localhost):([0-9]{1,5})")
+_MAPPED = 96  # bits before the IPv4 address in an IPv4-mapped one
 _UNIX_PATH = 107
 """Octets of a unix socket's path: sun_path of unix(7) is 108 with its final NUL."""
 
@@ -76,18 +77,34 @@ def duration_text(seconds: float) -> str:
 def network(text: str) -> IPv4Network | IPv6Network:
     """The IP network that `text` names, an address being the smallest.
 
+    A network of IPv4-mapped addresses (`::ffff:192.0.2.0/120`) is the IPv4 network: clients' addresses are IPv4, too.
+
     Raises:
         ValueError: it names none; the text says what to write.
     """
     try:
-        return ip_network(text)
+        named = ip_network(text)
     except ValueError:
-        pass
+        named = None
+    if named is not None:
+        return (named.version == 6 and _unmapped(named.network_address, named.prefixlen)) or named
     try:
-        meant = str(ip_network(text, strict=False))
+        address, meant = ip_interface(text).ip, ip_interface(text).network
     except ValueError:
         raise ValueError(f"{quoted(text)} is no IP address or network; write one such as 192.0.2.0/24") from None
-    raise ValueError(f"{quoted(text)} is no network, since it does not begin there; write {meant}")
+    if isinstance(address, IPv6Address) and address.ipv4_mapped and meant.prefixlen < _MAPPED:
+        near = _unmapped(address, meant.prefixlen + _MAPPED) if meant.prefixlen <= 32 else "one such as 192.0.2.0/24"
+        raise ValueError(f"{quoted(text)} is more than IPv4, which is /{_MAPPED}; write the IPv4 network, {near}")
+    raise ValueError(
+        f"{quoted(text)} is no network, since it does not begin there; "
+        f"write {_unmapped(address, meant.prefixlen) or meant}"
+    )
+
+
+def _unmapped(address: IPv4Address | IPv6Address, length: int) -> IPv4Network | None:
+    """The IPv4 network around an IPv4-mapped address (::ffff:192.0.2.1); None for another."""
+    inner = address.ipv4_mapped if isinstance(address, IPv6Address) and length >= _MAPPED else None
+    return IPv4Network((inner, length - _MAPPED), strict=False) if inner else None
 
 
 def size(text: object) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 from elemta.config.problems import Path, Problem
 from elemta.config.rule_model import RuleModel
+from elemta.config.types import network
 from elemta.rules.actions import words_of
 
 
@@ -111,7 +112,7 @@ def _cover(values: frozenset[str], asked: frozenset[str]) -> bool:
 def _plain(value: str) -> str:
     """One spelling of a value; a network with its prefix, be it one address."""
     try:
-        return str(ip_network(value))
+        return str(network(value))
     except ValueError:
         return value.lower()
 

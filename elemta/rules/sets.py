@@ -22,6 +22,7 @@ from elemta.findings import Value
 from elemta.rules.kept_file import KeptFile, file_lines
 
 _LOOKS_LIKE_IP = re.compile(r"[0-9a-fA-F]*[:.][0-9a-fA-F:.]*(?:/\d{1,3})?")
+_MAPPED = 0xFFFF  # what stands before the IPv4 address in an IPv4-mapped one, which is meant as that
 _HAS_NETWORK = re.compile(r"[0-9a-fA-F:.]+/\d{1,3}")
 
 
@@ -56,7 +57,10 @@ class Members:
         if isinstance(value, IPv4Address):
             return _in_networks(int(value), self.networks4)
         if isinstance(value, IPv6Address):
-            return _in_networks(int(value), self.networks6)
+            number = int(value)
+            if number >> 32 == _MAPPED:  # what a check found; a client's address is IPv4 by then
+                return _in_networks(number & 0xFFFF_FFFF, self.networks4)
+            return _in_networks(number, self.networks6)
         return str(value) in self.words
 
     def _address(self, word: str) -> bool:

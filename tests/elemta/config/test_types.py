@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from elemta.config.names import STATE_SCHEMES, dns_server, host_name, masked, state_url
-from elemta.config.types import Listen, duration, duration_text, size, size_text
+from elemta.config.types import Listen, duration, duration_text, network, size, size_text
 from elemta.store.urls import split_url
 
 
@@ -174,3 +175,33 @@ def test_the_store_opens_what_the_configuration_takes():
 )
 def test_passwords_are_masked(url, shown):
     assert masked(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+        ("::ffff:192.0.2.1", "192.0.2.1/32"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("2001:db8::/32", "2001:db8::/32"),
+        ("::/0", "::/0"),
+    ],
+)
+def test_a_network_of_mapped_addresses_is_the_ipv4_network(text, meant):
+    assert str(network(text)) == meant
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("::ffff:192.0.2.0/24", "write the IPv4 network, 192.0.2.0/24"),
+        ("::ffff:192.0.2.7/24", "write the IPv4 network, 192.0.2.0/24"),
+        ("::ffff:192.0.2.0/95", "write the IPv4 network, one such as 192.0.2.0/24"),
+        ("::ffff:192.0.2.1/120", "does not begin there; write 192.0.2.0/24"),
+        ("2001:db8::1/32", "does not begin there; write 2001:db8::/32"),
+        ("192.0.2.1/24", "does not begin there; write 192.0.2.0/24"),
+    ],
+)
+def test_a_network_that_is_none_is_told_with_the_one_meant(text, advice):
+    with pytest.raises(ValueError, match=re.escape(advice) + "$"):
+        network(text)

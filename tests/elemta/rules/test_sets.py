@@ -27,6 +27,13 @@ from elemta.rules.sets import NamedSet, members, read_file
         (["192.0.2.1"], "192.0.2.1", True),
         (["2001:db8::/32"], ip_address("2001:db8::5"), True),
         (["2001:db8::/32"], ip_address("192.0.2.1"), False),
+        (["::ffff:192.0.2.0/120"], ip_address("192.0.2.9"), True),
+        (["::ffff:192.0.2.0/120"], ip_address("192.0.3.9"), False),
+        (["::FFFF:c000:0201"], ip_address("192.0.2.1"), True),
+        (["::ffff:0:0/96"], ip_address("192.0.2.1"), True),
+        (["::ffff:192.0.2.1"], "::ffff:192.0.2.1", True),
+        (["192.0.2.0/24"], ip_address("::ffff:192.0.2.1"), True),
+        (["::/0"], ip_address("192.0.2.1"), False),
         (["a:b"], "a:b", True),  # looks like an address, is a word
         (["1.2.3"], "1.2.3", True),
         (["bücher.example"], "xn--bcher-kva.example", True),
