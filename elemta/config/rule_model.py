@@ -59,7 +59,7 @@ class RuleModel(Section):
     mode: Literal["enforce", "shadow", "off"] = Field(
         "enforce", description="shadow: judged and recorded, without effect"
     )
-    percent: float = Field(100, gt=0, le=100, description="of messages, chosen stably by message")
+    percent: float = Field(100, gt=0, le=100, description="of messages, chosen stably by message; tests read it as 100")
     label: Words = Field((), description="words kept with the decision in journal, log and metrics")
     add_header: dict[str, str] = Field(default_factory=dict, description="header fields to add")
     set_header: dict[str, str] = Field(

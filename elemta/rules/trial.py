@@ -1,7 +1,7 @@
 """Trial: do the tests inside the configuration hold?
 
 Each test gives facts and expects a verdict, a rule, or both; it is judged by the very function that judges mail.  Facts
-not given are neutral: absent, and a check not named has not run.
+not given are neutral: absent, and a check not named has not run.  A rule with `percent` is read as if it were 100.
 """
 
 from __future__ import annotations

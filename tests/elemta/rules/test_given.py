@@ -85,3 +85,16 @@ def test_an_address_is_an_address():
     assert given_value(facts["client.address"], "192.0.2.1") == IPv4Address("192.0.2.1")
     assert given_value(facts["client.address"], None) is None
     assert given_value(facts["recipient"], "a@b.example") == ("a@b.example",)
+
+
+def test_a_rule_for_few_messages_can_be_proven(tmp_path):
+    path = tmp_path / "elemta.yaml"
+    path.write_text(
+        "host: mx.test\nchecks: {spf: }\nrules:\n  message:\n"
+        + "".join(f"    - {{id: r{n}, percent: 1, when: {{subject: s{n}}}, then: reject}}\n" for n in range(20))
+        + "tests:\n"
+        + "".join(
+            f"  - {{name: t{n}, given: {{subject: s{n}}}, expect: {{rule: r{n}, then: reject}}}}\n" for n in range(20)
+        )
+    )
+    assert loaded_and(Policy.compile, path).run_tests() == []
