@@ -215,8 +215,8 @@ def _stay(postfix: PrivatePostfix, policy: Path) -> None:
     print(
         f"""
 Send mail to anybody at example.org through 127.0.0.1:{postfix.port}, for example
-    swaks --server 127.0.0.1:{postfix.port} --from you@example.com --to me@example.org
-(XCLIENT is allowed, so that a test may come from any address) and ask why:
+    {_swaks(MAILS[0], postfix.port)}
+(XCLIENT is allowed, so that a test may come from any address; without it this sender is refused) and ask why:
     {COMMANDS}/elemta explain --config {policy} REFERENCE-OR-QUEUE-ID
 Mailboxes, logs, policy and journal are below {postfix.directory}
 and gone when this ends. Ctrl-C ends it.""",
@@ -227,6 +227,12 @@ and gone when this ends. Ctrl-C ends it.""",
             time.sleep(0.5)
     except KeyboardInterrupt:
         print()
+
+
+def _swaks(mail: Mail, port: int) -> str:
+    """The command that sends such a mail, from a client that may."""
+    client = f"--xclient-addr {mail.client} --xclient-name {mail.name}"
+    return f"swaks --server 127.0.0.1:{port} {client} --from {mail.sender} --to you@example.org"
 
 
 def _interrupt(*_: object) -> None:
