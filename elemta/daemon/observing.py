@@ -60,7 +60,7 @@ class Observing:
             OSError: the directory cannot be written.
         """
         prepare(self.directory, self.daemon)
-        self._metrics = Metrics(self.directory, self.daemon)
+        self._metrics = Metrics(self.directory, self.daemon, "supervisor")
 
     def died(self, slot: int, how: str, lived: float, pause: float) -> None:
         """A worker ended by itself."""

@@ -20,7 +20,7 @@ from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,12 +60,13 @@ def prepare(directory: str, daemon: str) -> None:
 class Metrics:
     """Counts for one process. Open it after the fork, on the process's loop."""
 
-    def __init__(self, directory: str, daemon: str) -> None:
+    def __init__(self, directory: str, daemon: str, role: str = "") -> None:
         """Take a number below `directory` and start from what stands there under it.
 
         Args:
             directory: see `prepare`.
             daemon: "milter" or "policyd".
+            role: of a process that is no worker, its name instead of a number: the first worker is number 0.
 
         Raises:
             OSError: the directory cannot be written.
@@ -73,7 +74,7 @@ class Metrics:
         self.daemon = daemon
         self.silent: tuple[str, ...] = ()
         """Checks whose dependency does not answer: none of the last five or more runs had an answer, one just now."""
-        self.identity, self._claim = _claim(directory, daemon)
+        self.identity, self._claim = _claim(directory, daemon, role)
         # By themselves they would count across processes only if this had been set before the import, by process id.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
         prometheus_values.ValueClass = prometheus_values.MultiProcessValue(lambda: self.identity)  # type: ignore[no-untyped-call]
@@ -267,12 +268,12 @@ def _version() -> str:
         return "unknown"
 
 
-def _claim(directory: str, daemon: str) -> tuple[str, IO[str]]:
-    """The lowest number that no living process holds, as "milter-0", with the lock that says so until it ends."""
-    for number in count():
-        file = (Path(directory) / f"{daemon}-{number}.lock").open("a")
+def _claim(directory: str, daemon: str, role: str) -> tuple[str, IO[str]]:
+    """The role, else the lowest number, that no living process holds, as "milter-0", with the lock until it ends."""
+    for own in chain((role,) if role else (), count()):
+        file = (Path(directory) / f"{daemon}-{own}.lock").open("a")
         if _locked(file):
-            return f"{daemon}-{number}", file
+            return f"{daemon}-{own}", file
         file.close()
     raise AssertionError  # `count` does not end
 

@@ -201,6 +201,12 @@ def test_a_dead_worker_is_replaced():
         assert "SIGKILL" in daemon.log()
 
 
+def test_the_first_worker_has_the_number_0_for_readyz_as_in_the_log():
+    with Daemon("policyd", workers=1) as daemon:
+        told = {path.name for path in (daemon.directory / "metrics").glob("*.status")}
+    assert told == {"policyd.status", "policyd-0.status"}
+
+
 def test_workers_end_when_their_supervisor_is_killed():
     daemon = Daemon("policyd")
     daemon.start()

@@ -241,6 +241,17 @@ def test_processes_of_both_daemons_are_added_up_and_numbers_are_used_again(direc
     assert found["elemta_findings_total{check=spf,result=fail}"] == 65
 
 
+def test_the_supervisor_takes_no_number_of_a_worker(directory):
+    supervisor = Metrics(directory, "milter", "supervisor")
+    first = Metrics(directory, "milter")
+    assert (supervisor.identity, first.identity) == ("milter-supervisor", "milter-0")
+    supervisor.restarted()
+    supervisor.flush()
+    first.close()
+    supervisor.close()
+    assert [name for name in samples(directory) if "restarts" in name]
+
+
 def test_a_start_forgets_what_an_earlier_run_counted_but_nothing_of_the_living(directory):
     living, name = start(directory, "milter", 7)
     dead, _ = start(directory, "milter", 100)
