@@ -65,9 +65,9 @@ class Generation:
         return all(process.closed or process.slot == KEEPER for process in self.processes.values())
 
     @property
-    def told(self) -> dict[str, str]:
+    def told(self) -> dict[str, str | int]:
         """What the log says of it."""
-        return {"policy": self.policy.fingerprint, "workers": str(self.workers)}
+        return {"policy": self.policy.fingerprint, "workers": self.workers}
 
     def close(self) -> None:
         """Close what only this generation used."""

@@ -25,6 +25,7 @@ from elemta.decision import Observer
 from elemta.dns import CachedResolver
 from elemta.journal import Courier
 from elemta.observe import Log, MailLog, Metrics
+from elemta.observe.log import Told
 from elemta.observe.metrics import prepare
 from elemta.policy import Policy
 
@@ -64,12 +65,12 @@ class Observing:
 
     def died(self, slot: int, how: str, lived: float, pause: float) -> None:
         """A worker ended by itself."""
-        self.log.worker_died(slot, how=how, lived=f"{lived:.1f}", next_try=f"{pause:.1f}")
+        self.log.worker_died(slot, how=how, lived=round(lived, 1), next_try=round(pause, 1))
         if self._metrics is not None:
             self._metrics.restarted()
             self._metrics.flush()
 
-    def reloaded(self, *, ok: bool, **more: str) -> None:
+    def reloaded(self, *, ok: bool, **more: Told) -> None:
         """The configuration was read again."""
         self.log.reloaded(ok=ok, **more)
         if self._metrics is not None:

@@ -82,7 +82,7 @@ class Supervisor:
             self._kill_late()
             if self.current is None and self.candidate is None and not self.stopping:
                 return os.EX_SOFTWARE  # the first generation never answered; its workers said why
-        self.watch.log.stopped(seconds=f"{time.monotonic() - self._stopping_since:.1f}")
+        self.watch.log.stopped(seconds=round(time.monotonic() - self._stopping_since, 1))
         return os.EX_OK
 
     # ── events ───────────────────────────────────────────────────────────────────────────────────────────

@@ -1,5 +1,6 @@
 """The daemons' life: start, refuse, reload all or nothing, restart the dead, drain; on real processes."""
 
+import json
 import os
 import signal
 import socket
@@ -205,6 +206,21 @@ def test_the_first_worker_has_the_number_0_for_readyz_as_in_the_log():
     with Daemon("policyd", workers=1) as daemon:
         told = {path.name for path in (daemon.directory / "metrics").glob("*.status")}
     assert told == {"policyd.status", "policyd-0.status"}
+
+
+def test_numbers_are_numbers_in_the_json_log():
+    daemon = Daemon("policyd", "log: {format: json}", workers=1)
+    daemon.start(wait=False)
+    try:
+        daemon.wait_for('"event":"started"')
+        os.kill(daemon.worker_pids()[0], signal.SIGKILL)
+        daemon.wait_for('"event":"worker_died"')
+    finally:
+        daemon.stop()
+    told = {line["event"]: line for line in map(json.loads, daemon.log().splitlines())}
+    assert told["started"]["workers"] == 1
+    numbers = [told["worker_died"][key] for key in ("slot", "lived", "next_try")] + [told["stopped"]["seconds"]]
+    assert all(isinstance(number, (int, float)) for number in numbers), numbers
 
 
 def test_workers_end_when_their_supervisor_is_killed():
