@@ -26,6 +26,7 @@ from elemta_milter.mailauth.canonical import BodyHasher
 from elemta_milter.mailauth.fields import HeaderFields
 
 FIELDS = ("ARC-Seal", "ARC-Message-Signature", "ARC-Authentication-Results")
+SHOWN = 5  # sealers told of in the reason
 _NO_CHAIN = (AuthResult("arc", "none"),)
 CLAIMS = ("spf", "dkim", "dmarc")
 """Methods whose results, as the first sealer tells them, are facts."""
@@ -96,12 +97,18 @@ class Arc(Check[Message]):
         return Finding(
             self.name,
             chain.result,
-            chain.reason,
+            chain.reason or _sealed(sealers),
             fields,
             (_evidence(chain, sealers, facts),),
             trouble=chain.result is Result.TEMPERROR,
             detail=chain,
         )
+
+
+def _sealed(sealers: tuple[str, ...]) -> str:
+    """Who sealed a chain that holds, the first one first."""
+    named = ", then ".join(sealers[:SHOWN]) + (f" and {len(sealers) - SHOWN} more" if len(sealers) > SHOWN else "")
+    return f"{len(sealers)} {'set' if len(sealers) == 1 else 'sets'}, sealed by {named}" if sealers else ""
 
 
 def _claimed(first: Sealer) -> dict[str, Value]:

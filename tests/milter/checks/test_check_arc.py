@@ -48,12 +48,24 @@ def test_a_chain_that_holds_tells_who_sealed_and_what_the_first_one_saw():
         "dkim": "pass",
         "dmarc": "pass",
     }
+    assert found.reason == "2 sets, sealed by lists.example.com, then home.example"
     (evidence,) = found.authres
+    assert evidence.reason == ""
     assert evidence.properties == (
         ("smtp.remote-ip", "192.0.2.1"),
         ("header.oldest-pass", "0"),
         ("arc.chain", "lists.example.com:home.example"),
     )
+
+
+def test_of_a_long_chain_the_first_sealers_are_told():
+    headers = HEADERS
+    for _ in range(7):
+        headers = sealed(headers, LIST)
+    found = look(headers)
+    assert found.result is Result.PASS
+    assert found.reason == "7 sets, sealed by " + ", then ".join(["lists.example.com"] * 5) + " and 2 more"
+    assert look(sealed(HEADERS, LIST)).reason == "1 set, sealed by lists.example.com"
 
 
 @pytest.mark.parametrize(
