@@ -40,6 +40,7 @@ class Node:
         value: a scalar, the items of a list, or the entries of a mapping.
         broken: a problem was already reported for it; what it would be is not known.
         secret: it came from a file named by `file:`; do not print it.
+        filled: what stands in the file, in quotes, where the environment filled it in; else "".
         nodes: values in it, itself counted, aliases followed.
         depth: mappings and lists inside each other, itself counted.
     """
@@ -48,6 +49,7 @@ class Node:
     value: Scalar | list[Node] | dict[str, Entry]
     broken: bool = False
     secret: bool = False
+    filled: str = ""
     nodes: int = 1
     depth: int = 1
 

@@ -22,6 +22,8 @@ Path = tuple[str | int, ...]
 
 SHOWN = 100
 """Problems printed at once; the number of those left out is told."""
+WITHOUT_QUOTES = ", without quotes"
+"""The end of a message about a text in quotes that would be right without them, behind that text."""
 _QUOTED = 60
 _LISTED = 12  # names at most, where none is near
 _NO_SPACE = re.compile(r"([a-z_][a-z0-9_.]*):([^\s:/][^\n]*)")  # not in an address: fd00::1, https://…

@@ -19,7 +19,18 @@ from pathlib import Path as File
 from typing import Any
 
 from elemta.config.nodes import Entry, Node, parse
-from elemta.config.problems import PATH_MAX, ConfigErrors, Origin, Path, Problem, path_text, quoted, spaced
+from elemta.config.problems import (
+    PATH_MAX,
+    WITHOUT_QUOTES,
+    ConfigErrors,
+    Origin,
+    Path,
+    Problem,
+    path_text,
+    printable,
+    quoted,
+    spaced,
+)
 from elemta.config.words import beside
 from elemta.config.words import read as read_word
 
@@ -76,8 +87,12 @@ class Source:
         return any(node is not None and node.broken for node in (self.find(path[:end]) for end in range(len(path) + 1)))
 
     def placed(self, problem: Problem) -> Problem:
-        """`problem` with its place."""
-        return problem if problem.origin else replace(problem, origin=self.locate(problem.path, problem.on))
+        """`problem` with its place, and with advice for what the environment filled in."""
+        if problem.origin:
+            return problem
+        node = self.find(problem.path)
+        message = problem.message if node is None else _filled(problem.message, node)
+        return replace(problem, message=message, origin=self.locate(problem.path, problem.on))
 
     def errors(self, problems: Iterable[Problem]) -> ConfigErrors:
         """The exception that reports `problems` with their places."""
@@ -215,6 +230,15 @@ class _Reader:
     def _fail(self, message: str, origin: Origin, path: Path = ()) -> None:
         self.problems.append(Problem(path, message, origin=origin))
         self.readable = False
+
+
+def _filled(message: str, node: Node) -> str:
+    """`message`; where it says to leave out the quotes of `${NAME}`, with where that can be done."""
+    said = f"{node.value}{WITHOUT_QUOTES}"
+    if not node.filled or not message.endswith(said):
+        return message
+    lines = "inside { } and [ ] it needs them, so write lines of `key: value`"
+    return f"{message.removesuffix(said)}{printable(node.filled)}{WITHOUT_QUOTES}; {lines}"
 
 
 def _entries(node: Node) -> dict[str, Entry]:

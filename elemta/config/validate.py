@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
 
-from elemta.config.problems import Path, Problem, either, printable, quoted, spaced, suggest
+from elemta.config.problems import WITHOUT_QUOTES, Path, Problem, either, printable, quoted, spaced, suggest
 from elemta.config.words import word as plain_word
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -187,7 +187,7 @@ def _instead(value: object, candidates: Sequence[Schema]) -> str:
     """What to write in place of a value of a wrong kind."""
     wanted, kinds = describe(candidates), {str(each.get("type")) for each in candidates}
     if isinstance(value, str) and kinds & _plainly(value):
-        return f"{wanted}: {value}, without quotes"
+        return f"{wanted}: {value}{WITHOUT_QUOTES}"
     if isinstance(value, dict) and "string" in kinds and not any("enum" in each for each in candidates):
         return f"{wanted}, in quotes where a colon is in it"
     if "object" in kinds and isinstance(value, list) and value and all(isinstance(each, str) for each in value):

@@ -42,7 +42,7 @@ def read(text: str, plain: bool, origin: Origin, environment: Mapping[str, str])
         return Node(origin, from_file(beside(origin.file, filled[5:].strip())), secret=True)
     if plain and (filled or not text):
         return Node(origin, word(filled))
-    return Node(origin, filled)
+    return Node(origin, filled, filled=text if filled != text else "")
 
 
 def word(text: str) -> Scalar:
