@@ -8,7 +8,7 @@ import sys
 from datetime import datetime
 
 WIDEST = 160
-_LAST = 253401955200.0  # 9999-12-28, days before the end of Python's calendar, which it must not come near
+LAST = 253401955200.0  # 9999-12-28, days before the end of Python's calendar, which it must not come near
 _PLAIN = 100  # columns where there is no terminal
 
 
@@ -32,4 +32,4 @@ def width() -> int:
 
 def when(at: float) -> str:
     """Seconds since 1970 as local time; a time that no calendar has is the last that it has."""
-    return datetime.fromtimestamp(min(at, _LAST)).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+    return datetime.fromtimestamp(min(at, LAST)).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
+from datetime import datetime
 
 import pytest
 
@@ -71,6 +73,43 @@ def test_what_has_expired_is_not_listed(sets):
     assert sets("list", "frozen") == (0, "", "")
 
 
+def test_lists_for_programs(sets):
+    sets("add", "frozen", "bob")
+    sets("add", "frozen", "alice", "--ttl", "1h")
+    sets("add", "frozen", "carol", "--ttl", "999999999w")
+    status, out, err = sets("list", "frozen", "--json")
+    assert (status, err) == (0, "")
+    found = {each["entry"]: each["until"] for each in map(json.loads, out.splitlines())}
+    assert found["bob"] is None
+    assert 3500 < datetime.fromisoformat(found["alice"]).timestamp() - time.time() <= 3600
+    assert found["carol"].startswith("9999-12-28")
+    listed = [json.loads(line) for line in sets("list", "--json")[1].splitlines()]
+    assert listed == [{"set": "frozen", "entries": 3}, {"set": "other", "entries": 0}]
+
+
+def test_what_is_wrong_elsewhere_holds_nobody_up(sets, tmp_path):
+    path = tmp_path / "elemta.yaml"
+    path.write_text(path.read_text() + "  gone: {file: gone.txt}\nmilter: {workers: none}\n")
+    for words, out in (
+        (("add", "frozen", "bob"), ""),
+        (("list", "frozen"), "bob\n"),
+        (("list",), "frozen\t1\nother\t0\n"),
+        (("remove", "frozen", "bob"), ""),
+    ):
+        status, told, err = sets(*words)
+        assert (status, told) == (0, out)
+        assert err == f"warning: {path} has mistakes, `elemta config check {path}` tells them\n"
+
+
+@pytest.mark.parametrize("wrong", ["sets: {frozen: {dynamic: 7}}", "state: nothing", "stata: x"])
+def test_what_is_wrong_with_the_set_or_the_store_is_told(tmp_path, capsys, wrong):
+    path = tmp_path / "elemta.yaml"
+    sets = "" if wrong.startswith("sets") else "sets: {frozen: {dynamic: true}}\n"
+    path.write_text(f"host: mx.here.test\n{sets}{wrong}\n")
+    assert main(["sets", "list", "--config", str(path), "frozen"]) == os.EX_CONFIG
+    assert f"{path}:{2 + bool(sets)}:" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [
@@ -93,7 +132,7 @@ def test_a_state_store_that_does_not_open(sets, tmp_path):
     (tmp_path / "state.db").write_bytes(b"no database" * 100)
     status, _, err = sets("list")
     assert status == os.EX_UNAVAILABLE
-    assert "state.db: file is not a database" in err
+    assert "state.db: damaged (file is not a database); move it" in err
 
 
 @pytest.mark.parametrize("entry", ["", "  ", "a\nb", "\x1b[31m"])
