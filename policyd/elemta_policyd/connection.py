@@ -95,6 +95,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Answer what has been asked, then close."""
         self._ended = True
+        self.flush()  # what was answered in this turn of the loop
         return self._worker is not None
 
     def pause_writing(self) -> None:
@@ -121,12 +122,16 @@ class Connection(asyncio.Protocol):
         """Close if the peer is silent, half done or deaf for too long. What we owe it is not its fault."""
         waiting = now - self._since
         if self._drained is not None:
-            late = waiting > SLOW
+            late, why = waiting > SLOW, "it does not read our answers"
         elif self._worker is not None:
-            late = False
+            return
+        elif self._requests.pending:
+            late, why = waiting > SLOW, "its request does not end"
         else:
-            late = waiting > (SLOW if self._requests.pending else self._idle)
+            late, why = waiting > self._idle, ""  # as Postfix's own smtpd processes may be
         if late:
+            if why:
+                _log.warning("closed a connection from %s: %s", self._peer(), why)
             self._transport.abort()
 
     def retire(self, hand_over: Callable[[socket.socket], bool]) -> None:
@@ -162,7 +167,7 @@ class Connection(asyncio.Protocol):
             if not transport.is_reading() and not transport.is_closing():
                 transport.resume_reading()
         except ProtocolError as error:
-            _log.warning("closed a connection from %s: %s", transport.get_extra_info("peername") or "a socket", error)
+            _log.warning("closed a connection from %s: %s", self._peer(), error)
             self._close()
         except Exception:  # noqa: BLE001 - without a decision the only lawful answer is none
             _log.exception("closed a connection: its request could not be judged")
@@ -212,6 +217,9 @@ class Connection(asyncio.Protocol):
         found = action(decision, may_prepend=not self._prepended)
         self._prepended = self._prepended or found.startswith("PREPEND")
         return found
+
+    def _peer(self) -> object:
+        return self._transport.get_extra_info("peername") or "a socket"
 
     def _leave(self, hand_over: Callable[[socket.socket], bool]) -> None:
         """Give the connection to `hand_over` (it takes a copy), and close it here, which does not end it there."""

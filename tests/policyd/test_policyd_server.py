@@ -347,6 +347,17 @@ def test_a_half_closed_connection_gets_its_answers_then_the_end():
     serve(test)
 
 
+def test_a_question_and_the_end_at_once_get_the_answer():
+    async def test(world):
+        for _ in range(5):
+            client = await world.client()
+            client.send(request("no@b"))
+            client.writer.write_eof()
+            assert await client.rest() == b"action=550 5.7.1 no\n\n"
+
+    serve(test)
+
+
 def test_who_does_not_read_is_not_read(monkeypatch):
     monkeypatch.setattr(connection_module, "SLOW", 0.5)
     monkeypatch.setattr(server_module, "LOOK", 0.1)
@@ -398,7 +409,7 @@ def test_slow_readers_get_everything_in_the_end():
         (0.3, 0.3, request("wait@a"), False),  # our own slowness is not the client's fault
     ],
 )
-def test_silent_and_slow_clients_are_cut_off(monkeypatch, idle, slow, sent, cut):
+def test_silent_and_slow_clients_are_cut_off(monkeypatch, caplog, idle, slow, sent, cut):
     monkeypatch.setattr(connection_module, "SLOW", slow)
     monkeypatch.setattr(server_module, "LOOK", 0.1)
 
@@ -408,6 +419,7 @@ def test_silent_and_slow_clients_are_cut_off(monkeypatch, idle, slow, sent, cut)
         client.send(sent)
         await asyncio.sleep(0.8)
         assert len(world.server._connections) == (0 if cut else 1)
+        assert ("its request does not end" in caplog.text) == (cut and sent != b"")
         world.engine.release.set()
 
     serve(test, idle=idle)
