@@ -153,6 +153,7 @@ class Case(Looking):
         findings = tuple(view.findings.values())
         if isinstance(facts, Envelope):
             findings += engine.unasked["recipient"]
+            findings += tuple([each for each in engine.unread if each.check not in view.findings])
         elif verdict.disposition in KEPT:
             findings += tuple(
                 part.see(self.klass, facts, view.findings, verdict) for part in engine.policy.parts.values()

@@ -102,8 +102,11 @@ class Engine:
                 for plan in self.early
                 if plan not in self.asked_at_rcpt
             ),
-            "message": tuple(Finding(name, Result.NONE, "judged at RCPT TO") for name in self.at_rcpt),
+            "message": tuple(
+                Finding(name, Result.NONE, "made at RCPT TO only, where a rule asks for it") for name in self.at_rcpt
+            ),
         }
+        self.unread = tuple(Finding(name, Result.NONE, "no rule that was read asks for it") for name in self.at_rcpt)
         self._warned: dict[str, float] = {}
         self._adding: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -152,12 +155,16 @@ class Engine:
 
     async def ahead(self, stage: StageName) -> None:
         """Start the processes of isolated plugins that will be asked at this stage, before the first mail comes."""
+        checks = self._asked(stage).values()
+        await asyncio.gather(*(check.ahead() for check in checks if isinstance(check, Isolated)))
+
+    def _asked(self, stage: StageName) -> Mapping[str, Check[Any]]:
+        """The checks that may be made at this stage, by name."""
         asked = (*self.early, *self.late)
         if stage == "recipient":
             sources = self.policy.rules["recipient"].sources
             asked = (*self.asked_at_rcpt, *(plan for name, plan in self.at_rcpt.items() if name in sources))
-        checks = [self.checks[plan.name] for plan in asked]
-        await asyncio.gather(*(check.ahead() for check in checks if isinstance(check, Isolated)))
+        return {plan.name: self.checks[plan.name] for plan in asked}
 
     async def close(self) -> None:
         """Give back what `open` took."""
@@ -169,11 +176,14 @@ class Engine:
         for check in self.checks.values():
             await check.close()
 
-    def dependencies(self) -> Mapping[tuple[str, str], str]:
-        """By check and name of what it depends on: why that does not answer at present; "" when it does."""
+    def dependencies(self, stage: StageName) -> Mapping[tuple[str, str], str]:
+        """By check and name of what it depends on: why that does not answer at present; "" when it does.
+
+        Only of checks that are made at this stage: the others' servers are not asked, so nothing is known of them.
+        """
         return {
             (name, dependency): why
-            for name, check in self.checks.items()
+            for name, check in self._asked(stage).items()
             for dependency, why in check.dependencies().items()
         }
 

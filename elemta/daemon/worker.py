@@ -19,12 +19,14 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import uvloop
 
 from elemta.config.model import Settings
 from elemta.daemon.observing import Opened, open_observers
+from elemta.decision import StageName
 from elemta.engine import Engine
 from elemta.policy import Policy
 from elemta.store import StoreError
@@ -174,8 +176,9 @@ async def _serve(service: Service, post: Post) -> None:
         engine = Engine(post.policy, tools, opened.all)
         await engine.open()
         stack.push_async_callback(engine.close)
-        opened.dependencies = engine.dependencies
-        await engine.ahead("message" if service.name == "milter" else "recipient")
+        stage: StageName = "message" if service.name == "milter" else "recipient"
+        opened.dependencies = partial(engine.dependencies, stage)
+        await engine.ahead(stage)
         worker = Worker(post.slot, post.listener, engine, settings, post.control, post.inbox, opened)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, worker.go, worker.grace)

@@ -181,7 +181,7 @@ def _decided_text(decision: Decision, keys: dict[str, str]) -> str:
     if client.login:
         parts.append(f"login={quoted(client.login)}")
     parts.append(f"recipients={len(recipients)} recipient=<{_inner(recipients[0]) if recipients else ''}>")
-    parts.append(f"size={envelope.size}")
+    parts.append(f"size={envelope.size or '-'}")
     for finding in decision.findings:
         key = keys.get(finding.check) or _key(finding.check, keys)
         parts.append(key + finding.result)
@@ -203,7 +203,7 @@ def _decided_json(decision: Decision, keys: dict[str, str]) -> str:  # noqa: ARG
         "disposition": verdict.disposition.value, "rule": verdict.rule,
         "client": str(client.address or ""), "helo": client.helo[:LONGEST], "login": client.login[:LONGEST],
         "sender": envelope.sender[:LONGEST], "recipients": len(recipients),
-        "recipient": recipients[0][:LONGEST] if recipients else "", "size": envelope.size,
+        "recipient": recipients[0][:LONGEST] if recipients else "", "size": envelope.size or None,
         "findings": {finding.check: finding.result for finding in decision.findings},
         "shadow": list(decision.shadow), "labels": _labels(verdict),
         "ms": round(decision.seconds * 1000, 1), "reply": verdict.reply[:LONGEST],

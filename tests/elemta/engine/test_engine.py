@@ -86,7 +86,7 @@ def test_every_enabled_check_leaves_a_finding():
     decision = judge(make(more=", count: , spf: "), message())
 
     assert {finding.check for finding in decision.findings} == {"early", "scan", "count", "spf"}
-    assert found(decision, "count").reason == "judged at RCPT TO"
+    assert found(decision, "count").reason == "made at RCPT TO only, where a rule asks for it"
 
 
 def test_a_check_sees_what_it_waits_for():
@@ -207,6 +207,7 @@ def test_a_counting_check_runs_only_when_a_rule_asks():
 
     assert judge(of, envelope(login="anna")).verdict.rule == "a"
     assert Count.asked == 0
+    assert found(judge(of, envelope(login="anna")), "count").reason == "no rule that was read asks for it"
     assert judge(of, envelope()).verdict.rule == "c"
     assert Count.asked == 1
 
@@ -397,7 +398,7 @@ class Leaning(Check[Message]):
 def test_what_checks_depend_on_is_told_by_check_and_name(monkeypatch):
     monkeypatch.setattr("elemta.policy.find_checks", lambda: {"leaning": Leaning, "impatient": Impatient})
     engine = Engine(policy("host: mx.test.example\nchecks: {leaning: , impatient: }\n"), tools())
-    assert engine.dependencies() == {("leaning", "a"): "", ("leaning", "b"): "refused"}
+    assert engine.dependencies("message") == {("leaning", "a"): "", ("leaning", "b"): "refused"}
 
 
 def test_a_check_waits_for_others_by_its_options():

@@ -74,7 +74,7 @@ def test_the_line_of_an_accepted_local_mail_is_short(written):
     assert lines() == [
         (
             'decided id=X stage=recipient class=inbound disposition=accept rule=- client=- helo="" sender=<> '
-            'login=carol recipients=1 recipient=<bob@here.test> size=0 labels="two words,b" ms=0.4'
+            'login=carol recipients=1 recipient=<bob@here.test> size=- labels="two words,b" ms=0.4'
         )
     ]
 

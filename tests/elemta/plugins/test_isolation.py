@@ -393,11 +393,11 @@ def test_one_that_always_fails_is_left_alone_and_tried_again(folder, monkeypatch
                 assert (await judged.see("exit")).reason.endswith("exit status 3")
             left_alone = await judged.see("")
             assert left_alone.reason.startswith("the plugin's process: it is left alone, after 3 failures in a row: ")
-            assert judged.engine.dependencies()["worst", "process"] == "it ended with exit status 3"
+            assert judged.engine.dependencies("message")["worst", "process"] == "it ended with exit status 3"
             async with asyncio.timeout(40):
                 while (await judged.see("")).trouble:  # noqa: ASYNC110 - it is the engine that is asked
                     await asyncio.sleep(0.05)
-            assert judged.engine.dependencies()["worst", "process"] == ""
+            assert judged.engine.dependencies("message")["worst", "process"] == ""
 
     asyncio.run(scene())
 

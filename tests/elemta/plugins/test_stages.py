@@ -89,7 +89,7 @@ rules: {{message: [{{id: hook, when: {{webhook.score: {{ge: 8}}, webhook.labels:
         await engine.open()
         try:
             decision = await Case(engine, 40.0).message(message())
-            return decision, engine.dependencies()
+            return decision, engine.dependencies("message")
         finally:
             await engine.close()
 
