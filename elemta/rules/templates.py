@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 from elemta.findings import Value
@@ -123,7 +124,11 @@ def _printed(value: Value, is_duration: bool) -> str:
 
 def human_duration(seconds: float) -> str:
     """Seconds for people: "45s", "4m 30s", "2h 5m", "3d 4h"; part seconds round up."""
-    left = int(-(-seconds // 1))
+    return _human(int(-(-seconds // 1)))
+
+
+@lru_cache(maxsize=4096)
+def _human(left: int) -> str:
     parts = []
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         count, left = divmod(left, length)
