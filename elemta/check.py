@@ -101,6 +101,7 @@ class Tools:
         store: state that outlives the mail, shared by all workers.
         clock: seconds since 1970.
         threads: where blocking calls go: `await tools.in_thread(function, ...)`.
+        turn: held while one call of `in_turn` runs.
     """
 
     host: str
@@ -108,10 +109,24 @@ class Tools:
     store: Store
     clock: Callable[[], float]
     threads: Executor | None = field(default=None, repr=False)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     def in_thread(self, function: Callable[..., Any], *args: Any) -> Awaitable[Any]:  # noqa: ANN401
         """Run a blocking call in the bounded pool of threads."""
         return asyncio.get_running_loop().run_in_executor(self.threads, function, *args)
+
+    async def in_turn(self, function: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401
+        """Run a blocking call that takes much memory: one at a time in this worker, whichever checks ask."""
+
+        def done(work: asyncio.Future[Any]) -> None:
+            self.turn.release()
+            if not work.cancelled():
+                work.exception()  # it may be that nobody waits for it any more
+
+        await self.turn.acquire()
+        work = asyncio.ensure_future(self.in_thread(function, *args))
+        work.add_done_callback(done)
+        return await asyncio.shield(work)  # the thread goes on when nobody waits any more, and so does its turn
 
 
 class Check(ABC, Generic[FactsT]):

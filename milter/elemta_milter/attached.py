@@ -141,7 +141,7 @@ class Attached:
         self.script.update(dict.fromkeys(seen.does))
         mail = "" if entry.depth else part.media_type
         if mail in MAIL or not _MESSAGES.isdisjoint(names.extensions(entry.names)):
-            self._within(read_octets(bytes(entry.data)), entry.path)
+            self._within(read_octets(_octets(entry.data)), entry.path)
         if seen.analysable:
             self._analyse(entry, seen)
 
@@ -265,3 +265,8 @@ class Attached:
             said.append(f"more than {', '.join(walk.excess)}")
         said += [f"{flag.replace('_', ' ')}: {of}" for flag, of in flags.items()]
         return "; ".join(said)
+
+
+def _octets(data: memoryview) -> bytes:
+    """These octets; without a copy where they are all that is held."""
+    return data.obj if isinstance(data.obj, bytes) and len(data.obj) == len(data) else bytes(data)

@@ -119,6 +119,12 @@ def buffer(body: Body) -> bytes | mmap.mmap:
     return b"".join(body.chunks())
 
 
+def give_back(octets: memoryview) -> None:
+    """Let go of the memory that a mapped body takes up (`buffer`); what is read again comes from the file again."""
+    if isinstance(octets.obj, mmap.mmap):
+        octets.obj.madvise(mmap.MADV_DONTNEED)
+
+
 def _unnamed(directory: str) -> int:
     try:
         return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)

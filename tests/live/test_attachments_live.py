@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import gzip
 import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +64,18 @@ def test_what_is_attached_decides(postfix, name, content, reply):
     told = send(postfix, name, content)
     assert told.code == reply[0], told
     assert reply[1] in told.text
+
+
+@pytest.mark.slow
+def test_ten_large_attachments_at_once_stand_in_memory_one_after_the_other():
+    limits = {"message_size_limit": "104857600", "virtual_mailbox_limit": "0"}
+    content = os.urandom(24 << 20)  # 33 MB in base64
+    with PrivatePostfix(milter=True, main=limits) as postfix:
+        checks = "checks: {attachments: , content: }"
+        with Daemon("milter", checks, listen=f"unix:{postfix.milter_socket}", workers=1) as daemon:
+            [worker] = daemon.worker_pids()
+            with ThreadPoolExecutor(10) as clients:
+                answers = list(clients.map(lambda number: send(postfix, f"{number}.bin", content), range(10)))
+            status = Path(f"/proc/{worker}/status").read_text()
+    assert {answer.code for answer in answers} == {250}
+    assert int(status.split("VmHWM:")[1].split()[0]) * 1024 < 150_000_000

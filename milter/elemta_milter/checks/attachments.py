@@ -21,7 +21,8 @@ from elemta.findings import Finding, Result
 from elemta_milter.archives import Bounds, Budget
 from elemta_milter.attached import Attached
 from elemta_milter.files import attachments
-from elemta_milter.mime import Part, Tree, tree_of
+from elemta_milter.mime import Part, tree_of
+from elemta_milter.walking import walk
 
 SMALL = 16 << 10
 """Octets of a body whose parts are found on the loop: well below a millisecond."""
@@ -85,19 +86,22 @@ class Attachments(Check[Message]):
     async def run(self, facts: Message, seen: Seen) -> Finding:
         """Walk through them, in a thread where there are any."""
         until = UNTIL.get()
-        tree, parts = _parts(facts) if facts.body.size <= SMALL else await self.tools.in_thread(_parts, facts)
+        parts = None if facts.body.size > SMALL else _parts(facts)
         found: Attached
-        if parts:
-            found = await self.tools.in_thread(self._look, facts, tree, parts, until)
+        if parts is None or parts:
+            parts, found = await walk(self.tools, self._look, facts, parts, until)
         else:
-            found = self._look(facts, tree, parts, until)
-            if not found.missed():
-                return self.finding(Result.NONE, "no attachments", count=0)
+            _, found = self._look(facts, parts, until)
+        if not parts and not found.missed():
+            return self.finding(Result.NONE, "no attachments", count=0)
         result = Result.NEUTRAL if found.missed() else Result.PASS
         warning = "" if self._magic else NO_MAGIC
         return Finding(self.name, result, found.reason(), found.fields(), warning=warning, detail=found.held)
 
-    def _look(self, facts: Message, tree: Tree, parts: list[Part], until: float) -> Attached:
+    def _look(self, facts: Message, parts: list[Part] | None, until: float) -> tuple[list[Part], Attached]:
+        """Give the parts, which are found here where they are not known, and what was found in them."""
+        tree = tree_of(facts)
+        parts = _parts(facts) if parts is None else parts
         options = self.options
         bounds = Bounds(
             depth=options.max_depth,
@@ -114,9 +118,8 @@ class Attachments(Check[Message]):
             found.passed(f"{options.max_parts} attachments")
         for part in parts[: options.max_parts]:
             found.add(tree, part)
-        return found
+        return parts, found
 
 
-def _parts(message: Message) -> tuple[Tree, list[Part]]:
-    tree = tree_of(message)
-    return tree, list(attachments(tree))
+def _parts(message: Message) -> list[Part]:
+    return list(attachments(tree_of(message)))

@@ -15,7 +15,6 @@ from typing import ClassVar
 
 from pydantic import Field as Setting
 
-from elemta.at_once import on_loop
 from elemta.check import Check, Field, Options, Seen
 from elemta.config.types import Size
 from elemta.facts import Message
@@ -23,6 +22,7 @@ from elemta.findings import Finding, Result, Value
 from elemta_milter.links.html import Html, scan
 from elemta_milter.links.urls import Url, read_url, shown_host, urls_in
 from elemta_milter.mime import Part, Tree, content, text_of, tree_of, trees
+from elemta_milter.walking import walk
 
 LITTLE = 16 << 10
 """Octets of a body up to which it is read where we are: a few milliseconds of work."""
@@ -86,10 +86,8 @@ class Content(Check[Message]):
 
     async def run(self, facts: Message, seen: Seen) -> Finding:
         """Read the texts; a long message in a thread."""
-        if facts.body.size > LITTLE and on_loop():
-            finding: Finding = await self.tools.in_thread(self._look, facts)
-            return finding
-        return self._look(facts)
+        finding: Finding = await walk(self.tools, self._look, facts) if facts.body.size > LITTLE else self._look(facts)
+        return finding
 
     def _look(self, message: Message) -> Finding:
         so_far = _Seen(self.options.max_size, self.options.max_urls)

@@ -1,7 +1,8 @@
 """Content: what does a part hold when its transfer encoding is taken off?
 
 Takes a part and a limit; gives its octets, read as tolerantly as mail programs do, whether they were cut, and what was
-wrong.  Linear in the limit for lawful parts, at worst in the size of the part; memory is bounded by the limit.
+wrong.  Linear in the limit for lawful parts, at worst in the size of the part; memory is bounded by the limit: what is
+decoded is held once, and of a mapped body no more than a piece.
 
 RFC 2045 section 6; uuencode as in POSIX; yEnc 1.3.
 """
@@ -12,8 +13,10 @@ import re
 from binascii import Error, a2b_base64, a2b_qp, a2b_uu
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 
 from elemta.charsets import codec_of, decode
+from elemta_milter.body import give_back
 from elemta_milter.mime.description import UUENCODE
 from elemta_milter.mime.parts import Part, Tree
 
@@ -63,13 +66,14 @@ def content(tree: Tree, part: Part, limit: int) -> Content:
     else:
         if encoding not in _IDENTITY:
             defects[f"unknown encoding {encoding[:40]}"] = None
-        pieces = iter((raw[: limit + 1].tobytes(),))
-    decoded = bytearray()
+        pieces = (_piece(raw, at) for at in range(0, min(len(raw), limit + 1), PIECE))
+    decoded = BytesIO()  # whose octets can be had without a copy
     for piece in pieces:
-        decoded += piece
-        if len(decoded) > limit:
-            return Content(bytes(decoded[:limit]), cut=True, defects=tuple(defects))
-    return Content(bytes(decoded), defects=tuple(defects))
+        decoded.write(piece)
+        if decoded.tell() > limit:
+            decoded.truncate(limit)
+            return Content(decoded.getvalue(), cut=True, defects=tuple(defects))
+    return Content(decoded.getvalue(), defects=tuple(defects))
 
 
 def text(tree: Tree, part: Part, limit: int) -> str:
@@ -93,11 +97,18 @@ def text_of(part: Part, octets: bytes) -> tuple[str, str]:
     return found, f"not in its charset {charset[:40]}" if codec_of(charset) else f"unknown charset {charset[:40]}"
 
 
+def _piece(raw: memoryview, at: int) -> bytes:
+    """The octets to decode next; the memory of those before is given back, where the body is mapped."""
+    if at:
+        give_back(raw)
+    return raw[at : at + PIECE].tobytes()
+
+
 def _base64(raw: memoryview, defects: dict[str, None]) -> Iterator[bytes]:
     """Decode what is base64 and pass over the rest, also behind padding: some programs stop there, others go on."""
     rest, segments = b"", 0
     for at in range(0, len(raw), PIECE):
-        piece = raw[at : at + PIECE].tobytes()
+        piece = _piece(raw, at)
         if len(piece.translate(None, _STRAY)) < len(piece):
             defects["octets that are not base64"] = None
         piece = rest + piece.translate(None, _NO_BASE64)
@@ -140,7 +151,7 @@ def _quoted_printable(raw: memoryview) -> Iterator[bytes]:
     """Decode line by line as far as pieces are concerned: an escape is never cut in two."""
     at = 0
     while at < len(raw):
-        piece = raw[at : at + PIECE].tobytes()
+        piece = _piece(raw, at)
         if at + PIECE < len(raw):
             end = piece.rfind(b"\n") + 1
             if not end:
@@ -155,7 +166,7 @@ def _uuencode(raw: memoryview, defects: dict[str, None]) -> Iterator[bytes]:
     begun = b"begin " not in raw[:PIECE].tobytes()
     rest, steps = b"", 0
     for at in range(0, len(raw), PIECE):
-        lines = (rest + raw[at : at + PIECE].tobytes()).splitlines()
+        lines = (rest + _piece(raw, at)).splitlines()
         rest = lines.pop() if lines and at + PIECE < len(raw) else b""
         steps += len(lines)
         if steps > MAX_STEPS:
@@ -185,7 +196,7 @@ def _uu_line(line: bytes, defects: dict[str, None]) -> bytes:
 def _yenc(raw: memoryview, defects: dict[str, None]) -> Iterator[bytes]:
     escaped, steps = False, 0
     for at in range(0, len(raw), PIECE):
-        piece = raw[at : at + PIECE].tobytes().translate(None, b"\r\n")
+        piece = _piece(raw, at).translate(None, b"\r\n")
         if escaped:
             piece = b"=" + piece
         escaped = piece.endswith(b"=")

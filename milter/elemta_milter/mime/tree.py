@@ -18,7 +18,7 @@ from mmap import mmap
 from types import MappingProxyType
 
 from elemta.facts import Message
-from elemta_milter.body import buffer
+from elemta_milter.body import buffer, give_back
 from elemta_milter.mime.bounds import BOUNDS, MimeBounds
 from elemta_milter.mime.description import Description, describe
 from elemta_milter.mime.embedded import Block, blocks
@@ -43,7 +43,9 @@ def read(message: Message, bounds: MimeBounds = BOUNDS) -> Tree:
     Raises:
         OSError: a spooled body cannot be read.
     """
-    return _Reader(buffer(message.body), bounds).read(message.headers)
+    tree = _Reader(buffer(message.body), bounds).read(message.headers)
+    give_back(tree.body)  # it waits for other checks
+    return tree
 
 
 def read_octets(
