@@ -191,8 +191,8 @@ def _cut(told: Any) -> Any:  # noqa: ANN401 - whatever JSON has
 def _finding(told: Mapping[str, Any]) -> Finding:
     fields = {name: _value(value) for name, value in told.get("fields", {}).items()}
     evidence = tuple(
-        AuthResult(method, result, reason, tuple((name, value) for name, value in properties))
-        for method, result, reason, properties in told.get("authres", ())
+        AuthResult(method, result, "".join(reason), tuple((name, value) for name, value in properties))
+        for method, result, *reason, properties in told.get("authres", ())  # the first journals kept no reason
     )
     trouble = told.get("trouble", False)
     return Finding(told["check"], Result(told["result"]), told.get("reason", ""), fields, evidence, trouble=trouble)

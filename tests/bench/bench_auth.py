@@ -7,6 +7,7 @@ discarded) is fed by smtp-source, 20 sessions side by side, one DKIM-signed mail
 about:
 
     plain      no milter
+    nothing    a milter of pymilter's that does nothing (idle_milter.py), without the body: the ceiling
     elemta     spf, dkim, dmarc, arc, two rules, Authentication-Results, journal, metrics
     open       OpenDKIM, then OpenDMARC with SPFSelfValidate (Debian packages), both with Authentication-Results
     rspamd     spf, dkim, dmarc and nothing else, by its milter proxy, scanning itself
@@ -20,6 +21,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -110,7 +112,7 @@ def main() -> None:
         stack.enter_context(_dns(directory))
         mail = _mail(directory)
         setups = {"plain": stack.enter_context(_postfix(False))}
-        for setup, start in (("elemta", _elemta), ("open", _open), ("rspamd", _rspamd)):
+        for setup, start in (("nothing", _nothing), ("elemta", _elemta), ("open", _open), ("rspamd", _rspamd)):
             if given.only in ("", setup):
                 made = stack.enter_context(start(directory, given.workers))
                 if made is None:
@@ -209,6 +211,20 @@ def _wait(path: Path) -> None:
             return
         time.sleep(0.05)
     sys.exit(f"nobody listens on {path}")
+
+
+@contextlib.contextmanager
+def _nothing(directory: Path, workers: int) -> Iterator[PrivatePostfix | None]:
+    """A milter that sees nothing and says nothing: what pymilter itself costs, and so the most that can be reached."""
+    with _postfix(True) as postfix:
+        command = [sys.executable, str(Path(__file__).with_name("idle_milter.py")), postfix.milter_socket, str(workers)]
+        process = subprocess.Popen(command, start_new_session=True)
+        try:
+            _wait(postfix.milter_socket)
+            yield postfix
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 @contextlib.contextmanager

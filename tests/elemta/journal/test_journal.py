@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import subprocess
@@ -19,7 +20,7 @@ from elemta.decision import MATCHED
 from elemta.facts import Client, Envelope
 from elemta.findings import AuthResult, Finding, Result
 from elemta.journal import BEGINNING, JournalError, Reader, expire
-from elemta.journal.entry import row
+from elemta.journal.entry import entry, row
 from elemta.journal.schema import FORM, connect
 from elemta.verdict import Action, ActionKind, Disposition
 from harness.decisions import POLICY, decision
@@ -516,3 +517,11 @@ def test_what_a_short_entry_says_is_kept_whole(keeping):
     keeping.keep(given)
     [found] = keeping.close().find(given.id)
     assert found.findings == (finding,)
+
+
+def test_rows_of_the_first_journals_are_read():
+    old = list(row(decision(findings=(Finding("spf", Result.PASS),))))
+    told = json.loads(old[-1])
+    told["findings"][0]["authres"] = [["spf", "pass", [["smtp.mailfrom", "a@b.test"]]]]
+    read = entry([*old[:-1], json.dumps(told)])
+    assert read.findings[0].authres == (AuthResult("spf", "pass", properties=(("smtp.mailfrom", "a@b.test"),)),)
