@@ -118,7 +118,8 @@ def published(entry: Entry, terms: Terms) -> Published | None:
     domain, record = str(fields.get("policy_domain") or ""), str(fields.get("record") or "")
     if not domain or _within(domain, terms.own) or _within(terms.own, domain):
         return None
-    if len(record) >= LONGEST_VALUE:  # the journal has cut it: the last word may not be whole
+    if len(record) >= LONGEST_VALUE:  # as the journal may have cut it, so for every mail, in whole words
+        record = record[:LONGEST_VALUE]
         record = record[: max(record.rfind(","), record.rfind(";"))]
     return Published(domain, record, terms.method)
 

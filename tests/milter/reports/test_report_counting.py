@@ -124,6 +124,9 @@ def test_a_record_that_the_journal_has_cut_loses_its_last_word():
     long = RECORD + "".join(f",mailto:a{n}@sender.test" for n in range(100))
     policy = published(entry(record=long), TERMS)
     assert len(policy.record) < 1000
+    assert policy == published(entry(record=long, values={"helo": "h" * 8000}), TERMS), (
+        "one report, however much each row holds"
+    )
     assert set(policy.read().ruf) < {f"mailto:a{n}@sender.test" for n in range(100)} | {"mailto:fail@sender.test"}
 
 
