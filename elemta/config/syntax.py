@@ -22,6 +22,7 @@ _ADVICE = {
     "could not find expected ':'": "a key without a colon; write `key: value`",
     "unknown escape character": "unknown escape after `\\`; write `\\\\`, or use single quotes, where `\\` is itself",
     "invalid Unicode character escape": "this escape is no character; use single quotes, where `\\` is itself",
+    "exceeded maximum nesting depth": "hundreds of mappings and lists inside each other; write it flatter",
     "incompatible YAML document": "there is no such version of YAML; remove this line",
 }
 _NEVER_CLOSED = "the quotes that open here are never closed; close them"
