@@ -1,9 +1,9 @@
 """Journal: what was decided about each mail, and why?
 
-Every `Decision` is kept in one SQLite file that the workers of both daemons share.  `courier.py` brings decisions to a
-process that writes them with `write.py`, and never holds up the mail; `read.py` finds them again and throws old ones
-away, `schema.py` knows what stands in the file, `entry.py` turns a decision into a row and a row into an entry,
-`acts.py` keeps what was done with held mail later.
+Every `Decision` is kept in one SQLite file that the workers of both daemons share.  `dispatch.py` packs what is kept of
+one, `courier.py` brings it to a process that writes it with `write.py`, and never holds up the mail; `read.py` finds
+decisions again and throws old ones away, `schema.py` knows what stands in the file, `entry.py` makes a row of what was
+packed and an entry of a row, `acts.py` keeps what was done with held mail later.
 """
 
 from elemta.journal.acts import Act, Deed, record

@@ -14,6 +14,8 @@ from typing import BinaryIO
 import msgspec
 
 from elemta.journal.courier import State
+from elemta.journal.dispatch import opened
+from elemta.journal.entry import Row, row
 from elemta.journal.write import Writer
 
 
@@ -36,12 +38,20 @@ def main() -> int:
     writer.open()
     for told in frames(sys.stdin.buffer):
         match told:
-            case [bool(again), list(rows)]:
-                writer.take(map(tuple, rows), again=again)
+            case [bool(again), list(packed)]:
+                writer.take(_rows(packed, writer), again=again)
                 writer.flush()  # they have waited in the worker
             case [str(fingerprint), str(words)]:
                 writer.words(fingerprint, words)
     return 1 if writer.close() else 0
+
+
+def _rows(packed: list[bytes], writer: Writer) -> Iterator[Row]:
+    for each in packed:
+        try:
+            yield row(each)
+        except Exception as error:  # noqa: BLE001 - a plugin's finding may hold anything
+            writer.lose(f"journal: decision {opened(each)[0][0]} cannot be written down: {error!r}")
 
 
 def frames(source: BinaryIO) -> Iterator[list[object]]:

@@ -1,7 +1,6 @@
 """Journal entries: how does a decision become a row of the journal, and the row an entry again?
 
-`row` takes from a decision what the journal keeps and lets go of the message: its body must not stay in memory until
-the next write.  `entry` reads a row.
+`row` makes the columns of what `dispatch` took from a decision, where the journal is written; `entry` reads a row.
 """
 
 from __future__ import annotations
@@ -14,21 +13,16 @@ from typing import Any
 import msgspec
 
 from elemta.decision import Decision
-from elemta.facts import Message
 from elemta.findings import AuthResult, Finding, Result, Value
 from elemta.journal.acts import Act
-from elemta.printable import storable
+from elemta.journal.dispatch import dispatch, opened
 from elemta.verdict import Action, ActionKind, Disposition
 
-LONGEST_FIELD = 300  # characters kept of Message-ID and From
-WHOLE = 8000  # characters of a detail that is kept as it is; of a longer one:
-LONGEST_VALUE = 1000  # characters kept of a fact or a reason
-MOST_VALUES = 100  # kept of a fact that has several, of rules, of actions
-LARGEST = (1 << 63) - 1  # SQLite's integers
 COLUMNS = (
     "id", "at", "stage", "queue_id", "instance", "class", "disposition", "rule", "reply", "client", "client_name",
     "helo", "login", "sender", "recipients", "size", "message_id", "header_from", "seconds", "policy", "detail",
 )  # fmt: skip
+_RECIPIENTS = COLUMNS.index("recipients")
 
 Row = tuple[str | float | int, ...]
 
@@ -101,28 +95,30 @@ class Entry:
     acts: tuple[Act, ...] = ()
 
 
-def row(decision: Decision) -> Row:
-    """The columns of `decisions`, in the order of COLUMNS; of the mail neither the body nor the other header fields.
+def row(dispatched: bytes) -> Row:
+    """The columns of `decisions`, in the order of COLUMNS.
 
     Raises:
         ValueError, TypeError: a finding holds what cannot be written down.
     """
-    envelope, verdict = decision.envelope, decision.verdict
-    client = envelope.client
-    message_id, header_from = _fields(decision.facts) if isinstance(decision.facts, Message) else ("", "")
-    return (
-        decision.id, decision.at, decision.stage, storable(envelope.queue_id), storable(envelope.instance),
-        decision.klass, verdict.disposition.value, verdict.rule, storable(verdict.reply),
-        str(client.address) if client.address is not None else "", storable(client.name),
-        storable(client.helo), storable(client.login), storable(envelope.sender),
-        _json([storable(recipient) for recipient in envelope.recipients]), min(envelope.size, LARGEST),
-        message_id, header_from, decision.seconds, decision.policy, _detail(decision),
-    )  # fmt: skip
+    told, (findings, values, actions) = opened(dispatched)
+    *plain, trace, shadow, timings, behind = told
+    plain[_RECIPIENTS] = _json(plain[_RECIPIENTS])
+    detail = {
+        "findings": [_described(finding) for finding in findings],
+        "values": values,
+        "trace": trace,
+        "shadow": shadow,
+        "timings": {name: round(seconds * 1e6) for name, seconds in (timings or {}).items()},  # short: whole us
+        "actions": actions,
+        "behind": behind,
+    }
+    return (*plain, _json(detail))
 
 
 def of_decision(decision: Decision, document: Mapping[str, Any]) -> Entry:
     """The entry that `decision` will be in the journal; `document` is `Policy.describe()`."""
-    return entry(row(decision), json.dumps(document))
+    return entry(row(dispatch(decision)), json.dumps(document))
 
 
 def entry(columns: Sequence[Any], document: str | None = None) -> Entry:
@@ -147,45 +143,19 @@ def entry(columns: Sequence[Any], document: str | None = None) -> Entry:
     )
 
 
-def _detail(decision: Decision) -> str:
-    """All that is not a column, as JSON; where it is long, cut. Times in microseconds: whole numbers are short."""
-    verdict, timings = decision.verdict, decision.timings
-    told = {
-        "findings": [_told(finding) for finding in decision.findings],
-        "values": decision.values,
-        "trace": decision.trace,
-        "shadow": decision.shadow,
-        "timings": {name: round(seconds * 1e6) for name, seconds in timings.items()} if timings else {},
-        "actions": [(each.kind, each.name, each.value, each.seconds, each.rule, each.nth) for each in verdict.actions],
-        "behind": verdict.findings,
-    }
-    text = _json(told)
-    if len(text) > WHOLE:
-        long = ("findings", "values", "actions")  # what strangers have a say in
-        text = _json({name: _cut(value) if name in long else value for name, value in _plain(told).items()})
-    return text
-
-
-def _told(finding: Finding) -> dict[str, Any]:
-    told: dict[str, Any] = {"check": finding.check, "result": finding.result}
-    if finding.reason:
-        told["reason"] = finding.reason
-    if finding.fields:
-        told["fields"] = finding.fields if type(finding.fields) is dict else dict(finding.fields)
-    if finding.trouble:
+def _described(finding: Sequence[Any]) -> dict[str, Any]:
+    """A finding as it stands in `detail`: what there is of it."""
+    check, result, reason, fields, trouble, authres = finding
+    told: dict[str, Any] = {"check": check, "result": result}
+    if reason:
+        told["reason"] = reason
+    if fields:
+        told["fields"] = fields
+    if trouble:
         told["trouble"] = True
-    if finding.authres:
-        told["authres"] = finding.authres
+    if authres:
+        told["authres"] = authres
     return told
-
-
-def _cut(told: Any) -> Any:  # noqa: ANN401 - whatever JSON has
-    """The same, with the beginning only of long texts and long lists."""
-    if isinstance(told, str):
-        return told[:LONGEST_VALUE]
-    if isinstance(told, dict):
-        return {name: _cut(value) for name, value in told.items()}
-    return [_cut(each) for each in told[:MOST_VALUES]] if isinstance(told, (list, tuple)) else told
 
 
 def _finding(told: Mapping[str, Any]) -> Finding:
@@ -203,23 +173,4 @@ def _value(value: Any) -> Value:  # noqa: ANN401 - as JSON gives it
 
 
 def _json(value: object) -> str:
-    try:
-        return msgspec.json.encode(value, enc_hook=str).decode()  # str: of an IP address
-    except UnicodeEncodeError:  # a surrogate, from an octet that was no UTF-8: msgspec refuses, json escapes
-        return json.dumps(_plain(value), separators=(",", ":"))
-
-
-def _plain(value: object) -> Any:  # noqa: ANN401 - what JSON has
-    return msgspec.to_builtins(value, enc_hook=str)
-
-
-def _fields(message: Message) -> tuple[str, str]:
-    """The first Message-ID and the first From."""
-    ids, authors = message.header("message-id"), message.header("from")
-    return _field(ids[0]) if ids else "", _field(authors[0]) if authors else ""
-
-
-def _field(value: bytes) -> str:
-    """A header field's value on one line, unfolded (RFC 5322 section 2.2.3)."""
-    text = value[: 4 * LONGEST_FIELD].decode("utf-8", "backslashreplace").replace("\r", "").replace("\n", "")
-    return text.strip()[:LONGEST_FIELD]
+    return msgspec.json.encode(value).decode()

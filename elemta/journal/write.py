@@ -79,6 +79,7 @@ class Writer:
         self._offered = 0  # counted by who brings rows only
         self._taken = 0  # counted by the thread only
         self._lost = 0
+        self._unmade = 0  # counted by who brings rows only
         self._queue: deque[Row] = deque(maxlen=bound)
         self._rows: list[Row] = []  # taken from the queue, not yet committed; the writer's thread only
         self._doubtful: set[object] = set()  # ids that may stand in the file already
@@ -110,6 +111,12 @@ class Writer:
         if len(queue) >= BATCH:
             self._wake.set()
 
+    def lose(self, why: str) -> None:
+        """Count a decision of which no row can be made; called by who brings rows."""
+        self._unmade += 1
+        self._report(why)
+        self._settled()
+
     def flush(self) -> None:
         """Write soon, not only at the next interval."""
         self._wake.set()
@@ -122,7 +129,7 @@ class Writer:
     @property
     def dropped(self) -> int:
         """Decisions that will never stand in the file."""
-        return max(0, self._offered - self._taken - len(self._queue)) + self._lost
+        return max(0, self._offered - self._taken - len(self._queue)) + self._lost + self._unmade
 
     def close(self, grace: float = 5.0) -> int:
         """Write what waits, for at most `grace` seconds; the number of decisions that are lost."""

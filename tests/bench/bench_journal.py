@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from elemta.findings import Finding, Result
 from elemta.journal import Reader, expire
-from elemta.journal.entry import note, row
+from elemta.journal.dispatch import dispatch
+from elemta.journal.entry import row
 from elemta.observe import Log, MailLog, Metrics, exposition
 from elemta.observe.metrics import prepare
 from harness.decisions import POLICY, decision
@@ -60,9 +61,9 @@ def line(what, amount, unit="us"):
 
 
 def of_the_journal(directory, given):
-    noted = []
-    line("journal: taking note, on the loop", cost(lambda each: noted.append(note(each)), given))
-    line("journal: putting into words, in the thread", cost(row, noted))
+    packed = []
+    line("journal: packing, where the mail waits", cost(lambda each: packed.append(dispatch(each)), given))
+    line("journal: making rows, in the process that writes", cost(row, packed))
     path = f"{directory}/journal.db"
     writer = JournalWriter(path, print, bound=len(given))
     writer.policy("cafe00", POLICY)

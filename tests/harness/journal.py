@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 from elemta.decision import Decision
 from elemta.journal import Writer
+from elemta.journal.dispatch import dispatch
 from elemta.journal.entry import row
 from elemta.journal.write import in_words
 
 
 class JournalWriter(Writer):
-    """Takes decisions as they are; in a daemon the courier turns them into rows."""
+    """Takes decisions as they are; in a daemon the courier brings them."""
 
     def policy(self, fingerprint: str, document: Mapping[str, object]) -> None:
         """Keep the words of a policy."""
@@ -19,4 +20,4 @@ class JournalWriter(Writer):
 
     def decided(self, decision: Decision) -> None:
         """Take note."""
-        self.take((row(decision),))
+        self.take((row(dispatch(decision)),))

@@ -17,7 +17,7 @@ from functools import lru_cache
 from elemta.addresses import a_label, split
 from elemta.findings import AuthResult, Finding, Result
 from elemta.journal import Entry
-from elemta.journal.entry import LONGEST_VALUE
+from elemta.journal.dispatch import LONGEST_VALUE
 from elemta.verdict import ActionKind, Disposition
 from elemta_milter.mailauth.dmarc_record import Policy, Record, parse_record
 from elemta_milter.reports.return_path import ReturnPath

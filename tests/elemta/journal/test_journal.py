@@ -20,6 +20,7 @@ from elemta.decision import MATCHED
 from elemta.facts import Client, Envelope
 from elemta.findings import AuthResult, Finding, Result
 from elemta.journal import BEGINNING, JournalError, Reader, expire
+from elemta.journal.dispatch import dispatch
 from elemta.journal.entry import entry, row
 from elemta.journal.schema import FORM, connect
 from elemta.verdict import Action, ActionKind, Disposition
@@ -135,7 +136,7 @@ def test_a_size_beyond_sqlite_does_not_stop_the_others(keeping):
 
 
 def test_a_batch_that_sqlite_cannot_take_does_not_end_the_writing(keeping):
-    keeping.writer.take((("\udcff", *row(decision())[1:]),))
+    keeping.writer.take((("\udcff", *row(dispatch(decision()))[1:]),))
     until(lambda: keeping.writer.dropped == 1)
     keeping.keep(decision(sender="good@x.test"))
     assert [entry.sender for entry in keeping.close().search()] == ["good@x.test"]
@@ -520,7 +521,7 @@ def test_what_a_short_entry_says_is_kept_whole(keeping):
 
 
 def test_rows_of_the_first_journals_are_read():
-    old = list(row(decision(findings=(Finding("spf", Result.PASS),))))
+    old = list(row(dispatch(decision(findings=(Finding("spf", Result.PASS),)))))
     told = json.loads(old[-1])
     told["findings"][0]["authres"] = [["spf", "pass", [["smtp.mailfrom", "a@b.test"]]]]
     read = entry([*old[:-1], json.dumps(told)])
