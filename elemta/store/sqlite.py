@@ -34,13 +34,15 @@ LOOK = 1.0  # seconds between two looks at the file
 SLICE = 1000  # rows looked at in one transaction of `expire`: about a millisecond
 
 _READ_GREY = """
-    SELECT t.first, t.until, t.attempts, t.passed, n.passes, n.counted, n.until
-    FROM (SELECT 1) LEFT JOIN triplets t ON t.key = ? LEFT JOIN networks n ON n.key = ?
+    SELECT first, until, attempts, passed FROM triplets WHERE key = ?
+    UNION ALL SELECT counted, until, passes, NULL FROM networks WHERE key = ?
 """
 _NEW_TRIPLET = "INSERT OR IGNORE INTO triplets (first, until, attempts, passed, key) VALUES (?, ?, ?, ?, ?)"
 _SWAP_TRIPLET = """
     UPDATE triplets SET first = ?, until = ?, attempts = ?, passed = ? WHERE key = ? AND attempts = ? AND until = ?
 """
+_NEW_NETWORK = "INSERT OR IGNORE INTO networks (passes, counted, until, key) VALUES (?, ?, ?, ?)"
+_SWAP_NETWORK = "UPDATE networks SET passes = ?, counted = ?, until = ? WHERE key = ? AND passes = ? AND counted = ?"
 _ADD_TO_SET = """
     INSERT INTO sets VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET until = excluded.until
     WHERE until <> 0 AND (excluded.until = 0 OR excluded.until > until)
@@ -78,15 +80,18 @@ class SqliteStore:
     async def greylist(self, triplet: str, network: str, now: float, terms: GreyTerms) -> Grey:
         """Count an attempt; who is known or proven costs a read only."""
         keys = (_key(triplet), _key(network))
-        self._look()
+        if time.monotonic() >= self._next_look:
+            self._look()
         try:
             before = self._read_grey(keys)
         except sqlite3.Error:
             before = await self._patiently(self._read_grey, keys)
         grey, known, proof = attempt(*before, now, terms)
-        if proof is before[1] and (known is before[0] or await self._patiently(self._swap, keys[0], before[0], known)):
-            return grey
-        return await self._patiently(self._count, keys, now, terms)
+        if known is not before[0] and not await self._patiently(self._swap, keys[0], before[0], known):
+            return await self._patiently(self._count, keys, now, terms)
+        if proof is not before[1]:
+            await self._patiently(self._prove, keys[1], before[1], proof)
+        return grey
 
     async def reserve(self, message: str, quotas: Sequence[Quota], now: float) -> Sequence[Use]:
         """Reserve all or none; see the port."""
@@ -180,11 +185,13 @@ class SqliteStore:
     # What follows runs on the loop without a pause; sqlite3.Error rises to `_patiently`.
 
     def _read_grey(self, keys: tuple[Key, Key]) -> tuple[Triplet | None, Network | None]:
-        first, until, attempts, passed, passes, counted, kept = self._db.execute(_READ_GREY, keys).fetchone()
-        return (
-            None if first is None else Triplet(first, until, attempts, passed == 1),
-            None if passes is None else Network(passes, counted, kept),
-        )
+        triplet = network = None
+        for since, until, count, passed in self._db.execute(_READ_GREY, keys):
+            if passed is None:
+                network = Network(count, since, until)
+            else:
+                triplet = Triplet(since, until, count, passed == 1)
+        return triplet, network
 
     def _swap(self, key: Key, before: Triplet | None, after: Triplet | None) -> bool:
         """Write what was judged, in one statement; False when somebody was faster."""
@@ -193,6 +200,15 @@ class SqliteStore:
         if before is None:
             return self._change(_NEW_TRIPLET, row) == 1
         return self._change(_SWAP_TRIPLET, (*row, before.attempts, before.until)) == 1
+
+    def _prove(self, key: Key, before: Network | None, after: Network | None) -> None:
+        """Write what a pass means for the network; not if somebody did at this moment: passes at once count once."""
+        assert after is not None  # noqa: S101 - a network that changes is there
+        row = (after.passes, after.counted, after.until, key)
+        if before is None:
+            self._change(_NEW_NETWORK, row)
+        else:
+            self._change(_SWAP_NETWORK, (*row, before.passes, before.counted))
 
     def _count(self, keys: tuple[Key, Key], now: float, terms: GreyTerms) -> Grey:
         """Read again and write in one transaction: of attempts that come at once each sees the one before."""
@@ -233,7 +249,8 @@ class SqliteStore:
     async def _patiently(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do `work`, again and again while another process has the lock, without holding up the loop."""
         pause, give_up = 0.0005, None
-        self._look()
+        if time.monotonic() >= self._next_look:
+            self._look()
         while True:
             try:
                 return work(*args, **kwargs)
@@ -250,11 +267,8 @@ class SqliteStore:
             pause = min(pause * 2, 0.05)
 
     def _look(self) -> None:
-        """Once a second: is the file still the one that is open, and well?"""
-        now = time.monotonic()
-        if now < self._next_look:
-            return
-        self._next_look = now + LOOK
+        """For once a second: is the file still the one that is open, and well?"""
+        self._next_look = time.monotonic() + LOOK
         renew = self._broken or _identity(self._path) != self._file
         if renew and (self._opening is None or self._opening.done()):
             self._opening = asyncio.get_running_loop().create_task(self._open_again())
