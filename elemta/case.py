@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from elemta.check import CLASS, Check
@@ -117,53 +118,48 @@ class Case(Looking):
         """Judge by `rules`, and let checks run that they ask for; those that look at no recipient once a mail."""
         began = time.perf_counter()
         self._until = time.monotonic() + self.budget
-        if not self.klass:
+        if self.klass:
+            self._limit_dns()
+        else:
             self._begin(envelope)
             if self.engine.asked_at_rcpt:
                 self._arm()
                 self._launch(self.engine.asked_at_rcpt, envelope)
                 await self._settle()
-        view = View(envelope)
-        view.findings.update(self.findings)
+        view = View(envelope, None, self.findings)
+        view.look = partial(self._look_now, envelope)
         reference = new_id()
         while True:
             try:
-                return self._judge(rules, view, reference, envelope, began)
+                return self._judge(rules, view, reference, began)
             except Wanted as wanted:
-                plan = self.engine.at_rcpt[wanted.check]
-                view.findings[wanted.check] = await self._look_now(plan, envelope)
+                view.findings[wanted.check] = await self._rest(wanted)
 
     def _judge_message(self, message: Message, began: float) -> Decision:
-        view = View(message.envelope, message)
-        view.findings.update(self.findings)
-        for finding in self.engine.unasked["message"]:
-            view.findings[finding.check] = finding
-        return self._judge(self.engine.policy.rules["message"], view, new_id(), message, began)
+        view = View(message.envelope, message, self.findings | self.engine.absent["message"])
+        return self._judge(self.engine.policy.rules["message"], view, new_id(), began)
 
-    def _judge(self, rules: Ruleset, view: View, reference: str, facts: Envelope | Message, began: float) -> Decision:
+    def _judge(self, rules: Ruleset, view: View, reference: str, began: float) -> Decision:
         """Judge, and tell the observers.
 
         Raises:
-            Wanted: a rule asks for a check that has not run; run it and judge again.
+            Wanted: a rule asks for a check that has to wait; wait for it and judge again.
         """
-        engine = self.engine
+        engine, policy, message, found = self.engine, self.engine.policy, view.message, view.findings
         view.klass = self.klass
-        stage: StageName = "message" if isinstance(facts, Message) else "recipient"
-        verdict, judgement = judge(rules, engine.policy.checks, view, reference)
-        findings = tuple(view.findings.values())
-        if isinstance(facts, Envelope):
-            findings += engine.unasked["recipient"]
-            findings += tuple([each for each in engine.unread if each.check not in view.findings])
-        elif verdict.disposition in KEPT:
-            findings += tuple(
-                part.see(self.klass, facts, view.findings, verdict) for part in engine.policy.parts.values()
-            )
+        verdict, judgement = judge(rules, policy.checks, view, reference)
+        stage: StageName = "recipient" if message is None else "message"
+        if message is None:
+            found = engine.absent["recipient"] | found
+        findings = tuple(found.values())
+        if message is not None and verdict.disposition in KEPT:
+            findings += tuple(part.see(self.klass, message, found, verdict) for part in policy.parts.values())
         decision = Decision(
             id=reference,
             at=engine.tools.clock(),
             stage=stage,
             klass=self.klass,
-            facts=facts,
+            facts=message or view.envelope,
             values=dict(view),
             findings=findings,
             verdict=verdict,
@@ -171,7 +167,7 @@ class Case(Looking):
             shadow=tuple(judgement.shadow),
             timings=dict(self.timings),
             seconds=time.perf_counter() - began,
-            policy=engine.policy.fingerprint,
+            policy=policy.fingerprint,
         )
         engine.decided(decision)
         return decision

@@ -96,17 +96,7 @@ class Engine:
         reads_body |= any(part.needs_body for part in policy.parts.values())
         reads_body |= "size" in policy.rules["message"].facts  # the client may announce any
         self.wants = Wants(early=bool(self.early), body=reads_body)
-        self.unasked: Mapping[StageName, tuple[Finding, ...]] = {
-            "recipient": tuple(
-                Finding(plan.name, Result.NONE, "no rule at RCPT TO asks for it")
-                for plan in self.early
-                if plan not in self.asked_at_rcpt
-            ),
-            "message": tuple(
-                Finding(name, Result.NONE, "made at RCPT TO only, where a rule asks for it") for name in self.at_rcpt
-            ),
-        }
-        self.unread = tuple(Finding(name, Result.NONE, "no rule that was read asks for it") for name in self.at_rcpt)
+        self.absent: Mapping[StageName, dict[str, Finding]] = self._absent()
         self._warned: dict[str, float] = {}
         self._adding: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -130,6 +120,20 @@ class Engine:
             if plan.name in names:
                 names.update(plan.after)
         return tuple(plan for plan in self.early if plan.name in names)
+
+    def _absent(self) -> Mapping[StageName, dict[str, Finding]]:
+        """What there is to say of checks that are not made at a stage."""
+        unasked = [plan.name for plan in self.early if plan not in self.asked_at_rcpt]
+        at_rcpt, elsewhere = self.at_rcpt, "made at RCPT TO only, where a rule asks for it"
+        return {
+            "recipient": {
+                plan.name: Finding(plan.name, Result.NONE, f"no rule {where} asks for it")
+                for plan in self.policy.checks
+                for names, where in ((at_rcpt, "that was read"), (unasked, "at RCPT TO"))
+                if plan.name in names
+            },
+            "message": {name: Finding(name, Result.NONE, elsewhere) for name in at_rcpt},
+        }
 
     def _counting(self) -> tuple[Check[Any], ...]:
         """The checks that rules at RCPT TO need and that want to know which messages are accepted."""
@@ -200,18 +204,20 @@ class Engine:
         """Tell the observers, and do what rules asked of the state store. Any thread may call it."""
         for observer in self.observers:
             observer.decided(decision)
+        if self._loop is None:
+            return
         for action in decision.verdict.actions:
-            if action.kind is ActionKind.ADD_TO_SET and self._loop is not None:
+            if action.kind is ActionKind.ADD_TO_SET:
                 self._loop.call_soon_threadsafe(self._add_to_set, action, decision.at)
-
-        if self.counting and decision.stage == "message" and decision.verdict.disposition not in KEPT:
-            envelope = decision.envelope
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._soon, self.tell(lambda check: check.message_refused(envelope)))
-
-        accepted = decision.verdict.disposition is Disposition.ACCEPT
-        if self.remembering and accepted and isinstance(decision.facts, Message) and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._soon, self._kept(decision.facts, decision.klass))
+        facts = decision.facts
+        if isinstance(facts, Message):
+            disposition = decision.verdict.disposition
+            if self.counting and disposition not in KEPT:
+                envelope = facts.envelope
+                refused = self.tell(lambda check: check.message_refused(envelope))
+                self._loop.call_soon_threadsafe(self._soon, refused)
+            if self.remembering and disposition is Disposition.ACCEPT:
+                self._loop.call_soon_threadsafe(self._soon, self._kept(facts, decision.klass))
 
     async def _kept(self, message: Message, klass: str) -> None:
         """Tell the checks that remember mail of its acceptance."""

@@ -20,6 +20,7 @@ from elemta.engine import Engine
 from elemta.facts import Client, Envelope, Message
 from elemta.findings import Finding, Result
 from elemta.policy import CheckPlan
+from elemta.rules.catalogue import Wanted
 from elemta.servers import ServerError
 from elemta.store import StoreError
 
@@ -148,18 +149,29 @@ class Looking:
         for task in self._tasks.values():
             task.cancel()
 
-    async def _look_now(self, plan: CheckPlan, envelope: Envelope) -> Finding:
-        """Run a check that a rule asked for, within what is left of the budget; the clock starts if it has to wait."""
-        look = self._look(plan, _of_stage(plan, envelope))
+    def _look_now(self, facts: Envelope, check: str) -> Finding:
+        """Let a check run that a rule asks for.
+
+        Raises:
+            Wanted: it has to wait; its finding is what `_rest` gives.
+        """
+        plan = self.engine.at_rcpt[check]
+        look = self._look(plan, _of_stage(plan, facts))
         try:
             waits_for = look.send(None)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
+        raise Wanted(check, resumed(look, waits_for))
+
+    async def _rest(self, wanted: Wanted) -> Finding:
+        """The finding of a check that had to wait, within what is left of the budget."""
+        if wanted.rest is None:
+            raise wanted
         try:
             async with asyncio.timeout(max(0.0, self._until - time.monotonic())):
-                return await resumed(look, waits_for)
+                return await wanted.rest
         except TimeoutError:
-            return _trouble(plan.name, self._too_late())
+            return _trouble(wanted.check, self._too_late())
 
     def _too_late(self) -> str:
         return f"no answer within the mail's budget of {self.budget:g} s"

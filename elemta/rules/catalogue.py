@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Any, Literal
 
@@ -62,39 +63,34 @@ class View(dict[str, Value]):
         message: the whole mail, None before it is complete.
         findings: what checks saw so far, by check.
         klass: the mail's class, "" while it is being found.
+        look: lets a check run that has not; raises `Wanted` where that cannot be done here and now.
     """
 
-    __slots__ = ("envelope", "findings", "klass", "message")
+    __slots__ = ("envelope", "findings", "klass", "look", "message")
 
-    def __init__(self, envelope: Envelope, message: Message | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self, envelope: Envelope, message: Message | None = None, findings: Mapping[str, Finding] | None = None
+    ) -> None:
         self.envelope = envelope
         self.message = message
-        self.findings: dict[str, Finding] = {}
+        self.findings: dict[str, Finding] = dict(findings) if findings else {}
         self.klass = ""
+        self.look: Callable[[str], Finding] = Wanted.by_a_rule
 
     def __missing__(self, name: str) -> Value:
-        getter = _MAIL.get(name)
-        if getter is not None:
-            value = getter(self)
-        elif name.startswith("header."):
-            value = _header(self, name[7:])
-        else:
-            value = self.of_check(name)
-        self[name] = value
+        value = self[name] = _finder(name)(self)
         return value
 
-    def of_check(self, name: str) -> Value:
-        """A check's result or field.
+    def finding(self, check: str) -> Finding:
+        """What a check saw.
 
         Raises:
-            Wanted: the check has not run.
+            Wanted: it has not run, and cannot here and now.
         """
-        check, _, field = name.partition(".")
-        finding = self.findings.get(check)
-        if finding is None:
-            raise Wanted(check)
-        return finding.fields.get(field) if field else finding.result.value
+        found = self.findings.get(check)
+        if found is None:
+            found = self.findings[check] = self.look(check)
+        return found
 
 
 class Wanted(LookupError):  # noqa: N818 - it is a question, not an error
@@ -102,11 +98,22 @@ class Wanted(LookupError):  # noqa: N818 - it is a question, not an error
 
     Attributes:
         check: its name.
+        rest: gives its finding when it is awaited; None where nobody has begun to let it run.
     """
 
-    def __init__(self, check: str) -> None:
+    def __init__(self, check: str, rest: Coroutine[Any, Any, Finding] | None = None) -> None:
         super().__init__(check)
         self.check = check
+        self.rest = rest
+
+    @classmethod
+    def by_a_rule(cls, check: str) -> Finding:
+        """Let nothing run.
+
+        Raises:
+            Wanted: always.
+        """
+        raise cls(check)
 
 
 class Given(View):
@@ -190,6 +197,19 @@ def _domains(addresses: tuple[str, ...]) -> tuple[str, ...]:
 def _sender_domain(view: View) -> Value:
     domains = _domains((view.envelope.sender,))
     return domains[0] if domains else None
+
+
+@lru_cache(maxsize=4096)
+def _finder(name: str) -> Callable[[View], Value]:
+    """What finds the fact called `name` in a view."""
+    if name in _MAIL:
+        return _MAIL[name]
+    if name.startswith("header."):
+        return lambda view: _header(view, name[7:])
+    check, _, field = name.partition(".")
+    if field:
+        return lambda view: view.finding(check).fields.get(field)
+    return lambda view: str(view.finding(check).result)
 
 
 def _header(view: View, name: str) -> Value:

@@ -52,16 +52,21 @@ def judge(rules: Ruleset, checks: Sequence[Meaning], view: View, reference: str)
         reference: the decision's id, for `{id}` in replies.
 
     Raises:
-        Wanted: a rule asks for a check that has not run; run it and judge again.
+        Wanted: a rule asks for a check that has to wait; wait for it and judge again.
     """
     judgement = rules.decide(view, reference)
     rule = judgement.rule
     disposition = rule.disposition if rule else Disposition.ACCEPT
     decided_by = rule.id if rule else ""
     reply = rule.reply(Filling(view, reference)) if rule and rule.reply else ""
-    troubled = {name for name, finding in view.findings.items() if finding.trouble}
+    troubled = proposing = False
+    for finding in view.findings.values():
+        if finding.trouble:
+            troubled = True
+        if finding.edits:
+            proposing = True
     if troubled:
-        counting = _counting(troubled, rules, judgement)
+        counting = _counting(rules, judgement, view)
         for check in checks:
             meaning = check.meaning_of_trouble(view.klass) if check.name in counting else Disposition.ACCEPT
             if _STRENGTH[meaning] > _STRENGTH[disposition]:
@@ -69,7 +74,7 @@ def judge(rules: Ruleset, checks: Sequence[Meaning], view: View, reference: str)
                 reply = _TROUBLE_REPLY.get(meaning, "").replace("{id}", reference)
     behind = tuple([name for name in _sources(rule.facts) if name in view.findings]) if rule else ()
     actions = judgement.actions
-    if disposition in KEPT:
+    if proposing and disposition in KEPT:
         actions += _proposed(checks, view)
     return Verdict(disposition, decided_by, reply, behind, tuple(actions)), judgement
 
@@ -79,17 +84,17 @@ _sources = lru_cache(sources)
 
 def _proposed(checks: Sequence[Meaning], view: View) -> Sequence[Action]:
     """What checks ask for themselves, where the policy lets them; after what the rules ask for."""
-    proposing = {name for name, finding in view.findings.items() if finding.edits}
     return [
         replace(action, rule=f"check:{check.name}")
-        for check in (checks if proposing else ())
-        if check.edits and check.name in proposing
+        for check in checks
+        if check.edits and check.name in view.findings
         for action in view.findings[check.name].edits
     ]
 
 
-def _counting(troubled: set[str], rules: Ruleset, judgement: Judgement) -> set[str]:
+def _counting(rules: Ruleset, judgement: Judgement, view: View) -> set[str]:
     """The troubled checks whose answer could have changed the verdict."""
+    troubled = {name for name, finding in view.findings.items() if finding.trouble}
     if judgement.rule is None:
         return troubled
     before = sources(rules.asked(len(judgement.trace) - 1))

@@ -72,7 +72,7 @@ class Ruleset:
         """Read the rules. Pure: nothing but `view` is looked at, nothing but `view` remembers.
 
         Raises:
-            Wanted: a rule asks for a check that has not run; run it and decide again.
+            Wanted: a rule asks for a check that has to wait; wait for it and decide again.
         """
         judgement = Judgement()
         trace = judgement.trace

@@ -11,6 +11,8 @@ answer is `action=...` and an empty line.
 
 from __future__ import annotations
 
+from itertools import repeat
+
 Attributes = dict[str, str]
 
 MAX_REQUEST = 65536  # octets of one request; Postfix's own are below 5,000
@@ -19,6 +21,7 @@ MAX_LINE = 16384  # octets of one line; Postfix's line_length_limit is 2,048
 REQUEST_TYPE = "smtpd_access_policy"
 
 _END = b"\n\n"
+_NAME_AND_VALUE = repeat("="), repeat(1)  # what `str.split` is told for each line
 
 
 class ProtocolError(Exception):
@@ -42,6 +45,10 @@ class Requests:
 
     def feed(self, data: bytes) -> None:
         """Take what has arrived. The caller stops reading while more than MAX_REQUEST octets are pending."""
+        if self._start == len(self._buffer):  # nothing is left over: so it is, as a rule
+            self._buffer = bytearray(data)
+            self._start = self._searched = 0
+            return
         if self._start:
             del self._buffer[: self._start]
             self._searched -= self._start
@@ -55,6 +62,8 @@ class Requests:
             ProtocolError: what comes next is not a request, or passes a limit.
         """
         buffer, start = self._buffer, self._start
+        if start == len(buffer):
+            return None
         if buffer.startswith(b"\n", start):
             raise ProtocolError("a request without attributes")
         end = buffer.find(_END, self._searched, start + MAX_REQUEST)
@@ -84,7 +93,7 @@ def _attributes(request: bytearray) -> Attributes:
         raise ProtocolError(f"a line of more than {MAX_LINE} octets")
     lines.reverse()  # an attribute sent twice: the first one counts, as in Postfix's own attr_scan
     try:
-        attributes = dict([line.split("=", 1) for line in lines])
+        attributes = dict(map(str.split, lines, *_NAME_AND_VALUE))  # a pair each, or ValueError
     except ValueError:
         raise ProtocolError("a line without =") from None
     if attributes.get("request") != REQUEST_TYPE:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from binascii import unhexlify
 from collections.abc import Mapping
+from itertools import repeat
 
 from elemta.decision import Decision
 from elemta.facts import Client, Envelope, parse_ip
@@ -30,35 +31,38 @@ _REPLY = {
     Disposition.DEFER: (re.compile(r"4\d\d "), "450 4.7.1 Try again later"),
     Disposition.REJECT: (re.compile(r"5\d\d "), "550 5.7.1 Refused by policy"),
 }
+_STATED = (
+    "client_address", "client_name", "reverse_client_name", "client_port", "helo_name", "sasl_username",
+    "sasl_method", "encryption_protocol", "encryption_cipher", "encryption_keysize", "ccert_subject",
+    "sender", "recipient", "recipient_count", "size", "queue_id", "instance",
+)  # fmt: skip
+_ABSENT = repeat("")
+_UNKNOWN = "unknown"
 _XTEXT = re.compile(rb"\+([0-9A-Fa-f]{2})")  # RFC 3461 section 4
 _FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322 section 2.2: printable ASCII without the colon
 
 
 def envelope(attributes: Mapping[str, str]) -> Envelope:
     """The facts that a request states."""
-    get = attributes.get
-    recipient = get("recipient", "")
-    return Envelope(
-        client=Client(
-            address=parse_ip(get("client_address", "")),
-            name=_known(get("client_name", "")),
-            reverse_name=_known(get("reverse_client_name", "")),
-            port=_number(get("client_port", "")),
-            helo=get("helo_name", ""),
-            login=get("sasl_username", ""),
-            login_method=get("sasl_method", ""),
-            tls=get("encryption_protocol", ""),
-            cipher=get("encryption_cipher", ""),
-            cipher_bits=_number(get("encryption_keysize", "")),
-            certificate=_from_xtext(get("ccert_subject", "")),
-        ),
-        sender=get("sender", ""),
-        recipients=(recipient,) if recipient else (),
-        recipient_count=_number(get("recipient_count", "")),
-        size=_number(get("size", "")),
-        queue_id=get("queue_id", ""),
-        instance=get("instance", ""),
+    (
+        address, name, reverse_name, port, helo, login, method, tls, cipher, bits, certificate,
+        sender, recipient, count, size, queue_id, instance,
+    ) = map(attributes.get, _STATED, _ABSENT)  # fmt: skip
+    client_port, key_bits, so_far, octets = _numbers(port, bits, count, size)
+    client = Client(
+        parse_ip(address),
+        "" if name == _UNKNOWN else name,
+        "" if reverse_name == _UNKNOWN else reverse_name,
+        client_port,
+        helo,
+        login,
+        method,
+        tls,
+        cipher,
+        key_bits,
+        _from_xtext(certificate) if "+" in certificate else certificate,
     )
+    return Envelope(client, sender, (recipient,) if recipient else (), so_far, octets, False, queue_id, instance)
 
 
 def action(decision: Decision, *, may_prepend: bool) -> str:
@@ -88,18 +92,19 @@ def _bounded(text: str) -> str:
     return text[:MAX_TEXT]
 
 
-def _known(name: str) -> str:
-    return "" if name == "unknown" else name
+def _numbers(port: str, bits: str, count: str, size: str) -> tuple[int, int, int, int]:
+    """Counts and sizes; 0 for what is none (Postfix: "" or "unknown")."""
+    together = port + bits + count + size
+    if together.isdigit() and together.isascii() and len(together) < 19:  # as a rule: one look at all of them
+        return int(port or 0), int(bits or 0), int(count or 0), int(size or 0)
+    return _number(port), _number(bits), _number(count), _number(size)
 
 
 def _number(text: str) -> int:
-    """A count or size; 0 for what is none (Postfix: "" or "unknown")."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
 
 
 def _from_xtext(text: str) -> str:
-    """Certificate names come in xtext since Postfix 2.2.11, in UTF-8 below it."""
-    if "+" not in text:
-        return text
+    """Certificate names come in xtext (since Postfix 2.2.11), in UTF-8 below it."""
     octets = text.encode("utf-8", "surrogateescape")
     return _XTEXT.sub(lambda found: unhexlify(found[1]), octets).decode("utf-8", "surrogateescape")
