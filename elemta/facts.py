@@ -7,10 +7,10 @@ type says how early the check can run.  They hold wire identities: no rewriting,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from socket import AF_INET, inet_pton
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -23,7 +23,21 @@ _BLANKS = bytes(range(0x21)) + b"\x7f"  # white space and controls that some mai
 _USUAL = 60  # octets of a field's name that is worth remembering: mails have the same ones
 
 
-class Client(Struct, frozen=True):
+class Once(Generic[T]):
+    """A property made when it is first asked for; before Python 3.12 `functools.cached_property` takes a lock."""
+
+    __slots__ = ("make", "name")
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self.make = make
+        self.name = make.__name__
+
+    def __get__(self, of: Any, _type: type) -> T:  # noqa: ANN401 - any class may have one
+        made = of.__dict__[self.name] = self.make(of)  # where the next one who asks finds it
+        return made
+
+
+class Client(Struct, frozen=True, dict=True):
     """Who is connected.
 
     Attributes:
@@ -54,6 +68,11 @@ class Client(Struct, frozen=True):
     certificate: str = ""
     daemon: str = ""
 
+    @Once
+    def address_text(self) -> str:
+        """The address as people write it; "" for none."""
+        return "" if self.address is None else str(self.address)
+
 
 class Envelope(Struct, frozen=True, dict=True):
     """Who sends what to whom, before any content.
@@ -79,7 +98,7 @@ class Envelope(Struct, frozen=True, dict=True):
     queue_id: str = ""
     instance: str = ""
 
-    @cached_property
+    @Once
     def sender_parts(self) -> tuple[str, str]:
         """Local part and domain of the sender."""
         return split(self.sender)
@@ -133,7 +152,7 @@ class Message(Struct, frozen=True, dict=True):
         """The raw values of all fields called `name` (ASCII, any case), in order."""
         return self._by_name.get(name.lower().encode(), ())
 
-    @cached_property
+    @Once
     def _by_name(self) -> dict[bytes, tuple[bytes, ...]]:
         """Values by lower-case name; `From :` with its obsolete space is From (RFC 5322 section 4.5)."""
         found: dict[bytes, list[bytes]] = {}
@@ -152,11 +171,11 @@ class Message(Struct, frozen=True, dict=True):
             made[make] = make(self)
         return made[make]  # type: ignore[no-any-return]
 
-    @cached_property
+    @Once
     def _made(self) -> dict[Callable[[Message], Any], Any]:
         return {}
 
-    @cached_property
+    @Once
     def authors(self) -> Authors:
         """The mailboxes of every From field (RFC 5322 section 3.6.2), read conservatively."""
         found = authors(self.header("from"))

@@ -21,6 +21,11 @@ def clean(text: str) -> str:
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 
+def bare(text: str) -> bool:
+    """Whether nothing in this value of a key=value line can be mistaken, and none of its parts is long."""
+    return len(text) <= LONGEST and _BARE.fullmatch(text) is not None
+
+
 def quoted(text: str, longest: int = LONGEST) -> str:
     """A value for a key=value line: bare where nothing can be mistaken, else in quotes with JSON's escapes."""
     if len(text) > longest:

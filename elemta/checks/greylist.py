@@ -105,11 +105,13 @@ def sender_key(envelope: Envelope) -> str:
     """
     local, domain = envelope.sender_parts
     local = local.lower()
-    if batv := _BATV.fullmatch(local):
-        local = batv[1] or batv[2]
-    elif srs := _SRS0.fullmatch(local) or _SRS1.fullmatch(local):
-        local = "=".join(("srs", *srs.groups()))
-    local = _COUNTER.sub("#", local.partition("+")[0] or local)
+    if "=" in local:
+        if batv := _BATV.fullmatch(local):
+            local = batv[1] or batv[2]
+        elif srs := _SRS0.fullmatch(local) or _SRS1.fullmatch(local):
+            local = "=".join(("srs", *srs.groups()))
+    if not local.isalpha():
+        local = _COUNTER.sub("#", local.partition("+")[0] or local)
     return f"{local}@{a_label(domain) or domain.lower()}"
 
 

@@ -86,7 +86,7 @@ class Spf(Check[Envelope]):
         """Give Received-SPF (RFC 7208 section 9.1)."""
         host = self.tools.host
         pairs = (
-            ("client-ip", str(facts.client.address)),
+            ("client-ip", facts.client.address_text),
             ("envelope-from", facts.sender),
             ("helo", facts.client.helo),
             ("receiver", host),

@@ -42,18 +42,17 @@ class Counted:
         verdict = decision.verdict
         self.decisions[decision.stage, decision.klass, verdict.disposition, verdict.rule] += 1
         self.decision_seconds[decision.stage].append(decision.seconds)
-        found = self.found
+        found, in_a_row, timings = self.found, self.in_a_row, decision.timings or {}
         for finding in decision.findings:
             check = finding.check
             found[check + "=" + finding.result] += 1  # a text costs half of what a tuple with an enum does
             if finding.trouble:
                 self.troubled[check] += 1
-                self.in_a_row[check] += 1
-            elif check in self.in_a_row and check in (decision.timings or ()):  # else: not made for its class
-                del self.in_a_row[check]
-        if decision.timings:
-            for check, seconds in decision.timings.items():
-                self.check_seconds[check].append(seconds)
+                in_a_row[check] += 1
+            elif in_a_row and check in in_a_row and check in timings:  # else: not made for its class
+                del in_a_row[check]
+        for check, seconds in timings.items():
+            self.check_seconds[check].append(seconds)
         for rule in decision.shadow:
             self.shadowed[rule] += 1
         for action in verdict.actions:

@@ -18,12 +18,12 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal
 
 from elemta.decision import Decision
-from elemta.printable import LONGEST, quoted
+from elemta.facts import Message
+from elemta.printable import LONGEST, bare, quoted
 from elemta.verdict import ActionKind, Verdict
 
 Format = Literal["text", "json"]
@@ -105,8 +105,10 @@ class Log:
             line = f"{self._time()} {line}\n"
         else:
             line += "\n"
-        with suppress(OSError):
+        try:  # noqa: SIM105 - `suppress` costs a microsecond
             os.write(self._fd, line.encode("utf-8", "backslashreplace"))
+        except OSError:
+            pass
 
     def _time(self) -> str:
         """Now, as RFC 3339 writes it, UTC; the part before the fraction is made once a second."""
@@ -170,29 +172,29 @@ def _text(value: Told) -> str:
 
 
 def _decided_text(decision: Decision, keys: dict[str, str]) -> str:
-    envelope, verdict = decision.envelope, decision.verdict
+    facts, verdict = decision.facts, decision.verdict
+    envelope = facts.envelope if isinstance(facts, Message) else facts
     client, recipients = envelope.client, envelope.recipients
-    parts = [f"decided id={decision.id} stage={decision.stage}"]
-    if envelope.queue_id:
-        parts.append(f"queue_id={quoted(envelope.queue_id)}")
-    parts.append(f"class={decision.klass} disposition={verdict.disposition.value} rule={verdict.rule or '-'}")
-    address = str(client.address) if client.address is not None else "-"
-    parts.append(f"client={address} helo={quoted(client.helo)} sender=<{_inner(envelope.sender)}>")
-    if client.login:
-        parts.append(f"login={quoted(client.login)}")
-    parts.append(f"recipients={len(recipients)} recipient=<{_inner(recipients[0]) if recipients else ''}>")
-    parts.append(f"size={envelope.size or '-'}")
+    helo, sender, recipient = client.helo, envelope.sender, recipients[0] if recipients else ""
+    if not (helo and bare(helo + sender + recipient)):
+        helo, sender, recipient = quoted(helo), _inner(sender), _inner(recipient)
+    line = (
+        f"decided id={decision.id} stage={decision.stage}"
+        f"{f' queue_id={quoted(envelope.queue_id)}' if envelope.queue_id else ''}"
+        f" class={decision.klass} disposition={verdict.disposition} rule={verdict.rule or '-'}"
+        f" client={client.address_text or '-'} helo={helo} sender=<{sender}>"
+        f"{f' login={quoted(client.login)}' if client.login else ''}"
+        f" recipients={len(recipients)} recipient=<{recipient}> size={envelope.size or '-'}"
+    )
     for finding in decision.findings:
-        key = keys.get(finding.check) or _key(finding.check, keys)
-        parts.append(key + finding.result)
+        check = finding.check
+        line += f" {keys.get(check) or _key(check, keys)}{finding.result}"
     if decision.shadow:
-        parts.append(f"shadow={','.join(decision.shadow)}")
+        line += f" shadow={','.join(decision.shadow)}"
     if verdict.actions and (labels := _labels(verdict)):
-        parts.append(f"labels={quoted(','.join(labels))}")
-    parts.append(f"ms={decision.seconds * 1000:.1f}")
-    if verdict.reply:
-        parts.append(f"reply={quoted(verdict.reply)}")
-    return " ".join(parts)
+        line += f" labels={quoted(','.join(labels))}"
+    line += f" ms={decision.seconds * 1000:.1f}"
+    return f"{line} reply={quoted(verdict.reply)}" if verdict.reply else line
 
 
 def _decided_json(decision: Decision, keys: dict[str, str]) -> str:  # noqa: ARG001 - the same shape as the text form
@@ -201,7 +203,7 @@ def _decided_json(decision: Decision, keys: dict[str, str]) -> str:  # noqa: ARG
     return json_line("decided", {
         "id": decision.id, "stage": decision.stage, "queue_id": envelope.queue_id[:LONGEST], "class": decision.klass,
         "disposition": verdict.disposition.value, "rule": verdict.rule,
-        "client": str(client.address or ""), "helo": client.helo[:LONGEST], "login": client.login[:LONGEST],
+        "client": client.address_text, "helo": client.helo[:LONGEST], "login": client.login[:LONGEST],
         "sender": envelope.sender[:LONGEST], "recipients": len(recipients),
         "recipient": recipients[0][:LONGEST] if recipients else "", "size": envelope.size or None,
         "findings": {finding.check: finding.result for finding in decision.findings},

@@ -158,7 +158,7 @@ def _told(host: str, mail: Message, seen: Seen, most: int) -> dict[str, Any]:
         "host": host,
         "class": CLASS.get(),
         "client": {
-            "address": "" if client.address is None else str(client.address),
+            "address": client.address_text,
             "name": client.name,
             "helo": _clean(client.helo),
             "login": _clean(client.login),

@@ -125,7 +125,7 @@ def _evidence(chain: ChainResult, sealers: tuple[str, ...], facts: Message) -> A
     properties = []
     if chain.result is not Result.NONE:
         if facts.envelope.client.address is not None:
-            properties.append(("smtp.remote-ip", str(facts.envelope.client.address)))
+            properties.append(("smtp.remote-ip", facts.envelope.client.address_text))
         if chain.oldest_pass is not None:
             properties.append(("header.oldest-pass", str(chain.oldest_pass)))
         if sealers:

@@ -58,7 +58,7 @@ class Question:
         envelope = self.message.envelope
         client = envelope.client
         texts = {
-            "IP": str(client.address or ""),
+            "IP": client.address_text,
             "Helo": client.helo,
             "Hostname": client.name,  # "unknown" would be taken for a name
             "From": _address(envelope.sender),
