@@ -35,7 +35,9 @@ class Lookups:
         voids: those that got no answer and did not match.
     """
 
-    __slots__ = ("_names", "_own", "_resolver", "_type", "address", "facts", "limits", "terms", "v4", "voids")
+    __slots__ = (
+        "_names", "_own", "_resolver", "_type", "_untold", "address", "facts", "limits", "terms", "v4", "voids",
+    )  # fmt: skip
 
     def __init__(self, resolver: Resolver, facts: Facts, limits: Limits) -> None:
         self.facts = facts
@@ -47,6 +49,7 @@ class Lookups:
         self._resolver = resolver
         self._type = "A" if self.v4 else "AAAA"  # RFC 7208 section 5: the client's family
         self._names: tuple[str, ...] | None = None  # of the client, by PTR
+        self._untold = False  # nobody could say which they are
         self._own: dict[str, bool] = {}  # which of them are really the client's
 
     async def ask(self, name: str, rdtype: str) -> Answer:
@@ -143,7 +146,7 @@ class Lookups:
         for name in names:  # RFC 7208 section 5.5; the target is compared first, that costs no look-up
             if (name == target or name.endswith("." + target)) and await self._is_own(name):
                 return True
-        return False if names else None
+        return False if names or self._untold else None
 
     async def _client_names(self) -> tuple[str, ...]:
         """Ask once for the client's PTR names; give the first ten (RFC 7208 sections 4.6.4 and 5.5)."""
@@ -151,7 +154,7 @@ class Lookups:
             try:
                 records = (await self._resolver.query(self.facts.ip.reverse_pointer, "PTR")).records
             except DnsError:
-                records = ()  # RFC 7208 section 5.5: the mechanism fails to match
+                records, self._untold = (), True  # RFC 7208 section 5.5: the mechanism fails to match
             self._names = tuple(record.lower() for record in records if isinstance(record, str))[: self.limits.ptr]
         return self._names
 

@@ -84,6 +84,12 @@ def test_the_clients_own_names_cannot_make_a_term_void(record):
     assert record("v=spf1 ptr -all").voids == 1  # no PTR at all
 
 
+def test_a_question_for_the_clients_names_that_nobody_answers_is_not_void(record):
+    dead = {"1.2.0.192.in-addr.arpa": "SERVFAIL"}  # section 5.5: "this mechanism fails to match", and no more
+    got = record("v=spf1 a:nowhere.test ptr ptr:x.test a:nothing.test -all", V4, dead)
+    assert (got.result, got.voids) == ("fail", 2)
+
+
 def mx_of(count):
     return {"many.test": {"MX": [(number, f"h{number}.test") for number in reversed(range(count))]}}
 
