@@ -3,7 +3,8 @@
 Asks over UDP with EDNS, again over TCP when the answer is truncated, and the next server when one is silent,
 refuses or talks nonsense.  Datagrams that do not fit a question that is open are ignored.
 
-RFC 1035, RFC 2308 (negative answers), RFC 6891 (EDNS), RFC 7766 (TCP), RFC 5452 (matching answers).
+RFC 1035, RFC 2181 (cut answers), RFC 2308 (negative answers), RFC 6891 (EDNS), RFC 7766 (TCP), RFC 5452
+(matching answers).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ ENDPOINTS = 8  # open UDP sockets a server: as many source ports to guess
 USES = 2000  # questions after which a UDP socket is given up for a new source port
 LARGEST_ANSWER = 65535
 MOST_RECORDS = 512  # records of one answer that are looked at
+_TRUNCATED = dns.flags.TC >> 8  # in the third octet: RFC 1035 section 4.1.1
 
 Server = tuple[str, int]
 
@@ -109,12 +111,13 @@ class Exchange:
         endpoint.open[number] = waiting
         try:
             endpoint.transport.sendto(wire)  # type: ignore[union-attr]
-            response = question.answered_by(number, await waiting)
+            data = await waiting
         finally:
             del endpoint.open[number]
-        if response.flags & dns.flags.TC:
-            response = question.answered_by(number, await _ask_tcp(server, wire))
-        return response
+        if not data[2] & _TRUNCATED:
+            return question.answered_by(number, data)
+        question.answered_by(number, data, cut=True)  # its records are not looked at: RFC 2181 section 9
+        return question.answered_by(number, await _ask_tcp(server, wire))
 
     async def _endpoint(self, server: Server) -> _Endpoint:
         """A UDP socket to `server`: one of several, each for a bounded number of questions."""
@@ -153,13 +156,13 @@ class _Question:
         edns = pack("!BHHIH", 0, dns.rdatatype.OPT, PAYLOAD, 0, 0)
         return head + self.name.to_wire() + pack("!HH", self.rdtype, dns.rdataclass.IN) + edns  # type: ignore[operator]
 
-    def answered_by(self, number: int, data: bytes) -> dns.message.Message:
-        """The response that these octets are.
+    def answered_by(self, number: int, data: bytes, *, cut: bool = False) -> dns.message.Message:
+        """The response that these octets are; of one that is `cut`, which may end anywhere, all but its records.
 
         Raises:
             dns.exception.DNSException, ValueError: they are none, or not to this question with this id.
         """
-        response = dns.message.from_wire(data, ignore_trailing=True, raise_on_truncation=False)
+        response = dns.message.from_wire(data, ignore_trailing=True, raise_on_truncation=False, question_only=cut)
         asked = response.question  # RFC 5452 section 9.1: id and question must match
         matches = len(asked) == 1 and (asked[0].name, asked[0].rdtype, asked[0].rdclass) == (
             self.name, self.rdtype, dns.rdataclass.IN,

@@ -1,5 +1,7 @@
 """A DNS question and what counts as an answer to it (RFC 5452 section 9.1)."""
 
+import asyncio
+
 import dns.flags
 import dns.message
 import dns.name
@@ -11,7 +13,8 @@ from dns.exception import DNSException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elemta.dns.exchange import PAYLOAD, _Question
+from elemta.dns.exchange import PAYLOAD, Exchange, _Question
+from harness.dns import DnsServer
 
 NUMBER = 4711
 NAME = dns.name.from_text("_spf.example.org.")
@@ -71,6 +74,29 @@ def changed(change):
 def test_what_does_not_answer_it_is_refused(data):
     with pytest.raises((DNSException, ValueError)):
         QUESTION.answered_by(NUMBER, data)
+
+
+class _Cutting(DnsServer):
+    """Sends over UDP as many octets as there is room for, which may end within a record, and says so."""
+
+    def answer(self, wire, transport):
+        whole = super().answer(wire, "tcp")
+        return whole if transport == "tcp" else whole[:2] + bytes([whole[2] | 0x02]) + whole[3:PAYLOAD]
+
+
+def test_an_answer_cut_within_a_record_is_asked_for_again_over_tcp():
+    async def ask(port):
+        exchange = Exchange([("127.0.0.1", port)], 2.0)
+        try:
+            return await exchange.ask("big.test", "TXT")
+        finally:
+            exchange.close()
+
+    texts = [f"{number} {'x' * 300}" for number in range(9)]
+    with _Cutting({"big.test": [("TXT", text) for text in texts]}) as server:
+        answer = asyncio.run(ask(server.port))
+    assert set(answer.records) == {text.encode() for text in texts}
+    assert server.asked("big.test", "TXT") == 2
 
 
 @given(st.binary(max_size=200), st.integers(0, 100))
