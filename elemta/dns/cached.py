@@ -73,6 +73,7 @@ class CachedResolver:
         task = self._asking.get(key)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._ask(key))
+            task.add_done_callback(_looked_at)
             self._asking[key] = task
         if left == float("inf"):
             return await asyncio.shield(task)
@@ -103,6 +104,12 @@ class CachedResolver:
             for oldest in list(self._kept)[: max(1, self._capacity // _EVICT)]:
                 del self._kept[oldest]
         self._kept[key] = (time.monotonic() + seconds, answer)
+
+
+def _looked_at(task: asyncio.Task[Answer]) -> None:
+    """Take note of a failure that no mail waits for any more; asyncio would log it with a traceback."""
+    if not task.cancelled():
+        task.exception()
 
 
 def open_resolver(settings: Dns) -> CachedResolver:
