@@ -124,8 +124,8 @@ class Connection(asyncio.Protocol):
         waiting = now - self._since
         if self._drained is not None:
             late, why = waiting > SLOW, "it does not read our answers"
-        elif self._arrival is None:
-            return
+        elif self._arrival is None and not self._transport.is_closing():
+            return  # we are at work
         elif self._requests.pending:
             late, why = waiting > SLOW, "its request does not end"
         else:

@@ -9,6 +9,7 @@ import socket
 import struct
 import tempfile
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import uvloop
@@ -378,6 +379,23 @@ def test_who_does_not_read_is_not_read(monkeypatch):
         assert world.server._connections == set()
 
     serve(test)
+
+
+def test_who_never_takes_the_last_answers_is_cut_off_too():
+    async def test():
+        transport = Mock(is_closing=Mock(return_value=False))
+        connection = connection_module.Connection(Mock(), 5.0, Mock(), Mock())
+        connection.connection_made(transport)
+        connection.data_received(b"junk\n\n")
+        await asyncio.sleep(0.01)
+        transport.close.assert_called_once()
+        transport.is_closing.return_value = True  # and so it stays, until what we wrote is read
+        connection.cut_off_if_late(asyncio.get_running_loop().time() + 4.0)
+        transport.abort.assert_not_called()
+        connection.cut_off_if_late(asyncio.get_running_loop().time() + 6.0)
+        transport.abort.assert_called_once()
+
+    asyncio.run(test())
 
 
 def test_slow_readers_get_everything_in_the_end():
