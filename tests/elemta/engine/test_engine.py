@@ -14,6 +14,8 @@ from elemta.config.problems import ConfigErrors
 from elemta.engine import Engine
 from elemta.facts import Client, Envelope, Message
 from elemta.findings import Finding, Result
+from elemta.rules.ruleset import Ruleset
+from elemta.store import Grey
 from elemta.testing import FakeResolver, envelope, judge, message, policy, tools
 from elemta.verdict import Action, ActionKind, Disposition
 
@@ -407,3 +409,28 @@ def test_a_check_waits_for_others_by_its_options():
         made = policy(f"host: mx.test.example\nchecks: {{{checks.format(hand_over)}}}\n")
         [plan] = [plan for plan in made.checks if plan.name == "rspamd"]
         assert set(plan.after) == wanted
+
+
+class Answers(Hangs):
+    """A store that says at once, or in a moment, that a stranger must wait."""
+
+    async def greylist(self, *_):
+        self.asked += 1
+        if self.nap:
+            await asyncio.sleep(self.nap)
+        return Grey(passed=False, wait=60.0, attempts=1)
+
+
+@pytest.mark.parametrize(("nap", "readings"), [(0.0, 1), (0.01, 2)])
+def test_a_check_that_a_rule_asks_for_runs_while_the_rule_is_read(nap, readings, monkeypatch):
+    """One that must wait is waited for, and the rules are read again; it is asked once all the same."""
+    of = policy("""
+host: mx.test
+checks: {greylist: }
+rules: {recipient: [{id: else, when: {helo: else.test}, then: reject}, {id: new, when: {greylist: fail}, then: defer}]}
+""")
+    read, decide = [], Ruleset.decide
+    monkeypatch.setattr(Ruleset, "decide", lambda self, *given: read.append(self) or decide(self, *given))
+    store = Answers(nap)
+    decision = judge(of, envelope(), store=store)
+    assert (decision.verdict.rule, store.asked, len(read)) == ("new", 1, readings)
