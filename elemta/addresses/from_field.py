@@ -95,10 +95,11 @@ def _within(values: Sequence[bytes], octets: int) -> Iterator[bytes]:
         octets -= len(value) + 1
 
 
+# No group is possessive, only classes are: the Python of Debian 12 (3.11.2) misreads groups that are.
 _PLAIN = re.compile(
-    rb"""[ ]?(?: (?: ([A-Za-z0-9]++(?:[ ][A-Za-z0-9]++)*+) | "([A-Za-z0-9 .,_-]*+)" )[ ] (?=<) )?+
+    rb"""[ ]?(?: (?: ([A-Za-z0-9]++(?:[ ][A-Za-z0-9]++)*) | "([A-Za-z0-9 .,_-]*+)" )[ ] (?=<) )?
          (?:<(?=.*>\Z)|(?!.*>))
-         ([A-Za-z0-9_+-]++(?:\.[A-Za-z0-9_+-]++)*+) @ ([A-Za-z0-9-]{1,63}+(?:\.[A-Za-z0-9-]{1,63}+)++) >?""",
+         ([A-Za-z0-9_+-]++(?:\.[A-Za-z0-9_+-]++)*) @ ([A-Za-z0-9-]{1,63}+(?:\.[A-Za-z0-9-]{1,63}+)+) >?""",
     re.VERBOSE,
 )
 

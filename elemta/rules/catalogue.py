@@ -75,18 +75,14 @@ class View(dict[str, Value]):
         self.message = message
         self.findings: dict[str, Finding] = dict(findings) if findings else {}
         self.klass = ""
-        self.look: Callable[[str], Finding] = Wanted.by_a_rule
+        self.look: Callable[[str], Finding] = _wanted
 
     def __missing__(self, name: str) -> Value:
         value = self[name] = _finder(name)(self)
         return value
 
     def finding(self, check: str) -> Finding:
-        """What a check saw.
-
-        Raises:
-            Wanted: it has not run, and cannot here and now.
-        """
+        """What a check saw; raises `Wanted` where it has not run, and cannot here and now."""
         found = self.findings.get(check)
         if found is None:
             found = self.findings[check] = self.look(check)
@@ -106,14 +102,9 @@ class Wanted(LookupError):  # noqa: N818 - it is a question, not an error
         self.check = check
         self.rest = rest
 
-    @classmethod
-    def by_a_rule(cls, check: str) -> Finding:
-        """Let nothing run.
 
-        Raises:
-            Wanted: always.
-        """
-        raise cls(check)
+def _wanted(check: str) -> Finding:
+    raise Wanted(check)
 
 
 class Given(View):
@@ -207,9 +198,7 @@ def _finder(name: str) -> Callable[[View], Value]:
     if name.startswith("header."):
         return lambda view: _header(view, name[7:])
     check, _, field = name.partition(".")
-    if field:
-        return lambda view: view.finding(check).fields.get(field)
-    return lambda view: str(view.finding(check).result)
+    return lambda view: view.finding(check).fields.get(field) if field else str(view.finding(check).result)
 
 
 def _header(view: View, name: str) -> Value:
