@@ -11,7 +11,7 @@ import re
 
 _BOM = b"\xef\xbb\xbf"
 _TAG = re.compile(rb"</?([A-Za-z][^\s/>]{0,30})")
-_TAG_END = re.compile(rb"(?:[^>\"']++|\"[^\"]*+\"|'[^']*+')*+>")
+_TAG_END = re.compile(rb"(?:[^>\"']++|\"[^\"]*+\"|'[^']*+')*>")  # not *+: Python 3.11.2 passes unclosed quotes then
 _IN_HEAD = frozenset({b"html", b"head", b"meta", b"link", b"base", b"basefont", b"bgsound"})
 _RAW = {
     name: re.compile(rb"</" + name + rb"[\t\n\f\r />]") for name in (b"title", b"style")
