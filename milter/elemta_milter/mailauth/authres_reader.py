@@ -28,6 +28,7 @@ _PARENTHESIS = re.compile(r"\\.|[()]", re.DOTALL)
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _ID = re.compile(r'[^\x00-\x20\x7f()<>@,;:\\"/\[\]?=]++')  # RFC 2045 section 5.1, with UTF-8
 _KEY = re.compile(r"[A-Za-z0-9_-]++")
+_KEYWORD = re.compile(r"(?:[A-Za-z0-9-]*[A-Za-z0-9])?")  # RFC 5321 section 4.1.2; "" is told of where it stands
 _NAME = re.compile(r"[A-Za-z0-9_.-]++")
 _DIGITS = re.compile(r"[0-9]{1,9}+")
 _PVALUE = re.compile(r'(?:"(?:[^"\\]|\\.)*+"|[^\x00-\x20\x7f;()"]++)++', re.DOTALL)
@@ -219,6 +220,7 @@ class _Reader:
         if not result:
             self.note(f"{method[:80]} without a result")
             return None
+        self.keywords(method, result)
         reason, properties = "", []
         while _KEY.match(self.raw, self.place if self.skip() else len(self.raw)):
             key = self.take(_KEY).lower()
@@ -228,6 +230,7 @@ class _Reader:
             if value is None or (dotted and not name):
                 self.note(f"{key[:80]} is no property")
             elif dotted:
+                self.keywords(key, name)
                 properties.append((f"{key}.{name}", value))
             elif key == "reason":
                 reason = value
@@ -235,6 +238,12 @@ class _Reader:
                 self.note(f"{key[:80]} has no property type")
                 properties.append((key, value))
         return Resinfo(method, version, result, reason, tuple(properties))
+
+    def keywords(self, *names: str) -> None:
+        """RFC 8601 section 2.2: methods, results, property types and properties are keywords; others are read too."""
+        for name in names:
+            if not _KEYWORD.fullmatch(name):
+                self.note(f"{name[:80]} is no keyword")
 
     def pvalue(self) -> str | None:
         """A value, unquoted where the whole is one quoted-string; local-parts keep their quotes."""

@@ -70,6 +70,11 @@ def test_versions_and_reason():
         "a.example; spf=",
         "a.example; spf=pass smtp.mailfrom",
         "a.example; spf=pass smtp.mailfrom=",
+        "a.example; spf=pass smtp..mailfrom=b",
+        "a.example; spf=pass smtp.mailfrom.=b",
+        "a.example; spf=pass smtp.mail_from=b",
+        "a.example; spf_=pass",
+        "a.example; spf=pass-",
         "a.example; spf=pass action=none",
         "a.example; spf=pass @",
         "a.example; spf=pass (no end",
@@ -91,6 +96,7 @@ def test_what_can_be_read_is_given_though_invalid():
     assert [item.method for item in read.results] == ["dmarc", "compauth"]
     assert ("header.from", "b.example") in read.results[0].properties
     assert read.results[1].reason == "100"
+    assert shown("a.example; d_k=p_s a.b.c=d") == ("a.example", [("d_k", "p_s", {"a.b.c": "d"})])
 
 
 OURS = ["mx.example.net", "bücher.example"]
