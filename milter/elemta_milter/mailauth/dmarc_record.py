@@ -19,7 +19,7 @@ MAX_URIS = 50  # reporting addresses kept
 MAX_SIZE = 20  # digits of a reporting address's size
 
 _VERSION = re.compile(rb"[vV][ \t]*=[ \t]*DMARC1[ \t]*(?:;|\Z)")  # RFC 9989 section 4.7, v: case-sensitive, first
-_VALUE = re.compile(r"[\x20-\x3a\x3c-\x7e]+")
+_VALUE = re.compile(r"[\t\x20-\x3a\x3c-\x7e]+")  # RFC 9989 section 4.8; a tab may stand beside a comma
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9._~:/?#\[\]@$&'()*+;=%-]+")  # RFC 3986, less "," and "!"
 _UNITS = "kmgtKMGT"
 _SIZE = re.compile(rf"[0-9]+[{_UNITS}]?")

@@ -34,6 +34,10 @@ NONE, QUARANTINE, REJECT = Policy
             "v=DMARC1; p=none; rua=mailto:a@x.example!10m , mailto:b@x.example; ruf=mailto:c@x.example!50",
             {"p": NONE, "rua": ("mailto:a@x.example", "mailto:b@x.example"), "ruf": ("mailto:c@x.example",)},
         ),
+        (
+            "v=DMARC1; rua=mailto:a@x.example\t,\tmailto:b@x.example!1m",
+            {"p": NONE, "rua": ("mailto:a@x.example", "mailto:b@x.example")},
+        ),
         ("v=DMARC1; p=none; rua=https://x.example/r", {"p": NONE, "rua": ("https://x.example/r",)}),
         ("v=DMARC1; p=none; rua=a@x.example,mailto:,mailto:a,mailto:@x,mailto:a@b c", {"p": NONE}),
         ("v=DMARC1; p=reject; rua=mailto:d\u00e9@x.example", {"p": REJECT}),
