@@ -26,13 +26,14 @@ _USUAL = 60  # octets of a field's name that is worth remembering: mails have th
 class Once(Generic[T]):
     """A property made when it is first asked for; before Python 3.12 `functools.cached_property` takes a lock."""
 
-    __slots__ = ("make", "name")
-
     def __init__(self, make: Callable[[Any], T]) -> None:
         self.make = make
         self.name = make.__name__
+        self.__doc__ = make.__doc__
 
     def __get__(self, of: Any, _type: type) -> T:  # noqa: ANN401 - any class may have one
+        if of is None:  # the class is asked, by `help` for one
+            return self  # type: ignore[return-value]
         made = of.__dict__[self.name] = self.make(of)  # where the next one who asks finds it
         return made
 
