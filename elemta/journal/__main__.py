@@ -14,7 +14,7 @@ from typing import BinaryIO
 import msgspec
 
 from elemta.journal.courier import State
-from elemta.journal.dispatch import opened
+from elemta.journal.dispatch import reference
 from elemta.journal.entry import Row, row
 from elemta.journal.write import Writer
 
@@ -51,7 +51,7 @@ def _rows(packed: list[bytes], writer: Writer) -> Iterator[Row]:
         try:
             yield row(each)
         except Exception as error:  # noqa: BLE001 - a plugin's finding may hold anything
-            writer.lose(f"journal: decision {opened(each)[0][0]} cannot be written down: {error!r}")
+            writer.lose(f"journal: decision {reference(each)} cannot be written down: {error!r}")
 
 
 def frames(source: BinaryIO) -> Iterator[list[object]]:

@@ -61,6 +61,11 @@ def opened(octets: bytes) -> tuple[list[Any], list[Any]]:
     return told, _decode(seen)
 
 
+def reference(octets: bytes) -> str:
+    """The id of the decision that `dispatch` packed, also of one whose findings cannot be read."""
+    return str(_decode(octets)[0][0])
+
+
 def _packed(told: object, seen: object) -> bytes:
     octets = _encode(seen)
     if len(octets) > WHOLE:

@@ -9,12 +9,16 @@ import textwrap
 import time
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from elemta.findings import Finding, Result
 from elemta.journal import Courier, JournalError, Reader, write
+from elemta.journal import __main__ as main
 from elemta.journal import courier as module
+from elemta.journal.dispatch import dispatch
 from harness.decisions import POLICY, decision
 
 TESTS = Path(__file__).parents[2]
@@ -284,3 +288,13 @@ def test_a_decision_that_cannot_be_written_down_does_not_stop_the_others(tmp_pat
     asyncio.run(run())
     assert len(senders(path)) == 2
     assert any(f"{strange.id} cannot be written down" in words for words in reports)
+
+
+def test_findings_that_cannot_be_read_again_cost_their_decision_only():
+    good, lost = dispatch(decision()), []
+    told, _ = msgspec.msgpack.decode(dispatch(decision(id="0123V56789")))
+    unreadable = msgspec.msgpack.encode((told, b"\xc1"))  # which is nothing in msgpack
+    rows = list(main._rows([good, unreadable, good], SimpleNamespace(lose=lost.append)))
+    assert len(rows) == 2
+    [words] = lost
+    assert "decision 0123V56789 cannot be written down" in words
