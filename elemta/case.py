@@ -150,7 +150,7 @@ class Case(Looking):
         verdict, judgement = judge(rules, policy.checks, view, reference)
         stage: StageName = "recipient" if message is None else "message"
         if message is None:
-            found = engine.absent["recipient"] | found
+            found = found | engine.absent["recipient"] | found  # what was seen stands first
         findings = tuple(found.values())
         if message is not None and verdict.disposition in KEPT:
             findings += tuple(part.see(self.klass, message, found, verdict) for part in policy.parts.values())

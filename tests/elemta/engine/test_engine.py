@@ -434,3 +434,14 @@ rules: {recipient: [{id: else, when: {helo: else.test}, then: reject}, {id: new,
     store = Answers(nap)
     decision = judge(of, envelope(), store=store)
     assert (decision.verdict.rule, store.asked, len(read)) == ("new", 1, readings)
+
+
+def test_what_was_seen_stands_before_what_was_not_asked():
+    of = policy("""
+host: mx.test
+checks: {iprev: , spf: , greylist: }
+rules: {recipient: [{id: spoofed, when: {spf: fail}, then: reject}, {id: new, when: {greylist: fail}, then: defer}]}
+""")
+    resolver = FakeResolver({"sender.test": [("TXT", "v=spf1 -all")]})
+    decision = judge(of, envelope(sender="a@sender.test"), resolver=resolver)
+    assert [finding.check for finding in decision.findings] == ["spf", "iprev", "greylist"]
