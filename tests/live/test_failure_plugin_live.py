@@ -8,7 +8,7 @@ import re
 import pytest
 
 from harness.daemon import Daemon, free_port
-from harness.watching import CLASSES, TROUBLE, Watch, by_milter
+from harness.watching import CLASSES, TROUBLE, Watch, by_milter, wait_until
 
 pytestmark = pytest.mark.live
 
@@ -48,6 +48,8 @@ class Ill(Check[Message]):
                 os._exit(0)
             case "nothing":
                 return None
+            case "busy":
+                await asyncio.sleep(0.2)
         return self.finding(Result.PASS, "well")
 '''
 
@@ -82,6 +84,11 @@ def condition(watch, folder):
     watch.answers_again("ill")
 
 
+def both_answer(watch):
+    carried = watch.together(["accept.test"] * 2)
+    return not any(watch.finding(watch.entry(each.sender), "ill").trouble for each in carried)
+
+
 @pytest.mark.parametrize(
     ("ill", "told"),
     [
@@ -109,6 +116,8 @@ def test_its_process_fails_and_is_left_alone(watch, condition, ill, told):
 )
 def test_it_answers_that_it_cannot(watch, condition, ill, told):
     """Its process is well: it is asked again for each mail."""
+    condition.write_text("busy")
+    wait_until(lambda: both_answer(watch))  # a process that must be started may take longer than a mail has
     condition.write_text(ill)
     watch.cell("ill", told, WITHIN)
     condition.write_text("well")
