@@ -34,7 +34,13 @@ ENDPOINTS = 8  # open UDP sockets a server: as many source ports to guess
 USES = 2000  # questions after which a UDP socket is given up for a new source port
 LARGEST_ANSWER = 65535
 MOST_RECORDS = 512  # records of one answer that are looked at
-_TRUNCATED = dns.flags.TC >> 8  # in the third octet: RFC 1035 section 4.1.1
+
+_HEADER = 12  # octets; RFC 1035 section 4.1.1, as what follows
+_TRUNCATED = dns.flags.TC >> 8  # in the third octet
+_RESPONSE = dns.flags.QR >> 8
+_RESPONSE_TO_QUERY = _RESPONSE | 0x78  # with the opcode, which is 0
+_RCODE = 0x0F  # in the fourth octet
+_EDNS = pack("!BHHIH", 0, dns.rdatatype.OPT, PAYLOAD, 0, 0)
 
 Server = tuple[str, int]
 
@@ -43,7 +49,7 @@ class _Endpoint(asyncio.DatagramProtocol):
     """One connected UDP socket with the questions open on it."""
 
     def __init__(self) -> None:
-        self.open: dict[int, asyncio.Future[bytes]] = {}
+        self.open: dict[int, tuple[_Question, asyncio.Future[bytes]]] = {}
         self.uses = 0
         self.transport: asyncio.DatagramTransport | None = None
 
@@ -51,12 +57,16 @@ class _Endpoint(asyncio.DatagramProtocol):
         self.transport = transport  # type: ignore[assignment]
 
     def datagram_received(self, data: bytes, _address: object) -> None:
-        waiting = self.open.get(int.from_bytes(data[:2])) if len(data) >= 12 else None
-        if waiting is not None and not waiting.done():
+        question, waiting = self.open.get(int.from_bytes(data[:2]), (None, None))
+        if question is None or waiting is None or waiting.done():
+            return
+        if question.is_met_by(data):
             waiting.set_result(data)
+        else:
+            question.strays += 1  # RFC 5452 section 9.1: ignored, the answer may yet come
 
     def error_received(self, error: Exception) -> None:
-        for waiting in self.open.values():  # ICMP port unreachable: nobody is there
+        for _, waiting in self.open.values():  # ICMP port unreachable: nobody is there
             if not waiting.done():
                 waiting.set_exception(error)
 
@@ -91,7 +101,7 @@ class Exchange:
                     response = await self._ask(server, question)
                 return _answer(response)
             except TimeoutError:
-                why = f"no answer within {self.timeout:g} s"
+                why = f"no answer within {self.timeout:g} s{question.passed_over()}"
             except OSError as error:
                 why = error.strerror or str(error)
             except (dns.exception.DNSException, ValueError) as error:
@@ -108,7 +118,8 @@ class Exchange:
             number = (number + 1) % 65536
         wire = question.wire(number)
         waiting: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        endpoint.open[number] = waiting
+        question.strays = 0
+        endpoint.open[number] = question, waiting
         try:
             endpoint.transport.sendto(wire)  # type: ignore[union-attr]
             data = await waiting
@@ -143,18 +154,41 @@ class Exchange:
         self._endpoints.clear()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Question:
-    """What is asked for."""
+    """What is asked for.
+
+    Attributes:
+        name: whose records.
+        rdtype: of which type.
+        strays: datagrams with its id that were no answer to it, since it was last sent.
+    """
 
     name: dns.name.Name
     rdtype: dns.rdatatype.RdataType
+    strays: int = 0
+    _octets: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._octets = self.name.to_wire() + pack("!HH", self.rdtype, dns.rdataclass.IN)  # type: ignore[operator]
 
     def wire(self, number: int) -> bytes:
         """The query with this id: a question for recursion, and EDNS (RFC 1035 section 4.1, RFC 6891 section 6.1.2)."""
         head = pack("!HHHHHH", number, dns.flags.RD, 1, 0, 0, 1)
-        edns = pack("!BHHIH", 0, dns.rdatatype.OPT, PAYLOAD, 0, 0)
-        return head + self.name.to_wire() + pack("!HH", self.rdtype, dns.rdataclass.IN) + edns  # type: ignore[operator]
+        return head + self._octets + _EDNS
+
+    def is_met_by(self, data: bytes) -> bool:
+        """Whether a datagram with the right id may be the response: a look at its octets, cheap however many come."""
+        if len(data) < _HEADER or data[2] & _RESPONSE_TO_QUERY != _RESPONSE:
+            return False
+        if data[4:6] == b"\0\0":
+            return data[3] & _RCODE in _WITHOUT_QUESTION
+        end = _HEADER + len(self._octets)
+        return data[4:6] == b"\0\1" and data[_HEADER:end].lower() == self._octets.lower()
+
+    def passed_over(self) -> str:
+        """For people: what came in place of an answer."""
+        return f", but what is no answer to the question (datagrams: {self.strays})" if self.strays else ""
 
     def answered_by(self, number: int, data: bytes, *, cut: bool = False) -> dns.message.Message:
         """The response that these octets are; of one that is `cut`, which may end anywhere, all but its records.

@@ -76,8 +76,8 @@ def well(watch, dns, proxies):
         (How.REFUSE, "Connection refused"),
         (How.SILENT, "no answer within 0.2 s|DNS budget is spent"),
         (How.DRIP, "no answer within 0.2 s|DNS budget is spent"),  # slow for all
-        (How.GARBAGE, "a broken answer"),
-        (How.CUT, "a broken answer"),
+        (How.GARBAGE, "what is no answer to the question|DNS budget is spent"),
+        (How.CUT, "a broken answer|what is no answer to the question|DNS budget is spent"),  # cut within the question
     ],
     ids=lambda value: value.value if isinstance(value, How) else "",
 )

@@ -1,0 +1,149 @@
+"""A question on the wire: what is passed over while its answer is waited for, and whom is it asked of next?"""
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdataclass
+import dns.rrset
+import pytest
+
+from elemta.dns import DnsError
+from elemta.dns.exchange import Exchange
+
+TIMEOUT = 0.4
+NAME = "a.example.test"
+
+
+class _Server(asyncio.DatagramProtocol):
+    """Answers each datagram with those that `replies(query)` gives, pauses in seconds between them."""
+
+    def __init__(self, replies):
+        self.replies = replies
+        self.queries = []
+        self.from_ports = []
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.address = transport.get_extra_info("sockname")
+
+    def datagram_received(self, data, asker):
+        query = dns.message.from_wire(data)
+        self.queries.append(query)
+        self.from_ports.append(asker[1])
+        self.task = asyncio.get_running_loop().create_task(self._send(self.replies(query), asker))
+
+    async def _send(self, replies, asker):
+        for reply in replies:
+            if isinstance(reply, float):
+                await asyncio.sleep(reply)
+            else:
+                self.transport.sendto(reply if isinstance(reply, bytes) else reply.to_wire(), asker)
+
+
+@asynccontextmanager
+async def serving(*all_replies):
+    loop = asyncio.get_running_loop()
+    opened = [
+        await loop.create_datagram_endpoint(lambda replies=replies: _Server(replies), ("127.0.0.1", 0))
+        for replies in all_replies
+    ]
+    exchange = Exchange([server.address for _, server in opened], TIMEOUT)
+    try:
+        yield exchange, *(server for _, server in opened)
+    finally:
+        exchange.close()
+        for transport, _ in opened:
+            transport.close()
+
+
+def answer(query, name=None, **changes):
+    response = dns.message.make_response(query)
+    asked = dns.name.from_text(name) if name else query.question[0].name
+    response.question = [dns.rrset.RRset(asked, dns.rdataclass.IN, query.question[0].rdtype)]
+    response.answer = [dns.rrset.from_text(asked, 300, "IN", "TXT", '"here"')]
+    for key, value in changes.items():
+        setattr(response, key, value)
+    return response
+
+
+def with_rcode(query, rcode, *, edns=True, question=True):
+    response = dns.message.make_response(query)
+    response.set_rcode(rcode)
+    if not edns:
+        response.use_edns(False)
+    if not question:
+        response.question.clear()
+    return response
+
+
+def notify(query):
+    response = answer(query)
+    response.set_opcode(dns.opcode.NOTIFY)
+    return response
+
+
+STRAYS = {
+    "another name": lambda query: answer(query, "b.example.test"),
+    "a name that goes on": lambda query: answer(query, NAME + ".test"),
+    "a query": lambda query: query,
+    "another kind of response": notify,
+    "no question": lambda query: with_rcode(query, dns.rcode.NOERROR, question=False),
+    "two questions": lambda query: answer(query, question=[*query.question, *query.question]),
+    "its number alone": lambda query: query.to_wire()[:2],
+    "half a header": lambda query: answer(query).to_wire()[:11],
+    "half a question": lambda query: answer(query).to_wire()[:20],
+    "garbage": lambda query: query.to_wire()[:2] + b"\xff\xfe this is no DNS message \x00",
+}
+
+
+@pytest.mark.parametrize("stray", STRAYS.values(), ids=STRAYS)
+def test_what_is_no_answer_to_the_question_is_passed_over(stray):
+    async def go():
+        async with serving(lambda query: [*[stray(query)] * 3, 0.05, answer(query)]) as (exchange, server):
+            return await exchange.ask(NAME, "TXT"), len(server.queries)
+
+    found, queries = asyncio.run(go())
+    assert (found.records, queries) == ((b"here",), 1)
+
+
+def test_an_answer_in_other_letters_is_one():
+    async def go():
+        async with serving(lambda query: [answer(query, NAME.upper())]) as (exchange, _):
+            return await exchange.ask(NAME, "TXT")
+
+    assert asyncio.run(go()).records == (b"here",)
+
+
+def test_strays_without_end_do_not_lengthen_the_wait_and_are_told_of():
+    async def go():
+        flood = [answer_of for _ in range(60) for answer_of in ("stray", 0.01)]
+
+        def replies(query):
+            return [answer(query, "b.example.test").to_wire() if each == "stray" else each for each in flood]
+
+        async with serving(replies) as (exchange, _):
+            began = time.monotonic()
+            with pytest.raises(DnsError) as caught:
+                await exchange.ask(NAME, "TXT")
+            return time.monotonic() - began, caught.value.reason
+
+    took, reason = asyncio.run(go())
+    assert 2 * TIMEOUT <= took < 3 * TIMEOUT
+    assert "no answer within 0.4 s, but what is no answer to the question" in reason
+
+
+def test_a_broken_answer_to_the_question_is_not_waited_out():
+    async def go():
+        async with serving(lambda query: [answer(query).to_wire()[:-3]]) as (exchange, _):
+            began = time.monotonic()
+            with pytest.raises(DnsError, match="a broken answer"):
+                await exchange.ask(NAME, "TXT")
+            return time.monotonic() - began
+
+    assert asyncio.run(go()) < TIMEOUT
