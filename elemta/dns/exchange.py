@@ -1,7 +1,8 @@
 """Exchange: one question to one of the configured resolvers, one answer back.  The only user of dnspython.
 
-Asks over UDP with EDNS, again over TCP when the answer is truncated, and the next server when one is silent,
-refuses or talks nonsense.  Datagrams that do not fit a question that is open are ignored.
+Asks over UDP with EDNS, again without it where a server does not know it, over TCP when the answer is truncated, and
+the next server when one is silent, refuses or talks nonsense.  Datagrams that do not fit a question that is open are
+ignored.
 
 RFC 1035, RFC 2181 (cut answers), RFC 2308 (negative answers), RFC 6891 (EDNS), RFC 7766 (TCP), RFC 5452
 (matching answers).
@@ -112,11 +113,17 @@ class Exchange:
         raise DnsError(name, rdtype, reason)
 
     async def _ask(self, server: Server, question: _Question) -> dns.message.Message:
+        response = await self._once(server, question)
+        if response.rcode() in _WITHOUT_EDNS:  # RFC 6891 sections 6.1.3, 6.2.2 and 7
+            response = await self._once(server, question, edns=False)
+        return response
+
+    async def _once(self, server: Server, question: _Question, *, edns: bool = True) -> dns.message.Message:
         endpoint = await self._endpoint(server)
         number = random.SystemRandom().randrange(65536)
         while number in endpoint.open:
             number = (number + 1) % 65536
-        wire = question.wire(number)
+        wire = question.wire(number, edns=edns)
         waiting: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         question.strays = 0
         endpoint.open[number] = question, waiting
@@ -172,10 +179,10 @@ class _Question:
     def __post_init__(self) -> None:
         self._octets = self.name.to_wire() + pack("!HH", self.rdtype, dns.rdataclass.IN)  # type: ignore[operator]
 
-    def wire(self, number: int) -> bytes:
+    def wire(self, number: int, *, edns: bool = True) -> bytes:
         """The query with this id: a question for recursion, and EDNS (RFC 1035 section 4.1, RFC 6891 section 6.1.2)."""
-        head = pack("!HHHHHH", number, dns.flags.RD, 1, 0, 0, 1)
-        return head + self._octets + _EDNS
+        head = pack("!HHHHHH", number, dns.flags.RD, 1, 0, 0, edns)
+        return head + self._octets + (_EDNS if edns else b"")
 
     def is_met_by(self, data: bytes) -> bool:
         """Whether a datagram with the right id may be the response: a look at its octets, cheap however many come."""
@@ -211,6 +218,8 @@ class _Question:
 
 _WITHOUT_QUESTION = (dns.rcode.FORMERR, dns.rcode.SERVFAIL, dns.rcode.NOTIMP, dns.rcode.REFUSED)
 """Servers that answer so may leave out the question."""
+_WITHOUT_EDNS = (dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS)
+"""Servers that answer so may not know EDNS, or not this version."""
 
 
 class _RcodeError(Exception):

@@ -147,3 +147,29 @@ def test_a_broken_answer_to_the_question_is_not_waited_out():
             return time.monotonic() - began
 
     assert asyncio.run(go()) < TIMEOUT
+
+
+@pytest.mark.parametrize("rcode", [dns.rcode.FORMERR, dns.rcode.NOTIMP, dns.rcode.BADVERS], ids=dns.rcode.to_text)
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_server_that_does_not_know_edns_is_asked_again_without(rcode, bare):
+    def replies(query):
+        if query.edns < 0:
+            return [answer(query)]
+        keep = rcode == dns.rcode.BADVERS  # it is told by EDNS itself
+        return [with_rcode(query, rcode, edns=keep or not bare, question=keep or not bare)]
+
+    async def go():
+        async with serving(replies) as (exchange, server):
+            return (await exchange.ask(NAME, "TXT")).records, [query.edns for query in server.queries]
+
+    assert asyncio.run(go()) == ((b"here",), [0, -1])
+
+
+def test_a_server_that_understands_neither_is_asked_once_more_a_round():
+    async def go():
+        async with serving(lambda query: [with_rcode(query, dns.rcode.FORMERR)]) as (exchange, server):
+            with pytest.raises(DnsError, match="FORMERR"):
+                await exchange.ask(NAME, "TXT")
+            return [query.edns for query in server.queries]
+
+    assert asyncio.run(go()) == [0, -1, 0, -1]
