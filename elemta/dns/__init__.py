@@ -1,4 +1,4 @@
-"""DNS: the port that checks see (`port`), a cache before the wire (`cached`), and the wire (`exchange`)."""
+"""DNS: the port that checks see (`port`), a cache before the wire (`cached`), and the wire (`exchange`, `question`)."""
 
 from elemta.dns.cached import CachedResolver, open_resolver
 from elemta.dns.port import DEADLINE, Answer, DnsError, Record, Resolver, Status

@@ -14,7 +14,7 @@ import dns.rrset
 import pytest
 
 from elemta.dns import DnsError
-from elemta.dns.exchange import Exchange
+from elemta.dns.exchange import ENDPOINTS, Exchange
 
 TIMEOUT = 0.4
 NAME = "a.example.test"
@@ -173,3 +173,46 @@ def test_a_server_that_understands_neither_is_asked_once_more_a_round():
             return [query.edns for query in server.queries]
 
     assert asyncio.run(go()) == [0, -1, 0, -1]
+
+
+def test_many_questions_at_once_share_a_few_sockets():
+    async def go():
+        async with serving(lambda query: [answer(query)]) as (exchange, server):
+            await asyncio.gather(*(exchange.ask(f"n{number}.test", "TXT") for number in range(60)))
+            return len(set(server.from_ports))
+
+    assert asyncio.run(go()) == ENDPOINTS
+
+
+def test_a_socket_on_which_no_answer_came_is_not_used_again():
+    """A host whose own address has changed would never hear an answer on it; a firewall may have lost its way."""
+
+    async def go():
+        silent = dns.name.from_text("silent.test")
+        replies = lambda query: [] if query.question[0].name == silent else [answer(query)]  # noqa: E731
+        async with serving(replies) as (exchange, server):
+            await asyncio.gather(*(exchange.ask(f"n{number}.test", "TXT") for number in range(60)))
+            warm = len(server.from_ports)
+            with pytest.raises(DnsError):
+                await exchange.ask("silent.test", "TXT")
+            unheard = server.from_ports[warm:]
+            for number in range(60):
+                await exchange.ask(f"n{number}.test", "TXT")
+            return unheard, server.from_ports[warm + len(unheard) :]
+
+    unheard, after = asyncio.run(go())
+    assert len(set(unheard)) == 2
+    assert not set(unheard) & set(after)
+
+
+def test_a_socket_is_given_up_after_its_uses_while_others_wait_for_answers_on_it(monkeypatch):
+    monkeypatch.setattr("elemta.dns.exchange.USES", 3)
+
+    async def go():
+        async with serving(lambda query: [0.01, answer(query)]) as (exchange, server):
+            found = await asyncio.gather(*(exchange.ask(f"n{number}.test", "TXT") for number in range(200)))
+            return {each.records for each in found}, max(map(server.from_ports.count, server.from_ports))
+
+    found, most = asyncio.run(go())
+    assert found == {(b"here",)}
+    assert most <= 4

@@ -13,12 +13,13 @@ from dns.exception import DNSException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elemta.dns.exchange import PAYLOAD, Exchange, _Question
+from elemta.dns.exchange import Exchange
+from elemta.dns.question import PAYLOAD, Question
 from harness.dns import DnsServer
 
 NUMBER = 4711
 NAME = dns.name.from_text("_spf.example.org.")
-QUESTION = _Question(NAME, dns.rdatatype.TXT)
+QUESTION = Question(NAME, dns.rdatatype.TXT)
 
 
 def query(name=NAME, rdtype="TXT", number=NUMBER):
@@ -33,7 +34,7 @@ def query(name=NAME, rdtype="TXT", number=NUMBER):
 @pytest.mark.parametrize("rdtype", ["A", "AAAA", "MX", "PTR", "TXT"])
 def test_the_query_is_the_one_that_dnspython_makes(name, rdtype):
     of = dns.name.from_text(name)
-    made = _Question(of, dns.rdatatype.from_text(rdtype)).wire(NUMBER)
+    made = Question(of, dns.rdatatype.from_text(rdtype)).wire(NUMBER)
     assert made == query(of, rdtype).to_wire()
 
 
