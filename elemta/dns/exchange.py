@@ -1,8 +1,8 @@
 """Exchange: one question to one of the configured resolvers, one answer back.
 
 Asks over UDP with EDNS, again without it where a server does not know it, over TCP when the answer is truncated, and
-the next server when one is silent, refuses or talks nonsense.  Datagrams that do not fit a question that is open are
-ignored.  Only it and `question` use dnspython.
+the next server when one is silent, refuses or talks nonsense.  A server that stays silent is asked last for a while.
+Datagrams that do not fit a question that is open are ignored.  Only it and `question` use dnspython.
 
 RFC 5452 (matching answers), RFC 6891 (EDNS), RFC 7766 (TCP).
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
@@ -27,6 +28,9 @@ from elemta.dns.question import WITHOUT_EDNS, Question, RcodeError, answer_of, w
 ROUNDS = 2  # times that each server is asked
 ENDPOINTS = 8  # open UDP sockets a server: as many source ports to guess
 USES = 2000  # questions after which a UDP socket is given up for a new source port
+
+SILENT = 3  # time-outs in a row after which a server is asked after the others
+LAST_FOR = 30.0  # seconds until one question goes to it first again
 
 _TRUNCATED = dns.flags.TC >> 8  # in the third octet: RFC 1035 section 4.1.1
 
@@ -65,13 +69,15 @@ class Exchange:
     """Asks resolvers. One object a worker; used on its loop only.
 
     Attributes:
-        servers: addresses and ports, in the order in which they are asked.
+        servers: addresses and ports, in the order in which they are asked as long as they answer.
         timeout: seconds for one server's answer.
     """
 
     servers: Sequence[Server]
     timeout: float
     _endpoints: dict[Server, list[_Endpoint]] = field(default_factory=dict)
+    _unheard: dict[Server, int] = field(default_factory=dict)  # time-outs since it was last heard
+    _last_until: dict[Server, float] = field(default_factory=dict)  # whom to ask last, on time.monotonic()
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def ask(self, name: str, rdtype: str) -> Answer:
@@ -85,12 +91,13 @@ class Exchange:
             return Answer(Status.NXDOMAIN)  # a name that no zone can hold
         reason = "no server configured"
         question = Question(asked, dns.rdatatype.from_text(rdtype))
-        for server in [*self.servers] * ROUNDS:
+        for server in [*self._in_order()] * ROUNDS:
             try:
                 async with asyncio.timeout(self.timeout):
                     response = await self._ask(server, question)
                 return answer_of(response)
             except TimeoutError:
+                self._was_silent(server)
                 why = f"no answer within {self.timeout:g} s{question.passed_over()}"
             except OSError as error:
                 why = error.strerror or str(error)
@@ -100,6 +107,25 @@ class Exchange:
                 why = str(error)
             reason = f"name server {server[0]}: {why}"
         raise DnsError(name, rdtype, reason)
+
+    def _in_order(self) -> Sequence[Server]:
+        """The servers, with those at the end that lately were silent."""
+        if not self._last_until:
+            return self.servers
+        now = time.monotonic()
+        last = {server for server, until in self._last_until.items() if until > now}
+        for server in self._last_until.keys() - last:
+            self._last_until[server] = now + LAST_FOR  # this question alone finds out
+        return sorted(self.servers, key=lambda server: server in last)
+
+    def _was_silent(self, server: Server) -> None:
+        self._unheard[server] = self._unheard.get(server, 0) + 1
+        if self._unheard[server] >= SILENT:
+            self._last_until[server] = time.monotonic() + LAST_FOR
+
+    def _was_heard(self, server: Server) -> None:
+        self._unheard.pop(server, None)
+        self._last_until.pop(server, None)
 
     async def _ask(self, server: Server, question: Question) -> dns.message.Message:
         response = await self._once(server, question)
@@ -126,6 +152,7 @@ class Exchange:
             del endpoint.open[number]
             if endpoint.given_up and not endpoint.open:
                 endpoint.transport.close()  # type: ignore[union-attr]
+        self._was_heard(server)
         if not data[2] & _TRUNCATED:
             return question.answered_by(number, data)
         question.answered_by(number, data, cut=True)  # its records are not looked at: RFC 2181 section 9

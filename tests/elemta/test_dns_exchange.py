@@ -14,7 +14,7 @@ import dns.rrset
 import pytest
 
 from elemta.dns import DnsError
-from elemta.dns.exchange import ENDPOINTS, Exchange
+from elemta.dns.exchange import ENDPOINTS, SILENT, Exchange
 
 TIMEOUT = 0.4
 NAME = "a.example.test"
@@ -216,3 +216,79 @@ def test_a_socket_is_given_up_after_its_uses_while_others_wait_for_answers_on_it
     found, most = asyncio.run(go())
     assert found == {(b"here",)}
     assert most <= 4
+
+
+async def ask_in_turn(exchange, count):
+    """Ask for new names one after the other; give the seconds that each took."""
+    took = []
+    for number in range(count):
+        began = time.monotonic()
+        await exchange.ask(f"n{number}.test", "TXT")
+        took.append(time.monotonic() - began)
+    return took
+
+
+def test_a_silent_server_makes_a_few_questions_slow_and_not_all():
+    async def go():
+        async with serving(lambda query: [], lambda query: [answer(query)]) as (exchange, silent, _):
+            return await ask_in_turn(exchange, 8), len(silent.queries)
+
+    took, asked = asyncio.run(go())
+    assert [seconds >= TIMEOUT for seconds in took] == [True] * SILENT + [False] * (8 - SILENT)
+    assert asked == SILENT
+
+
+def test_after_a_while_one_question_tries_it_first_again(monkeypatch):
+    monkeypatch.setattr("elemta.dns.exchange.LAST_FOR", 0.5)
+    replies = []
+
+    async def go():
+        async with serving(lambda query: replies and [answer(query)], lambda query: [answer(query)]) as (
+            exchange,
+            first,
+            second,
+        ):
+            await ask_in_turn(exchange, SILENT)
+            await asyncio.sleep(0.5)
+            first.queries.clear()
+            await asyncio.gather(*(exchange.ask(f"m{number}.test", "TXT") for number in range(5)))
+            tried = len(first.queries)
+            replies.append("it is back")
+            await asyncio.sleep(0.5)
+            second.queries.clear()
+            await ask_in_turn(exchange, 5)
+            return tried, len(second.queries)
+
+    assert asyncio.run(go()) == (1, 0)
+
+
+def test_a_server_that_answers_other_questions_is_not_silent():
+    """A name whose own servers are down is slow everywhere."""
+    down = dns.name.from_text("down.test")
+
+    def replies(query):
+        return [] if query.question[0].name == down else [answer(query)]
+
+    async def go():
+        async with serving(replies, replies) as (exchange, _, second):
+            for _ in range(3):
+                with pytest.raises(DnsError):
+                    await exchange.ask("down.test", "TXT")
+                await ask_in_turn(exchange, 1)
+            second.queries.clear()
+            await ask_in_turn(exchange, 3)
+            return len(second.queries)
+
+    assert asyncio.run(go()) == 0
+
+
+def test_when_none_is_heard_each_is_asked_all_the_same():
+    async def go():
+        async with serving(lambda query: [], lambda query: []) as (exchange, *servers):
+            exchange.timeout = 0.05
+            for number in range(4):
+                with pytest.raises(DnsError, match="no answer"):
+                    await exchange.ask(f"n{number}.test", "TXT")
+            return [len(server.queries) for server in servers]
+
+    assert asyncio.run(go()) == [8, 8]
