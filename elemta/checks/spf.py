@@ -1,9 +1,10 @@
 """SPF: may this client send mail in the name of the sender's domain?
 
 Evaluates MAIL FROM and HELO (RFC 7208 sections 2.3, 2.4).  The result is MAIL FROM's; for the null sender it is
-HELO's, as postmaster@HELO.  `spf.helo` holds HELO's result in both cases.  A `temperror` is an answer that rules can
-ask for; DNS trouble behind it means what the policy's `trouble` says (default accept: RFC 7208 section 8.6 leaves it
-to the receiver).
+HELO's, as postmaster@HELO.  `spf.helo` holds HELO's result in both cases; it is evaluated last, within what is left of
+the time for DNS, because the client chose that name and with it how long the answers take.  A `temperror` is an answer
+that rules can ask for; DNS trouble behind it means what the policy's `trouble` says (default accept: RFC 7208 section
+8.6 leaves it to the receiver).
 """
 
 from __future__ import annotations
@@ -54,13 +55,14 @@ class Spf(Check[Envelope]):
         if client.address is None:
             return self.finding(Result.NONE, "the client has no IP address")
         tell = self.options.explanation
-        helo = await self._check(facts, client.helo, f"postmaster@{client.helo}", tell=tell and not facts.sender)
+        of_helo = f"postmaster@{client.helo}"
         if facts.sender:
             local, domain = facts.sender_parts
             # RFC 7208 section 4.3: a sender without local part is postmaster
             main = await self._check(facts, domain, f"{local or 'postmaster'}@{domain}", DOTLESS, tell=tell)
+            helo = await self._check(facts, client.helo, of_helo, tell=False)
         else:
-            main = helo
+            main = helo = await self._check(facts, client.helo, of_helo, tell=tell)
         identity = "mailfrom" if facts.sender else "helo"
         value = facts.sender or client.helo
         fields = {

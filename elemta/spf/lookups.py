@@ -8,9 +8,10 @@ RFC 7208 sections 4.6.4 (limits), 4.8 (domain-spec), 5.3 to 5.5, 5.7 (mechanisms
 
 from __future__ import annotations
 
+import time
 from ipaddress import IPv4Address, IPv6Address
 
-from elemta.dns import Answer, DnsError, Resolver
+from elemta.dns import DEADLINE, Answer, DnsError, Record, Resolver
 from elemta.spf.macro import Facts, MacroString, shown, target_name
 from elemta.spf.record import Term
 from elemta.spf.result import PERMERROR, TEMPERROR, Limits
@@ -36,7 +37,8 @@ class Lookups:
     """
 
     __slots__ = (
-        "_names", "_own", "_resolver", "_type", "_untold", "address", "facts", "limits", "terms", "v4", "voids",
+        "_names", "_own", "_resolver", "_type", "_until", "_untold",
+        "address", "facts", "limits", "terms", "v4", "voids",
     )  # fmt: skip
 
     def __init__(self, resolver: Resolver, facts: Facts, limits: Limits) -> None:
@@ -51,6 +53,7 @@ class Lookups:
         self._names: tuple[str, ...] | None = None  # of the client, by PTR
         self._untold = False  # nobody could say which they are
         self._own: dict[str, bool] = {}  # which of them are really the client's
+        self._until = 0.0  # when the time for all of that ends; 0 before it has begun
 
     async def ask(self, name: str, rdtype: str) -> Answer:
         """Ask one question.
@@ -152,7 +155,7 @@ class Lookups:
         """Ask once for the client's PTR names; give the first ten (RFC 7208 sections 4.6.4 and 5.5)."""
         if self._names is None:
             try:
-                records = (await self._resolver.query(self.facts.ip.reverse_pointer, "PTR")).records
+                records = await self._of_client(self.facts.ip.reverse_pointer, "PTR")
             except DnsError:
                 records, self._untold = (), True  # RFC 7208 section 5.5: the mechanism fails to match
             self._names = tuple(record.lower() for record in records if isinstance(record, str))[: self.limits.ptr]
@@ -163,8 +166,22 @@ class Lookups:
         own = self._own.get(name)
         if own is None:
             try:
-                records = (await self._resolver.query(name, self._type)).records
+                records = await self._of_client(name, self._type)
             except DnsError:
                 records = ()  # RFC 7208 section 5.5: the name is skipped
             own = self._own[name] = self.facts.ip in records
         return own
+
+    async def _of_client(self, name: str, rdtype: str) -> tuple[Record, ...]:
+        """Ask about the client's names, where the client says how long an answer takes.
+
+        Half of the mail's time for DNS at most goes there: the terms after it are the domain's own.
+        """
+        end, now = DEADLINE.get(), time.monotonic()
+        if not self._until:
+            self._until = now + (end - now) / 2
+        DEADLINE.set(min(end, self._until))
+        try:
+            return (await self._resolver.query(name, rdtype)).records
+        finally:
+            DEADLINE.set(end)

@@ -1,8 +1,12 @@
 """The spf check: two identities, one result, evidence and fields (the kernel has its own tests)."""
 
+import asyncio
+import time
+
 import pytest
 
 from elemta.checks.spf import Spf
+from elemta.dns import DEADLINE, DnsError
 from elemta.testing import FakeResolver, envelope, judge, message, policy, run
 
 ZONE = {
@@ -66,3 +70,49 @@ def test_dns_trouble_is_a_temperror_that_accepts_unless_the_policy_says_otherwis
 
     assert quiet.verdict.disposition == "accept"
     assert strict.verdict.rule == "trouble:spf"
+
+
+class _Slow(FakeResolver):
+    """The client's own zones take their time, as long as the mail has any."""
+
+    of_address = 0.0
+
+    async def query(self, name, rdtype):
+        left = DEADLINE.get() - time.monotonic()
+        pause = 0.25 if name.endswith("evil.test") else self.of_address if name.endswith(".in-addr.arpa") else 0
+        if left > 0 and pause:
+            await asyncio.sleep(min(left, pause))
+            left = DEADLINE.get() - time.monotonic()
+        if left <= 0:
+            raise DnsError(name, rdtype, "the mail's DNS budget is spent")
+        return await super().query(name, rdtype)
+
+
+EVIL = {
+    "evil.test": [("TXT", "v=spf1 include:a.evil.test -all")],
+    **{f"{one}.evil.test": [("TXT", f"v=spf1 include:{other}.evil.test")] for one, other in ("ab", "bc", "cd", "de")},
+    "victim.test": [("TXT", "v=spf1 a:mx.victim.test -all")],
+    "pointed.test": [("TXT", "v=spf1 ptr a:mx.victim.test -all")],
+    "named.test": [("TXT", "v=spf1 ?exists:%{p}.x.test a:mx.victim.test -all")],
+    "mx.victim.test": [("A", "192.0.2.200")],
+    "9.2.0.192.in-addr.arpa": [("PTR", f"n{number}.evil.test") for number in range(10)],
+}
+
+
+@pytest.mark.parametrize(
+    ("sender", "helo", "of_address"),
+    [
+        ("a@victim.test", "evil.test", 0),
+        ("a@pointed.test", "mx.test", 1),
+        ("a@named.test", "mx.test", 0),
+    ],
+)
+def test_the_client_cannot_use_up_the_time_for_the_domain_it_forges(sender, helo, of_address):
+    resolver = _Slow(EVIL)
+    resolver.of_address = of_address
+    before = DEADLINE.set(time.monotonic() + 0.8)
+    try:
+        finding = run(Spf, envelope("192.0.2.9", sender, helo=helo), resolver=resolver)
+    finally:
+        DEADLINE.reset(before)
+    assert finding.result == "fail"
