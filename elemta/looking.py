@@ -125,11 +125,12 @@ class Looking:
             self.timings[plan.name] = time.perf_counter() - began
 
     async def _seen(self, plan: CheckPlan) -> Seen:
-        """The findings that `plan` waits for."""
+        """The findings that `plan` waits for.  Its time for DNS begins after them, whom the sender can make slow."""
         for name in plan.after:
             task = self._tasks.get(name)
             if task is not None and name not in self.findings:
                 self.findings[name] = await asyncio.shield(task)
+                self._limit_dns()
         return {name: self.findings[name] for name in plan.after if name in self.findings}
 
     def _arm(self) -> None:

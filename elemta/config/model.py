@@ -34,7 +34,9 @@ class Dns(Section):
         (), description="ADDRESS:PORT of each resolver; default: those of /etc/resolv.conf"
     )
     timeout: Positive = Field(2.0, description="one query")
-    budget: Positive = Field(8.0, description="all queries of one mail")
+    budget: Positive = Field(
+        8.0, description="all queries of one mail; begins anew for a check that waits for others, as dmarc does"
+    )
     cache: int = Field(
         20000, ge=0, le=10_000_000, description="answers kept per worker; 0 = none (for conformance runs)"
     )

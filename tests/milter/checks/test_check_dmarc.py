@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 from msgspec.structs import replace
 
+from elemta.dns import DEADLINE, DnsError
 from elemta.findings import AuthResult, Finding, Result
 from elemta.testing import FakeResolver, envelope, judge, message, policy, run
 from elemta_milter.checks.dmarc import Dmarc
@@ -170,3 +174,35 @@ def test_rules_judge_by_it(author, rule, disposition):
     decision = judge(policy(RULES), message(headers=[("From", author)]), resolver=FakeResolver(ZONE))
     assert (decision.verdict.rule, decision.verdict.disposition) == (rule, disposition)
     assert {each.check for each in decision.findings} == {"spf", "dkim", "arc", "dmarc"}
+
+
+class _Slow(FakeResolver):
+    """The names of evil.test take all the time that the mail has for DNS."""
+
+    async def query(self, name, rdtype):
+        left = DEADLINE.get() - time.monotonic()
+        if left > 0 and name.endswith("evil.test"):
+            await asyncio.sleep(left)
+            left = 0
+        if left <= 0:
+            raise DnsError(name, rdtype, "the mail's DNS budget is spent")
+        return await super().query(name, rdtype)
+
+
+@pytest.mark.parametrize(
+    ("sender", "signature"),
+    [
+        ("a@evil.test", ""),
+        ("a@other.test", f"v=1; a=rsa-sha256; d=evil.test; s=s; h=from; bh={'A' * 43}=; b={'A' * 172}"),
+    ],
+    ids=["spf", "dkim"],
+)
+def test_the_sender_cannot_use_up_the_time_for_the_policy_of_the_domain_it_forges(sender, signature):
+    zone = {"_dmarc.victim.test": [("TXT", "v=DMARC1; p=reject")]}
+    fields = [("DKIM-Signature", signature)] if signature else []
+    mail = message(envelope("192.0.2.9", sender), [*fields, ("From", "ceo@victim.test")])
+    of = policy("host: mx.test.example\ndns: {timeout: 100ms, budget: 300ms}\nchecks: {spf: , dkim: , dmarc: }")
+    findings = {each.check: each for each in judge(of, mail, resolver=_Slow(zone)).findings}
+
+    assert findings["dkim" if signature else "spf"].result == "temperror"
+    assert (findings["dmarc"].result, findings["dmarc"].fields["policy"]) == ("fail", "reject")
