@@ -102,7 +102,7 @@ def answer_of(response: dns.message.Message) -> Answer:
     """The typed answer.
 
     Raises:
-        RcodeError: SERVFAIL, REFUSED and the like.
+        RcodeError: SERVFAIL, REFUSED and the like, or a referral.
         dns.exception.DNSException, ValueError: nonsense.
     """
     code = response.rcode()
@@ -111,17 +111,20 @@ def answer_of(response: dns.message.Message) -> Answer:
     chain = response.resolve_chaining()  # type: ignore[attr-defined]
     ttl = int(chain.minimum_ttl)
     if chain.answer is None:
-        return Answer(
-            Status.NXDOMAIN if code == dns.rcode.NXDOMAIN else Status.NODATA, (), _negative_ttl(response, ttl)
-        )
+        return _nothing(response, ttl)
     records = tuple(_record(rdata) for rdata in list(chain.answer)[:MOST_RECORDS])
     return Answer(Status.OK, records, ttl)
 
 
-def _negative_ttl(response: dns.message.Message, ttl: int) -> int:
-    """RFC 2308 section 5: only a SOA says how long "no" holds."""
-    has_soa = any(rrset.rdtype == dns.rdatatype.SOA for rrset in response.authority)
-    return ttl if has_soa else 0
+def _nothing(response: dns.message.Message, ttl: int) -> Answer:
+    """That there is none, for as long as a SOA says (RFC 2308 section 5)."""
+    kinds = {rrset.rdtype for rrset in response.authority}
+    soa = dns.rdatatype.SOA in kinds
+    if response.rcode() == dns.rcode.NXDOMAIN:
+        return Answer(Status.NXDOMAIN, (), ttl if soa else 0)
+    if dns.rdatatype.NS in kinds and not soa and not response.answer:  # RFC 2308 section 2.2.1
+        raise RcodeError("a referral in place of an answer: is it no resolver?")
+    return Answer(Status.NODATA, (), ttl if soa else 0)
 
 
 def _record(rdata: object) -> Record:

@@ -8,13 +8,15 @@ import dns.name
 import dns.opcode
 import dns.rcode
 import dns.rdatatype
+import dns.rrset
 import pytest
 from dns.exception import DNSException
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elemta.dns import Answer, Status
 from elemta.dns.exchange import Exchange
-from elemta.dns.question import PAYLOAD, Question
+from elemta.dns.question import PAYLOAD, Question, RcodeError, answer_of
 from harness.dns import DnsServer
 
 NUMBER = 4711
@@ -75,6 +77,40 @@ def changed(change):
 def test_what_does_not_answer_it_is_refused(data):
     with pytest.raises((DNSException, ValueError)):
         QUESTION.answered_by(NUMBER, data)
+
+
+NS, SOA = ("NS", "ns.test."), ("SOA", "ns.test. root.test. 1 2 3 4 60")
+CNAME = ("CNAME", "there.example.org.")
+
+
+def said(*authority, answer=(), rcode=dns.rcode.NOERROR):
+    response = dns.message.make_response(query())
+    response.set_rcode(rcode)
+    owner = dns.name.from_text("example.org.")
+    response.authority = [dns.rrset.from_text(owner, 300, "IN", *each) for each in authority]
+    response.answer = [dns.rrset.from_text(NAME, 300, "IN", *each) for each in answer]
+    return answer_of(dns.message.from_wire(response.to_wire()))
+
+
+def test_a_referral_is_no_word_that_there_is_nothing():
+    with pytest.raises(RcodeError, match="a referral"):  # RFC 2308 section 2.2.1
+        said(NS)
+
+
+@pytest.mark.parametrize(
+    ("authority", "more", "answer"),
+    [
+        ([], {}, Answer(Status.NODATA)),
+        ([SOA], {}, Answer(Status.NODATA, ttl=60)),
+        ([SOA, NS], {}, Answer(Status.NODATA, ttl=60)),
+        ([], {"answer": [CNAME]}, Answer(Status.NODATA)),
+        ([NS], {"answer": [CNAME]}, Answer(Status.NODATA)),
+        ([NS], {"rcode": dns.rcode.NXDOMAIN}, Answer(Status.NXDOMAIN)),
+        ([NS], {"answer": [("TXT", '"a" "b"')]}, Answer(Status.OK, (b"ab",), 300)),
+    ],
+)
+def test_what_says_that_there_is_nothing_and_for_how_long(authority, more, answer):
+    assert said(*authority, **more) == answer
 
 
 class _Cutting(DnsServer):
