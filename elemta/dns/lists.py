@@ -1,8 +1,8 @@
 """DNS lists: does this list name this address or domain, and can it be believed?
 
 Shared by all checks that ask such lists.  A list that cannot be believed is told as such and counts for nothing: one
-that lists 127.0.0.1 or INVALID (it lists everything), answers outside 127.0.0.0/8 (a parked domain), or answers with an
-error code in 127.255.255.0/24 (asked through a public resolver, or too often).
+that lists 127.0.0.1 or INVALID (it lists everything), answers outside 127.0.0.0/8 (a parked domain), or answers with
+127.0.0.1 or in 127.255.255.0/24 (asked through a public resolver, or too often).
 
 RFC 5782 sections 2 and 5.
 """
@@ -10,7 +10,7 @@ RFC 5782 sections 2 and 5.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Annotated
@@ -23,6 +23,7 @@ from elemta.dns.port import Answer, DnsError, Resolver
 
 LISTED = IPv4Network("127.0.0.0/8")  # RFC 5782 section 2.1
 ERRORS = IPv4Network("127.255.255.0/24")
+REFUSED = IPv4Address("127.0.0.1")  # what some lists answer to whom they do not serve, others never
 TRUST_FOR = 3600.0  # seconds that a list's test entry is believed
 
 TEST_ADDRESS = "1.0.0.127"
@@ -102,7 +103,7 @@ class DnsLists:
             answer = await self._resolver.query(f"{label}.{of.zone}", "A")
             if not answer.records:
                 return Said(of.zone, about=about)
-            disbelief = _disbelief(answer) or await self._lists_everything(of.zone, test)
+            disbelief = _disbelief(answer, of.replies) or await self._lists_everything(of.zone, test)
         except DnsError as error:
             return Said(of.zone, error=error.reason, about=about)
         replies = tuple(str(record) for record in answer.records)
@@ -132,11 +133,11 @@ def warning(said: Sequence[Said]) -> str:
     return "; ".join(dict.fromkeys(f"{each.zone} is ignored: {each.disbelief}" for each in said if each.disbelief))
 
 
-def _disbelief(answer: Answer) -> str:
-    """Why this reply is no listing; "" when it is one."""
+def _disbelief(answer: Answer, named: Container[str]) -> str:
+    """Why this reply is no listing; "" when it is one. `named`: the replies that the policy expects."""
     for record in answer.records:
         if not isinstance(record, IPv4Address) or record not in LISTED:
             return f"it answers {record!s}, which is no reply of a list"
-        if record in ERRORS:
+        if record in ERRORS or (record == REFUSED and str(REFUSED) not in named):
             return f"it answers {record}: asked through a public resolver, or too often"
     return ""

@@ -10,6 +10,7 @@ ZONE = {
     "7.2.0.192.other.dnsbl": [("A", "127.0.0.3")],
     "7.2.0.192.parked.dnsbl": [("A", "203.0.113.80")],
     "7.2.0.192.public.dnsbl": [("A", "127.255.255.254")],
+    "7.2.0.192.refused.dnsbl": [("A", "127.0.0.1")],
     "7.2.0.192.all.dnsbl": [("A", "127.0.0.2")],
     "1.0.0.127.all.dnsbl": [("A", "127.0.0.2")],
     "7.2.0.192.slow.dnsbl": [("A", "TIMEOUT")],
@@ -57,6 +58,7 @@ def test_ipv6_is_asked_by_nibbles():
     [
         ("parked.dnsbl", "answers 203.0.113.80, which is no reply of a list"),
         ("public.dnsbl", "asked through a public resolver, or too often"),
+        ("refused.dnsbl", "answers 127.0.0.1: asked through a public resolver, or too often"),
         ("all.dnsbl", "it lists everything"),
     ],
 )
@@ -68,6 +70,11 @@ def test_a_list_that_cannot_be_believed_is_ignored_with_a_warning(zone, why):
     assert finding.fields["ignored"] == (zone,)
     assert why in finding.warning
     assert look({"zone": zone}).result == "pass"
+
+
+def test_a_reply_that_the_policy_names_is_believed():
+    assert look({"zone": "refused.dnsbl", "replies": {"127.0.0.1": 2}}).fields["score"] == 2
+    assert look({"zone": "refused.dnsbl", "replies": {"127.0.0.0/24": 2}}).fields["ignored"] == ("refused.dnsbl",)
 
 
 def test_the_warning_is_logged_once(caplog):
