@@ -96,4 +96,5 @@ def _label(each: DnsList, facts: Envelope) -> str:
         address = facts.client.address
         return "" if address is None else reversed_address(address)
     domain = facts.sender_parts[1] if each.of == "sender" else facts.client.helo
-    return a_label(domain) or ""
+    name = a_label(domain) or ""
+    return "" if name.rpartition(".")[2].isdigit() else name  # an address is no domain

@@ -16,6 +16,7 @@ ZONE = {
     "7.2.0.192.slow.dnsbl": [("A", "TIMEOUT")],
     "7.2.0.192.white.dnsbl": [("A", "127.0.0.5")],
     "bad.test.rhs.dnsbl": [("A", "127.0.0.2")],
+    "192.0.2.7.rhs.dnsbl": [("A", "127.0.1.255")],
     "helo.test.rhs.dnsbl": [("A", "127.0.0.4")],
     "7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.good.dnsbl": [("A", "127.0.0.2")],
 }
@@ -97,3 +98,5 @@ def test_nothing_to_look_up():
     assert look().result == "none"
     assert look({"zone": "good.dnsbl"}, facts=envelope("")).result == "none"
     assert look({"zone": "rhs.dnsbl", "of": "sender"}, facts=envelope(sender="")).result == "none"
+    for helo in ("", "[192.0.2.7]", "192.0.2.7", "192.0.2.7."):  # lists of domains answer addresses with an error
+        assert look({"zone": "rhs.dnsbl", "of": "helo"}, facts=envelope("192.0.2.7", helo=helo)).result == "none"
