@@ -18,12 +18,11 @@ from ipaddress import IPv4Address, IPv6Address
 
 import dns.exception
 import dns.flags
-import dns.message
 import dns.rdatatype
 import dns.resolver
 
 from elemta.dns.port import Answer, DnsError, Status
-from elemta.dns.question import WITHOUT_EDNS, Question, RcodeError, answer_of, wire_name
+from elemta.dns.question import WITHOUT_EDNS, Question, RcodeError, Response, answer_of, wire_name
 
 ROUNDS = 2  # times that each server is asked
 ENDPOINTS = 8  # open UDP sockets a server: as many source ports to guess
@@ -95,7 +94,7 @@ class Exchange:
             try:
                 async with asyncio.timeout(self.timeout):
                     response = await self._ask(server, question)
-                return answer_of(response)
+                return answer_of(question, response)
             except TimeoutError:
                 self._was_silent(server)
                 why = f"no answer within {self.timeout:g} s{question.passed_over()}"
@@ -127,13 +126,13 @@ class Exchange:
         self._unheard.pop(server, None)
         self._last_until.pop(server, None)
 
-    async def _ask(self, server: Server, question: Question) -> dns.message.Message:
+    async def _ask(self, server: Server, question: Question) -> Response:
         response = await self._once(server, question)
-        if response.rcode() in WITHOUT_EDNS:  # RFC 6891 sections 6.1.3, 6.2.2 and 7
+        if response.rcode in WITHOUT_EDNS:  # RFC 6891 sections 6.1.3, 6.2.2 and 7
             response = await self._once(server, question, edns=False)
         return response
 
-    async def _once(self, server: Server, question: Question, *, edns: bool = True) -> dns.message.Message:
+    async def _once(self, server: Server, question: Question, *, edns: bool = True) -> Response:
         endpoint = await self._endpoint(server)
         number = random.SystemRandom().randrange(65536)
         while number in endpoint.open:
