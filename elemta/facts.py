@@ -195,7 +195,7 @@ _usual_key = lru_cache(maxsize=1024)(_key)
 def parse_ip(text: str) -> IPv4Address | IPv6Address | None:
     """The address that `text` spells ("192.0.2.1", "IPv6:2001:db8::1", "[::1]"), or None.
 
-    An IPv4-mapped IPv6 address is the IPv4 address (RFC 7208 section 5).
+    An IPv4-mapped IPv6 address is the IPv4 address (RFC 7208 section 5); the interface in "fe80::1%eth0" is left out.
     """
     try:
         return IPv4Address(inet_pton(AF_INET, text))  # a third of the time that ip_address takes
@@ -205,7 +205,7 @@ def parse_ip(text: str) -> IPv4Address | IPv6Address | None:
     if text[:5].lower() == "ipv6:":
         text = text[5:]
     try:
-        address = ip_address(text)
+        address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:

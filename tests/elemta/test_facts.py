@@ -27,5 +27,10 @@ def test_its_words_are_those_of_its_function():
 
 
 def test_an_address_reads_as_people_write_it():
-    for text, shown in (("192.0.2.1", "192.0.2.1"), ("2001:DB8:0::1", "2001:db8::1"), ("", "")):
+    for text, shown in (
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("IPv6:fe80::1%eth0", "fe80::1"),
+        ("", ""),
+    ):
         assert Client(parse_ip(text)).address_text == shown

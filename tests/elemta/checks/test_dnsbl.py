@@ -52,6 +52,7 @@ def test_score(lists, threshold, result, score, listing):
 
 def test_ipv6_is_asked_by_nibbles():
     assert look({"zone": "good.dnsbl"}, facts=envelope("2001:db8::7")).result == "fail"
+    assert look({"zone": "good.dnsbl"}, facts=envelope("fe80::7%eth0")).result == "pass"
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ ZONE = {
         ("192.0.2.5", "temperror", None, True),
         ("192.0.2.6", "fail", None, False),  # the eleventh name is not looked at
         ("192.0.2.9", "permerror", None, False),  # no name
+        ("fe80::1%eth0", "permerror", None, False),
         ("", "none", None, False),
     ],
 )
