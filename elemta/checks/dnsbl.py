@@ -22,10 +22,11 @@ from elemta.dns.lists import (
     ListOptions,
     nobody_answered,
     reversed_address,
+    total,
     warning,
 )
 from elemta.facts import Envelope
-from elemta.findings import Finding, Result
+from elemta.findings import Finding, Result, Value
 
 
 class DnsList(ListOptions):
@@ -77,8 +78,8 @@ class Dnsbl(Check[Envelope]):
             return Finding(self.name, Result.TEMPERROR, error, trouble=True)
         failed = [each for each in said if each.error or each.disbelief]
         listing = [each for each in said if each.lists]
-        score = sum(each.weight for each in listing)
-        fields = {
+        score = total(each.weight for each in listing)
+        fields: dict[str, Value] = {
             "score": score,
             "lists": tuple(each.zone for each in listing),
             "replies": tuple(reply for each in listing for reply in each.replies),

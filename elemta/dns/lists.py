@@ -10,9 +10,10 @@ RFC 5782 sections 2 and 5.
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from math import fsum
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -121,6 +122,11 @@ class DnsLists:
 def reversed_address(address: IPv4Address | IPv6Address) -> str:
     """The label of an address: its octets, or nibbles, in reverse (RFC 5782 sections 2.1 and 2.4)."""
     return address.reverse_pointer.rpartition(".")[0].rpartition(".")[0]
+
+
+def total(weights: Iterable[float]) -> float:
+    """The sum of weights as people add them: 0.7, 0.2 and 0.1 make 1."""
+    return round(fsum(weights), 9)
 
 
 def nobody_answered(said: Sequence[Said]) -> str:

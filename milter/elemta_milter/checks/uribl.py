@@ -27,6 +27,7 @@ from elemta.dns.lists import (
     Said,
     nobody_answered,
     reversed_address,
+    total,
     warning,
 )
 from elemta.facts import Message
@@ -128,7 +129,7 @@ class Uribl(Check[Message]):
         for each in listing:
             if abs(each.weight) > abs(heaviest.setdefault(each.zone, each).weight):
                 heaviest[each.zone] = each
-        score = sum(each.weight for each in heaviest.values())
+        score = total(each.weight for each in heaviest.values())
         failed = {each.zone: each.error or each.disbelief for each in said if each.error or each.disbelief}
         fields: dict[str, Value] = {
             "score": score,

@@ -20,6 +20,7 @@ ZONE = {
     "helo.test.rhs.dnsbl": [("A", "127.0.0.4")],
     "7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.good.dnsbl": [("A", "127.0.0.2")],
 }
+TENTHS = (("good", 0.7), ("other", 0.2), ("white", 0.1))  # as binary fractions they make less than 1
 
 
 def look(*lists, facts=None, **options):
@@ -34,6 +35,13 @@ def look(*lists, facts=None, **options):
         ([{"zone": "empty.dnsbl"}], 1, "pass", 0, ()),
         ([{"zone": "good.dnsbl"}, {"zone": "other.dnsbl"}], 2, "fail", 2, ("good.dnsbl", "other.dnsbl")),
         ([{"zone": "good.dnsbl"}], 2, "pass", 1, ("good.dnsbl",)),
+        (
+            [{"zone": f"{of}.dnsbl", "weight": each} for of, each in TENTHS],
+            1,
+            "fail",
+            1,
+            ("good.dnsbl", "other.dnsbl", "white.dnsbl"),
+        ),
         ([{"zone": "good.dnsbl", "weight": 0.5}, {"zone": "white.dnsbl", "weight": -2}], 0.5, "pass", -1.5, None),
         ([{"zone": "good.dnsbl", "replies": {"127.0.0.2": 1, "127.0.0.8/30": 4}}], 4, "fail", 4, ("good.dnsbl",)),
         ([{"zone": "good.dnsbl", "replies": {"127.0.0.99": 5}}], 1, "pass", 0, ("good.dnsbl",)),
