@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from elemta.at_once import elsewhere, on_loop
 from elemta.config.model import Dns
 from elemta.dns.exchange import Exchange, servers_of
-from elemta.dns.port import DEADLINE, Answer, DnsError
+from elemta.dns.port import DEADLINE, Answer, DnsError, Record
 
 LONGEST = 86400.0  # seconds that any answer is kept
 LONGEST_NO = 900.0  # seconds that "there is none" is kept
+LARGEST = 16384  # octets in memory, about, of an answer that is kept: strangers make as many as they like
+OBJECT = 64  # octets that Python takes for one record, besides its text
 FAILURE = 2.0  # seconds that a failure is kept: RFC 9520 section 3.2 wants at least one
 _EVICT = 16  # when full, one part in this many makes room
 
@@ -94,7 +96,8 @@ class CachedResolver:
         finally:
             del self._asking[key]
         longest = LONGEST if answer.records else LONGEST_NO
-        self._keep(key, answer, min(float(answer.ttl), longest))
+        if sum(map(_size, answer.records)) <= LARGEST:
+            self._keep(key, answer, min(float(answer.ttl), longest))
         return answer
 
     def _keep(self, key: Key, answer: Answer | DnsError, seconds: float) -> None:
@@ -104,6 +107,12 @@ class CachedResolver:
             for oldest in list(self._kept)[: max(1, self._capacity // _EVICT)]:
                 del self._kept[oldest]
         self._kept[key] = (time.monotonic() + seconds, answer)
+
+
+def _size(record: Record) -> int:
+    """Octets in memory, about."""
+    text = record[1] if isinstance(record, tuple) else record
+    return OBJECT + (len(text) if isinstance(text, str | bytes) else 0)
 
 
 def _looked_at(task: asyncio.Task[Answer]) -> None:

@@ -3,10 +3,11 @@
 import asyncio
 import gc
 import time
+from ipaddress import IPv4Address
 
 import pytest
 
-from elemta.dns import DEADLINE, CachedResolver, DnsError
+from elemta.dns import DEADLINE, Answer, CachedResolver, DnsError, Status
 
 
 class _Silent:
@@ -55,3 +56,38 @@ def test_a_failure_that_comes_when_nobody_waits_any_more_is_no_trouble(leave):
 
     asyncio.run(go())
     assert troubles == []
+
+
+class _Always:
+    """A name server that says the same of every name."""
+
+    def __init__(self, *records):
+        self.answer = Answer(Status.OK, records, 300)
+
+    async def ask(self, _name, _rdtype):
+        return self.answer
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("records", "kept"),
+    [
+        ([IPv4Address(number) for number in range(256)], True),
+        ([IPv4Address(number) for number in range(257)], False),
+        ([b"x" * 4096] * 3, True),
+        ([b"x" * 16384], False),
+        ([(10, "x" * 250)] * 20, True),
+        ([(10, "x" * 250)] * 200, False),
+        (["x" * 250] * 80, False),
+    ],
+)
+def test_a_huge_answer_is_not_kept(records, kept):
+    async def go():
+        resolver = CachedResolver(_Always(*records), 10)
+        for _ in range(2):
+            assert (await resolver.query("a.test", "ANY")).records == tuple(records)
+        return resolver.counts.queries
+
+    assert asyncio.run(go()) == (1 if kept else 2)
