@@ -8,6 +8,7 @@ RFC 1035, RFC 2181 (cut answers), RFC 2308 (negative answers), RFC 6891 (EDNS), 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from struct import Struct, pack, unpack_from
@@ -35,6 +36,7 @@ _FIELDS = Struct("!HHIH")  # of a record after its name: RFC 1035 section 4.1.3
 _ANSWER, _AUTHORITY, _ADDITIONAL = range(3)
 _LONGEST_TTL = 0x7FFFFFFF
 _EDNS = pack("!BHHIH", 0, dns.rdatatype.OPT, PAYLOAD, 0, 0)
+_PLAIN = re.compile(rb"[!-\[\]-~]*")  # printable, but for the backslash of escapes
 
 Labels = tuple[bytes, ...]
 
@@ -211,10 +213,17 @@ def _record(rdata: object) -> Record:
     if kind in ("TXT", "SPF"):
         return b"".join(rdata.strings)  # type: ignore[attr-defined]
     if kind == "MX":
-        return (rdata.preference, rdata.exchange.to_text(omit_final_dot=True).removesuffix("."))  # type: ignore[attr-defined]
+        return (rdata.preference, _host(rdata.exchange))  # type: ignore[attr-defined]
     if kind in ("PTR", "CNAME", "NS"):
-        return str(rdata.target.to_text(omit_final_dot=True))  # type: ignore[attr-defined]
+        return _host(rdata.target) or "."  # type: ignore[attr-defined]
     raise ValueError(f"record type {kind} is not asked for")
+
+
+def _host(name: dns.name.Name) -> str:
+    """The name as `wire_name` takes it, "" for the root; with escapes where it has labels that text cannot hold."""
+    text = b".".join(name.labels[:-1])
+    plain = _PLAIN.fullmatch(text) and text.count(b".") == max(0, len(name.labels) - 2)
+    return text.decode("ascii") if plain else name.to_text(omit_final_dot=True)
 
 
 def wire_name(name: str) -> dns.name.Name | None:

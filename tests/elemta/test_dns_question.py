@@ -211,6 +211,36 @@ def test_an_answer_cut_within_a_record_is_asked_for_again_over_tcp():
     assert server.asked("big.test", "TXT") == 2
 
 
+def test_a_host_that_is_named_can_be_asked_for_whatever_its_letters_are():
+    host = 'a(b)$c@d;"e.test'
+
+    async def follow(port):
+        exchange = Exchange([("127.0.0.1", port)], 2.0)
+        try:
+            [(_, there)] = (await exchange.ask("x.test", "MX")).records
+            [named] = (await exchange.ask("y.test", "PTR")).records
+            return there, named, (await exchange.ask(there, "A")).status
+        finally:
+            exchange.close()
+
+    with DnsServer({"x.test": [("MX", (10, host))], "y.test": [("PTR", host)], host: [("A", "192.0.2.1")]}) as server:
+        assert asyncio.run(follow(server.port)) == (host, host, Status.OK)
+
+
+@pytest.mark.parametrize(
+    "labels", [(b"a.b", b"test"), (b"a\0b", b"test"), (b"a b", b"test"), (b"\xfc", b"test"), (b"a\\", b"test"), ()]
+)
+def test_a_name_that_text_cannot_hold_is_told_with_escapes(labels):
+    response = dns.message.make_response(query(rdtype="PTR"))
+    name = dns.name.Name([*labels, b""])
+    response.answer = [dns.rrset.from_text(NAME, 300, "IN", "PTR", name.to_text())]
+    asked = Question(NAME, dns.rdatatype.PTR)
+    [told] = answer_of(asked, asked.answered_by(NUMBER, response.to_wire())).records
+    assert told == name.to_text(omit_final_dot=True)
+    assert told.isascii()
+    assert told.isprintable()
+
+
 @given(st.binary(max_size=200), st.integers(0, 100))
 def test_no_octets_do_any_harm(data, place):
     whole = changed(lambda response: None)
