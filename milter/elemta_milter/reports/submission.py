@@ -62,13 +62,21 @@ class Submission:
                     return (REFUSED if code >= 500 else POSTPONED), _words(code, text)
             at_data = True
             code, text = session.data(data)
-        except smtplib.SMTPDataError as error:  # refused before the first octet
+        except smtplib.SMTPDataError as error:  # refused before the first octet: the transaction is still open
+            self._reset(session)
             return (REFUSED if error.smtp_code >= 500 else POSTPONED), _words(error.smtp_code, error.smtp_error)
         except (smtplib.SMTPException, OSError) as error:
             session.close()
             self._smtp = None
             return (CLAIMED if at_data else POSTPONED), f"the connection broke: {error}"
         return (SENT if code < 400 else REFUSED if code >= 500 else POSTPONED), _words(code, text)
+
+    def _reset(self, session: smtplib.SMTP) -> None:
+        try:
+            session.rset()
+        except (smtplib.SMTPException, OSError):  # the next mail takes another session
+            session.close()
+            self._smtp = None
 
     def _session(self) -> smtplib.SMTP:
         if self._smtp is None:

@@ -51,8 +51,8 @@ TAKEN = [b"250 ok", b"250 ok", b"354 go on", b"250 2.0.0 queued"]
         ([b"550 5.7.1 not you", b"250 reset"], "refused", "550 5.7.1 not you"),
         ([b"250 ok", b"550 5.1.1 no such user", b"250 reset"], "refused", "550 5.1.1 no such user"),
         ([b"250 ok", b"451 4.3.0 later", b"250 reset"], "postponed", "451 4.3.0 later"),
-        ([b"250 ok", b"250 ok", b"554 no data"], "refused", "554 no data"),
-        ([b"250 ok", b"250 ok", b"452 full"], "postponed", "452 full"),
+        ([b"250 ok", b"250 ok", b"554 no data", b"250 reset"], "refused", "554 no data"),
+        ([b"250 ok", b"250 ok", b"452 full", b"250 reset"], "postponed", "452 full"),
         ([b"250 ok", b"250 ok", b"354 go on", b"554 5.7.1 spam"], "refused", "554 5.7.1 spam"),
         ([b"250 ok", b"250 ok", b"354 go on", b"451 4.3.0 milter"], "postponed", "451 4.3.0 milter"),
         ([b"250 ok", b"250 ok", b"354 go on", None], "claimed", "the connection broke"),  # taken or not: nobody knows
@@ -84,3 +84,14 @@ def test_a_server_that_has_hung_up_meanwhile_is_called_again():
     assert [line.lower() for line in heard if line.startswith((b"ehlo", b"mail"))] == [
         b"ehlo mx.test", b"mail from:<a@b.test>", b"ehlo mx.test", b"mail from:<a@b.test>",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("reset", [b"250 reset", None])
+def test_after_data_was_refused_the_next_mail_begins_anew(reset):
+    """Without RSET the next MAIL is nested, and the next address would count as one that does not exist."""
+    refused = [*GREETING, b"250 ok", b"250 ok", b"451 4.3.0 no milter", reset]
+    connections = [[*refused, *TAKEN]] if reset else [refused, [*GREETING, *TAKEN]]
+    with server(*connections) as (address, heard), Submission(address, "mx.test") as submission:
+        assert submission.send("a@b.test", "c@d.test", MAIL) == ("postponed", "451 4.3.0 no milter")
+        assert submission.send("a@b.test", "e@f.test", MAIL)[0] == "sent"
+    assert [line.upper() for line in heard].count(b"RSET") == 1
