@@ -16,6 +16,7 @@ from elemta.config.names import (
     HostName,
     MailAddress,
     Name,
+    OneLine,
     Selector,
     SignedName,
     SmtpServer,
@@ -183,8 +184,8 @@ class Reports(Section):
     """Reports to the domains that ask for them in DMARC; none unless this section is there. Needs the check dmarc."""
 
     from_: MailAddress = Field(alias="from", description="who writes; signed where `sign` has keys of its domain")
-    organization: str = Field("", max_length=200, description="who you are, for people; default: `host`")
-    contact: str = Field("", max_length=500, description="more about how to reach you, such as a web page")
+    organization: OneLine = Field("", max_length=200, description="who you are, for people; default: `host`")
+    contact: OneLine = Field("", max_length=500, description="more about how to reach you, such as a web page")
     return_path: MailAddress | None = Field(
         None, description="bounces come to LOCAL+TOKEN@DOMAIN of this address; default: `from`"
     )

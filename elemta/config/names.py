@@ -112,6 +112,14 @@ def _host_or_address(text: str) -> str:
     return str(ip_address(text)) if text.replace(".", "").isdigit() else host_name(text)
 
 
+def one_line(text: str) -> str:
+    """Words for people, as a header field or XML can hold them; a text over several lines becomes one."""
+    line = " ".join(text.split())
+    if not line.isprintable():
+        raise ValueError("holds a character that does not print; write it without")
+    return line
+
+
 def report_interval(seconds: float) -> float:
     """At least an hour: the grid on which reports lie."""
     if seconds < 3600:
@@ -170,6 +178,7 @@ MailAddress = Annotated[
     AfterValidator(mail_address),
     WithJsonSchema({"type": "string", "x-kind": "a mail address", "examples": ["dmarc@example.org"]}),
 ]
+OneLine = Annotated[str, AfterValidator(one_line)]
 SmtpServer = Annotated[
     str,
     AfterValidator(smtp_server),

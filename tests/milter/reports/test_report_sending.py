@@ -94,6 +94,21 @@ def test_it_is_signed_with_the_keys_of_its_domain(tmp_path, journal):
     )
 
 
+def test_words_about_us_over_several_lines_become_one(tmp_path, journal):
+    """As a block scalar of YAML has them; a line end in From would end the keeper."""
+    keep(journal, mail())
+    _, postbox = run(settings(tmp_path, organization="Receiver\n  Ltd\n", contact="https://receiver.test\n"))
+    [(_, _, data)] = postbox.sent
+    assert data.startswith(b"From: Receiver Ltd <dmarc@receiver.test>\r\n")
+    assert read_by_parsedmarc(data)["report_metadata"]["org_name"] == "Receiver Ltd"
+
+
+@pytest.mark.parametrize("key", ["organization", "contact"])
+def test_words_that_do_not_print_are_refused(tmp_path, key):
+    with pytest.raises(ValueError, match="does not print"):
+        settings(tmp_path, **{key: "a\x07b"})
+
+
 def test_without_its_key_it_waits(tmp_path, journal):
     sign = [{"domain": "receiver.test", "keys": [{"selector": "r", "file": str(tmp_path / "missing.pem")}]}]
     keep(journal, mail())
