@@ -14,7 +14,7 @@ from elemta_milter.reports.ledger_file import LedgerFile
 from elemta_milter.reports.windows import Window
 
 OPEN, DONE = "open", "done"
-CLAIMED, SENT, REFUSED, POSTPONED = "claimed", "sent", "refused", "postponed"
+CLAIMED, SENT, REFUSED, REJECTED, POSTPONED = "claimed", "sent", "refused", "rejected", "postponed"
 BOUNCES_KEPT = 30 * 86400  # seconds in which bounces add up
 LONGEST_NOTE = 300  # characters
 
@@ -26,7 +26,7 @@ class Delivery:
     Attributes:
         address: whose.
         at: when it was claimed.
-        state: "claimed", "sent" or "refused".
+        state: "claimed", "sent", "refused" (the address) or "rejected" (the mail).
         note: what the server said.
     """
 
@@ -109,7 +109,7 @@ class Outgoing:
             return database.execute("INSERT OR IGNORE INTO deliveries VALUES (?,?,?,?,?,?,?)", row).rowcount == 1
 
     def settle(self, token: str, state: str, note: str) -> None:
-        """Say what became of a claim: "sent" or "refused"; "postponed" gives it back."""
+        """Say what became of a claim: "sent", "refused" or "rejected"; "postponed" gives it back."""
         with self._file.changing() as database:
             if state == POSTPONED:
                 database.execute("DELETE FROM deliveries WHERE token = ?", (token,))

@@ -89,7 +89,7 @@ class Told:
     Attributes:
         parcel: what was to be sent.
         address: whose, or the URI that is none.
-        state: "sent", "refused", "postponed", "claimed", "not sent".
+        state: "sent", "refused", "rejected", "postponed", "claimed", "not sent".
         note: why, or what the server said.
     """
 

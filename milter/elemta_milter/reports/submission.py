@@ -1,7 +1,8 @@
 """Submission: does the local Postfix take this mail?
 
 One SMTP session for all mails of a run, opened when the first one goes.  Blocks; never used on the daemons' loops.
-What was surely not taken is told apart from what was refused: the one is tried again, the other counts as a bounce.
+What was surely not taken is told apart from what was refused: the one is tried again; an address that is refused counts
+as a bounce, a sender or a mail that is refused says nothing of the address.
 
 RFC 5321 sections 4.2.1 (replies) and 4.5.3.2 (time-outs).
 """
@@ -12,7 +13,7 @@ import smtplib
 from types import TracebackType
 from typing import Self
 
-from elemta_milter.reports.outgoing import CLAIMED, POSTPONED, REFUSED, SENT
+from elemta_milter.reports.outgoing import CLAIMED, POSTPONED, REFUSED, REJECTED, SENT
 
 TIMEOUT = 60.0  # seconds for one answer
 
@@ -39,8 +40,8 @@ class Submission:
         """Hand a mail over.
 
         Returns:
-            "sent", "refused", "postponed" (surely not taken), or "claimed" where nobody can say: the connection broke
-            after the last octet; and what the server said.
+            "sent", "refused" (the address), "rejected" (the sender or the mail), "postponed" (surely not taken), or
+            "claimed" where nobody can say: the connection broke after the last octet; and what the server said.
         """
         fresh = self._smtp is None
         state, words = self._attempt(sender, recipient, data)
@@ -55,21 +56,21 @@ class Submission:
             return POSTPONED, f"{self._host}:{self._port} does not answer: {error}"
         at_data = False
         try:
-            for step, address in ((session.mail, sender), (session.rcpt, recipient)):
+            for step, address, refused in ((session.mail, sender, REJECTED), (session.rcpt, recipient, REFUSED)):
                 code, text = step(address)
                 if code >= 400:  # RFC 5321 section 4.2.1
                     session.rset()
-                    return (REFUSED if code >= 500 else POSTPONED), _words(code, text)
+                    return (refused if code >= 500 else POSTPONED), _words(code, text)
             at_data = True
             code, text = session.data(data)
         except smtplib.SMTPDataError as error:  # refused before the first octet: the transaction is still open
             self._reset(session)
-            return (REFUSED if error.smtp_code >= 500 else POSTPONED), _words(error.smtp_code, error.smtp_error)
+            return (REJECTED if error.smtp_code >= 500 else POSTPONED), _words(error.smtp_code, error.smtp_error)
         except (smtplib.SMTPException, OSError) as error:
             session.close()
             self._smtp = None
             return (CLAIMED if at_data else POSTPONED), f"the connection broke: {error}"
-        return (SENT if code < 400 else REFUSED if code >= 500 else POSTPONED), _words(code, text)
+        return (SENT if code < 400 else REJECTED if code >= 500 else POSTPONED), _words(code, text)
 
     def _reset(self, session: smtplib.SMTP) -> None:
         try:

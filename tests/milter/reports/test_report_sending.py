@@ -360,6 +360,14 @@ def test_an_address_that_is_refused_three_times_gets_no_more(tmp_path, journal):
     assert seen[-1][1] == "suppressed: 3 reports came back: 550 5.1.1 no such user"
 
 
+def test_a_mail_that_is_rejected_says_nothing_of_its_address(tmp_path, journal):
+    of = settings(tmp_path, bounces=1)
+    for day in range(3):
+        keep(journal, mail(at=DAY + day * LONG + 100.0))
+        told, _ = run(of, MORNING + day * LONG, Postbox(agg=("rejected", "552 5.3.4 Message size exceeds fixed limit")))
+        assert states(told) == [("agg@sender.test", "rejected")]
+
+
 def test_reports_that_come_back_are_seen_in_the_journal(tmp_path, journal):
     of = settings(tmp_path, bounces=2)
     postbox = Postbox()

@@ -48,12 +48,12 @@ TAKEN = [b"250 ok", b"250 ok", b"354 go on", b"250 2.0.0 queued"]
     ("answers", "state", "words"),
     [
         (TAKEN, "sent", "250 2.0.0 queued"),
-        ([b"550 5.7.1 not you", b"250 reset"], "refused", "550 5.7.1 not you"),
+        ([b"550 5.7.1 not you", b"250 reset"], "rejected", "550 5.7.1 not you"),
         ([b"250 ok", b"550 5.1.1 no such user", b"250 reset"], "refused", "550 5.1.1 no such user"),
         ([b"250 ok", b"451 4.3.0 later", b"250 reset"], "postponed", "451 4.3.0 later"),
-        ([b"250 ok", b"250 ok", b"554 no data", b"250 reset"], "refused", "554 no data"),
+        ([b"250 ok", b"250 ok", b"554 no data", b"250 reset"], "rejected", "554 no data"),
         ([b"250 ok", b"250 ok", b"452 full", b"250 reset"], "postponed", "452 full"),
-        ([b"250 ok", b"250 ok", b"354 go on", b"554 5.7.1 spam"], "refused", "554 5.7.1 spam"),
+        ([b"250 ok", b"250 ok", b"354 go on", b"554 5.7.1 spam"], "rejected", "554 5.7.1 spam"),
         ([b"250 ok", b"250 ok", b"354 go on", b"451 4.3.0 milter"], "postponed", "451 4.3.0 milter"),
         ([b"250 ok", b"250 ok", b"354 go on", None], "claimed", "the connection broke"),  # taken or not: nobody knows
         ([b"250 ok", None], "postponed", "the connection broke"),
