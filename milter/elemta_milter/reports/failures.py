@@ -25,7 +25,7 @@ from elemta_milter.reports.windows import HOUR
 
 KINDS = 1000  # different failures kept of one hour
 LONGEST = 200  # characters of a Message-ID
-WAITING, DONE = "waiting", "done"
+WAITING, BEGUN, DONE, UNTOLD = "waiting", "begun", "done", "untold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +100,29 @@ class Failures:
             self._file.all("INSERT INTO failures VALUES (?,?,?,?,1,?,?,?)", *row)
 
     def waiting(self, now: float) -> list[Failure]:
-        """Those of hours that are over, oldest first."""
-        query = "SELECT incidents, detail FROM failures WHERE state = ? AND hour <= ? ORDER BY hour, at"
-        found = self._file.all(query, WAITING, now - HOUR)
+        """Those of hours that are over: first those that somebody has got and others wait for, then the oldest."""
+        query = "SELECT incidents, detail FROM failures WHERE state IN (?,?) AND hour <= ? ORDER BY state, hour, at"
+        found = self._file.all(query, WAITING, BEGUN, now - HOUR)
         return [replace(msgspec.json.decode(detail, type=Failure), incidents=number) for number, detail in found]
 
     def told_since(self, since: float) -> int:
-        """Reports made since then."""
-        return int(self._file.one("SELECT count(*) FROM failures WHERE state = ? AND at >= ?", DONE, since)[0])
+        """Reports that went to somebody since then, also those that others still wait for."""
+        query = "SELECT count(*) FROM failures WHERE state IN (?,?) AND at >= ?"
+        return int(self._file.one(query, BEGUN, DONE, since)[0])
 
-    def finish(self, one: Failure, now: float) -> None:
+    def begin(self, one: Failure, now: float) -> None:
+        """Somebody has got it."""
+        with self._file.changing() as database:
+            statement = """UPDATE failures SET state = ?, at = ? WHERE (domain, source, alignment, hour) = (?,?,?,?)
+                AND state = ?"""
+            database.execute(statement, (BEGUN, now, *one.key, WAITING))
+
+    def finish(self, one: Failure) -> None:
         """Nothing more will be done about this one."""
         with self._file.changing() as database:
-            statement = "UPDATE failures SET state = ?, at = ? WHERE (domain, source, alignment, hour) = (?,?,?,?)"
-            database.execute(statement, (DONE, now, *one.key))
+            statement = """UPDATE failures SET state = CASE state WHEN ? THEN ? ELSE ? END
+                WHERE (domain, source, alignment, hour) = (?,?,?,?)"""
+            database.execute(statement, (BEGUN, DONE, UNTOLD, *one.key))
 
     def forget(self, before: float) -> None:
         """Throw away what is old."""

@@ -108,6 +108,10 @@ class Outgoing:
             row = (token, of.domain, of.begin, address, now, CLAIMED, "")
             return database.execute("INSERT OR IGNORE INTO deliveries VALUES (?,?,?,?,?,?,?)", row).rowcount == 1
 
+    def claimed(self, token: str) -> bool:
+        """Whether somebody has taken this upon him, or done it."""
+        return bool(self._file.all("SELECT 1 FROM deliveries WHERE token = ?", token))
+
     def settle(self, token: str, state: str, note: str) -> None:
         """Say what became of a claim: "sent", "refused" or "rejected"; "postponed" gives it back."""
         with self._file.changing() as database:

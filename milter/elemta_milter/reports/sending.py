@@ -21,7 +21,7 @@ from elemta_milter.reports.destinations import Destination, Tag, destinations
 from elemta_milter.reports.document import Report, Reporter, document
 from elemta_milter.reports.failures import Failure
 from elemta_milter.reports.mail import Part, Sender, gzip_part, mail, text_part
-from elemta_milter.reports.outgoing import POSTPONED, REFUSED, Due
+from elemta_milter.reports.outgoing import CLAIMED, POSTPONED, REFUSED, SENT, Due
 from elemta_milter.reports.return_path import ReturnPath, new_token
 from elemta_milter.reports.submission import Submission
 from elemta_milter.reports.windows import DAY, HOUR, Window, leaves_at, window
@@ -261,9 +261,12 @@ async def _send_failure(office: Office, one: Failure, now: float) -> list[Told]:
     told = [
         await asyncio.to_thread(_deliver, office, packed, destination, now)
         for destination in await addresses(office, one.published.domain, record, "ruf")
+        if not office.ledger.outgoing.claimed(new_token(packed.reference, destination.address))  # by an earlier run
     ]
+    if any(each.state in (SENT, CLAIMED) for each in told):
+        office.ledger.failures.begin(one, now)
     if all(each.state != POSTPONED for each in told):
-        office.ledger.failures.finish(one, now)
+        office.ledger.failures.finish(one)
     return told
 
 

@@ -11,7 +11,7 @@ from elemta_milter.reports import failures
 from elemta_milter.reports.counting import published, row
 from elemta_milter.reports.failures import failure
 from elemta_milter.reports.windows import HOUR
-from harness.reported import DAY, RECORD, TERMS, entry, keep, mail, read_by_parsedmarc, run, settings, states
+from harness.reported import DAY, RECORD, TERMS, Postbox, entry, keep, mail, read_by_parsedmarc, run, settings, states
 
 FAILED = {
     "result": "fail",
@@ -117,6 +117,29 @@ def test_different_clients_are_different_reports_up_to_the_limit(tmp_path):
     assert len(postbox.sent) == 4
     run(of, LATER + HOUR + 1, postbox)
     assert len(postbox.sent) == 6
+
+
+TWO = "v=DMARC1; p=reject; ruf=mailto:fail@sender.test,mailto:slow@sender.test"
+
+
+def test_one_address_that_must_wait_neither_lifts_the_limit_nor_keeps_the_others_busy(tmp_path):
+    keep(tmp_path / "journal.db", *[mail(**FAILED, record=TWO, client=f"192.0.2.{n}") for n in range(4)])
+    of = settings(tmp_path, failures=2)
+    told, postbox = run(of, LATER, Postbox(slow=("postponed", "451 later")))
+    assert states(told) == [("fail@sender.test", "sent"), ("slow@sender.test", "postponed")] * 2
+    postbox.answers.clear()
+    assert run(of, LATER + 600, postbox)[0] == []
+    told, _ = run(of, LATER + HOUR + 1, postbox)
+    assert sorted(states(told)) == [("fail@sender.test", "sent")] * 2 + [("slow@sender.test", "sent")] * 4
+    assert run(of, LATER + 3 * HOUR, postbox)[0] == []
+
+
+def test_reports_that_nobody_gets_take_no_place(tmp_path):
+    wrong = "v=DMARC1; p=reject; ruf=mailto:x@victim.test"
+    others = {"record": wrong, "domain": "evil.test", "policy_domain": "evil.test"}
+    keep(tmp_path / "journal.db", *[mail(**FAILED | others, client=f"192.0.2.{n}") for n in range(5)], mail(**FAILED))
+    told, _ = run(settings(tmp_path, failures=1), LATER)
+    assert states(told) == [("x@victim.test", "not sent")] * 5 + [("fail@sender.test", "sent")]
 
 
 def test_a_flood_is_not_kept(tmp_path, monkeypatch):
