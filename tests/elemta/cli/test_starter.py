@@ -52,7 +52,7 @@ def test_it_is_written_once_and_checks(tmp_path, capsys):
     assert main(["config", "init", str(path)]) == os.EX_OK
     assert main(["config", "check", str(path)]) == os.EX_OK
     out, error = capsys.readouterr()
-    assert "tests passed: 15" in out
+    assert "tests passed: 16" in out
     assert error == ""  # no warning either
     path.write_text("host: mine.test")
     assert main(["config", "init", str(path)]) == os.EX_CANTCREAT
@@ -131,6 +131,9 @@ def test_an_unclear_author_is_held(policy):
     assert verdict(policy, "a@none.test, b@bank.test")[1] != ""
     mail = message(envelope(STRANGER, "a@x.test"), [("From", "a@none.test"), ("From", "b@bank.test")])
     assert judge(policy, mail, resolver=FakeResolver(ZONE)).verdict.rule == "unclear-author"
+    crowd = ", ".join(f"a@n{number}.test" for number in range(6))  # more than DMARC looks at
+    assert verdict(policy, f"{crowd}, ceo@bank.test") == ("quarantine", "unjudged-author")
+    assert verdict(policy, '"ceo@bank.test":;') == ("quarantine", "unjudged-author")
 
 
 def test_spf_is_evidence_only(policy):
