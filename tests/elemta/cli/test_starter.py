@@ -127,6 +127,11 @@ def test_nobody_is_us(policy):
     assert verdict(policy, "boss@example.org", sender="boss@example.org") == ("accept", "")  # SPF names this client
 
 
+def test_what_our_users_wrote_to_a_known_list_comes_back(policy):
+    assert verdict(policy, "boss@example.org", name="lists.example.com") == ("accept", "")  # without a DMARC record
+    assert verdict(policy, "boss@example.org", name="lists.example.net") == ("reject", "own-domain-spoofed")
+
+
 def test_an_unclear_author_is_held(policy):
     assert verdict(policy, "a@none.test, b@bank.test")[1] != ""
     mail = message(envelope(STRANGER, "a@x.test"), [("From", "a@none.test"), ("From", "b@bank.test")])
