@@ -374,6 +374,26 @@ def test_authors(values, dkim, result, domain, disposition):
     assert found.reason
 
 
+def test_authors_are_looked_at_side_by_side():
+    """One after the other, names that answer slowly would use up the time in which the policy of a bank is asked."""
+
+    class Slow(Zone):
+        async def query(self, name, rdtype):
+            if name.endswith("silent.test"):
+                self.asked.append(name)
+                await asyncio.wait_for(bank.wait(), 5)
+            elif name == "_dmarc.example.com":
+                bank.set()
+            return await super().query(name, rdtype)
+
+    async def once():
+        return await evaluate_authors(zone, authors([b"a@silent.test, ceo@example.com"]), SpfInput(), [])
+
+    bank, zone = asyncio.Event(), Slow(ZONE)
+    found = asyncio.run(once())
+    assert (found.result, found.disposition, zone.asked[0]) == ("fail", "reject", "_dmarc.silent.test")
+
+
 def test_many_author_domains_cost_little():
     zone = Zone(ZONE)
     value = b", ".join(b"a@%d.test" % number for number in range(500))
