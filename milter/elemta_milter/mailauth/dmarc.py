@@ -121,7 +121,7 @@ def _strictest(judgement: Judgement, results: list[DmarcResult], discovery: str)
     """RFC 9989 section 11.5: the most strict policy among the checks that fail, if all were made.  There is no pass."""
     failed = [result for result in results if result.result is Result.FAIL]
     worst = max(failed, key=lambda result: (result.disposition.strictness, result.policy != "none"), default=None)
-    if worst is None or worst.disposition is not Policy.REJECT:  # then the others might ask for more
+    if worst is None or worst.disposition is Policy.NONE:  # then those that gave no answer might ask for something
         worst = next((result for result in results if result.result is Result.TEMPERROR), worst)
         if worst is None or len(results) < len(judgement.candidates):
             domain = judgement.candidates[0] if judgement.candidates else ""

@@ -356,6 +356,8 @@ ZONE = {
         ([b"a@strict.test, b@example.com"], "evil.test", "fail", "example.com", "reject"),
         ([b"a@strict.test, b@example.com"], "example.com", "fail", "strict.test", "quarantine"),
         ([b"a@evil.test, b@silent.test"], "", "temperror", "silent.test", "none"),  # it might ask for more
+        ([b"a@strict.test, b@silent.test"], "", "fail", "strict.test", "quarantine"),
+        ([b"a@strict.test, a@b.c, a@c.d, a@d.e, a@e.f, b@f.g"], "", "fail", "strict.test", "quarantine"),
         ([b"a@example.com, b@silent.test"], "", "fail", "example.com", "reject"),
         ([b"a@evil.test, a@b.c, a@c.d, a@d.e, a@e.f, ceo@example.com"], "", "permerror", "evil.test", "none"),
         ([b"ceo@example.com, a@b.c, a@c.d, a@d.e, a@e.f, a@f.g"], "", "fail", "example.com", "reject"),
