@@ -8,7 +8,7 @@ days.  What was done and what was not, and why, is kept in the ledger and told t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from elemta.dns import DnsError, Resolver
@@ -17,6 +17,7 @@ from elemta_milter.mailauth.dmarc_discovery import OrgDomain
 from elemta_milter.mailauth.dmarc_record import Record
 from elemta_milter.reports import failures
 from elemta_milter.reports.collecting import OLDEST, Ledger
+from elemta_milter.reports.counting import Published
 from elemta_milter.reports.destinations import Destination, Tag, destinations
 from elemta_milter.reports.document import Report, Reporter, document
 from elemta_milter.reports.failures import Failure
@@ -154,11 +155,12 @@ async def send(
             if office.ledger.outgoing.sent_since(now - DAY) >= MAILS_A_DAY:
                 break
             told += await _send(office, due, now)
+    verified: dict[Published, list[Destination]] = {}
     for one in office.ledger.failures.waiting(now) if office.failures and day is None else ():
         if office.ledger.failures.told_since(now - HOUR) >= office.failures:
             break
         if domain in (None, one.published.domain):
-            told += await _send_failure(office, one, now)
+            told += await _send_failure(office, one, now, verified)
     return told
 
 
@@ -186,7 +188,10 @@ async def _send(office: Office, due: Due, now: float) -> list[Told]:
 
 async def addresses(office: Office, policy_domain: str, record: Record, tag: Tag) -> list[Destination]:
     """The addresses that the record names, with what speaks against each."""
-    found = await destinations(office.resolver, policy_domain, record, tag, office.org_domain)
+    return _all_checked(office, await destinations(office.resolver, policy_domain, record, tag, office.org_domain))
+
+
+def _all_checked(office: Office, found: Sequence[Destination]) -> list[Destination]:
     suppressed = office.ledger.outgoing.suppressed()
     return [_checked(office, each, suppressed) for each in found]
 
@@ -246,11 +251,19 @@ def _deliver(office: Office, packed: Parcel, destination: Destination, now: floa
     return replace(told, state=state, note=words)
 
 
-async def _send_failure(office: Office, one: Failure, now: float) -> list[Told]:
+async def _send_failure(
+    office: Office, one: Failure, now: float, verified: dict[Published, list[Destination]]
+) -> list[Told]:
+    """`verified`: what this run knows of other failures' addresses: a thousand of one domain are one question."""
     record = one.published.read()
     if record is None:
         return []
-    spf_record = await _spf_record(office.resolver, one) if failures.wants_spf_record(one) else ""
+    of = one.published
+    if of not in verified:
+        verified[of] = await destinations(office.resolver, of.domain, record, "ruf", office.org_domain)
+    found = _all_checked(office, verified[of])
+    wanted = failures.wants_spf_record(one) and not all(each.refusal for each in found)
+    spf_record = await _spf_record(office.resolver, one) if wanted else ""
     packed = Parcel(
         Window(f"{one.published.domain} (failure)", one.hour, one.hour + HOUR),
         new_token(" ".join(map(str, one.key)), office.reporter.host),
@@ -260,7 +273,7 @@ async def _send_failure(office: Office, one: Failure, now: float) -> list[Told]:
     )
     told = [
         await asyncio.to_thread(_deliver, office, packed, destination, now)
-        for destination in await addresses(office, one.published.domain, record, "ruf")
+        for destination in found
         if not office.ledger.outgoing.claimed(new_token(packed.reference, destination.address))  # by an earlier run
     ]
     if any(each.state in (SENT, CLAIMED) for each in told):

@@ -134,3 +134,21 @@ def test_addresses_in_uris():
 def test_whatever_stands_in_a_record_an_address_is_harmless(text):
     address = address_of(f"mailto:{text}")
     assert re.fullmatch(r"(?:[!#$%&'*+\-./0-9=?^_`a-z{|}~]+@[a-z0-9._-]+)?", address), address
+
+
+def test_silent_hosts_are_waited_for_side_by_side():
+    """One after the other, a few domains of somebody with silent name servers would hold up all reports for hours."""
+    waiting = [0, 0]  # now, at most
+
+    class Silent(FakeResolver):
+        async def query(self, name, rdtype):
+            if name.endswith(".silent.test"):
+                waiting[0] += 1
+                waiting[1] = max(waiting)
+                await asyncio.sleep(0.01)
+                waiting[0] -= 1
+            return await super().query(name, rdtype)
+
+    record, _ = parse_record(b"v=DMARC1; rua=" + b",".join(b"mailto:a@h%d.silent.test" % n for n in range(20)))
+    asyncio.run(destinations(Silent(ZONE), "sender.test", record, "rua"))
+    assert waiting[1] == 20

@@ -7,6 +7,7 @@ import email.policy
 
 import pytest
 
+from elemta.testing import FakeResolver
 from elemta_milter.reports import failures
 from elemta_milter.reports.counting import published, row
 from elemta_milter.reports.failures import failure
@@ -140,6 +141,24 @@ def test_reports_that_nobody_gets_take_no_place(tmp_path):
     keep(tmp_path / "journal.db", *[mail(**FAILED | others, client=f"192.0.2.{n}") for n in range(5)], mail(**FAILED))
     told, _ = run(settings(tmp_path, failures=1), LATER)
     assert states(told) == [("x@victim.test", "not sent")] * 5 + [("fail@sender.test", "sent")]
+
+
+def test_an_address_whose_host_keeps_silent_is_asked_for_once_a_run(tmp_path):
+    slow = "v=DMARC1; p=reject; ruf=mailto:x@slow.test"
+    keep(tmp_path / "journal.db", *[mail(**FAILED, record=slow, client=f"192.0.2.{n}") for n in range(5)])
+    zone = {"sender.test._report._dmarc.slow.test": [("TXT", "TIMEOUT")]}
+    asked = []
+
+    async def query(self, name, rdtype, plain=FakeResolver.query):
+        asked.append(name)
+        return await plain(self, name, rdtype)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeResolver, "query", query)
+        told, _ = run(settings(tmp_path, failures=2), LATER, zone=zone)
+    assert states(told) == [("x@slow.test", "postponed")] * 5
+    assert asked.count("sender.test._report._dmarc.slow.test") == 1
+    assert "sender.test" not in asked  # its SPF record, for a report that nobody gets
 
 
 def test_a_flood_is_not_kept(tmp_path, monkeypatch):
