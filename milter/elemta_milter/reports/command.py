@@ -50,7 +50,8 @@ def run(args: Namespace) -> int:
     try:
         return asyncio.run(_run(args, settings, settings.reports))
     except (LedgerError, JournalError) as error:
-        return fail(f"elemta dmarc: {error}", os.EX_NOINPUT)
+        # pipe(8) throws a notification away unless it is told to come again
+        return fail(f"elemta dmarc: {error}", os.EX_TEMPFAIL if args.dmarc_command == "bounce" else os.EX_NOINPUT)
 
 
 async def _run(args: Namespace, settings: Settings, reports: Reports) -> int:

@@ -181,6 +181,13 @@ def test_bounces_are_read_and_add_up(elemta, tmp_path, monkeypatch):
     ledger.file.close()
 
 
+def test_a_bounce_that_cannot_be_noted_comes_again(elemta, tmp_path, monkeypatch):
+    """pipe(8) tries again what ends with 75, and throws a notification away that ends with 66."""
+    (tmp_path / "reports.db").write_bytes(b"not a database" * 100)
+    found = bounce(elemta, monkeypatch, NOTIFICATION.format(token="r0000000000000000", action="failed"))
+    assert (found.status, elemta("suppress").status) == (os.EX_TEMPFAIL, os.EX_NOINPUT)
+
+
 def test_junk_as_a_bounce_is_no_crash(elemta, monkeypatch):
     for text in (
         "",
