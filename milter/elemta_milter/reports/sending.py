@@ -28,6 +28,7 @@ from elemta_milter.reports.submission import Submission
 from elemta_milter.reports.windows import DAY, HOUR, Window, leaves_at, window
 
 RETRY = HOUR  # seconds until what was postponed is tried again
+UNDER_WAY = 600.0  # seconds that handing one mail over may take
 MAILS_A_DAY = 10_000  # handed over at most: somebody may own many domains
 
 
@@ -171,7 +172,8 @@ async def _send(office: Office, due: Due, now: float) -> list[Told]:
         outgoing.finish(due.window, "nobody asks for it any more")
         return []
     packed = await asyncio.to_thread(parcel, office, made)
-    settled = {each.address for each in due.deliveries}  # by an earlier run
+    # by an earlier run; a fresh claim is of a process that is sending just now, and may yet give it back
+    settled = {each.address for each in due.deliveries if each.state != CLAIMED or now - each.at > UNDER_WAY}
     told = [
         await asyncio.to_thread(_deliver, office, packed, destination, now)
         for destination in await addresses(office, made.published.domain, made.record, "rua")

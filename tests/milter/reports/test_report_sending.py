@@ -212,6 +212,21 @@ def test_a_claim_that_was_never_settled_is_not_sent_again(tmp_path, journal):
     opened.file.close()
 
 
+def test_what_another_process_sends_just_now_and_gives_back_is_sent(tmp_path, journal):
+    keep(journal, mail())
+    of = settings(tmp_path)
+    told = []
+
+    class Slow(Postbox):
+        def send(self, sender, recipient, data):
+            told.extend(run(of, MORNING + 1)[0])
+            return "postponed", "451 later"
+
+    assert states(run(of, postbox=Slow())[0]) == [("agg@sender.test", "postponed")]
+    assert states(told) == [("agg@sender.test", "postponed")]
+    assert states(run(of, MORNING + 2 * HOUR)[0]) == [("agg@sender.test", "sent")]
+
+
 # ── windows ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
