@@ -1,8 +1,9 @@
 """Submission: does the local Postfix take this mail?
 
-One SMTP session for all mails of a run, opened when the first one goes.  Blocks; never used on the daemons' loops.
-What was surely not taken is told apart from what was refused: the one is tried again; an address that is refused counts
-as a bounce, a sender or a mail that is refused says nothing of the address.
+One SMTP session for all mails of a run, opened when the first one goes; where nobody answers, none of them is tried
+any more.  Blocks; never used on the daemons' loops.  What was surely not taken is told apart from what was refused: the
+one is tried again; an address that is refused counts as a bounce, a sender or a mail that is refused says nothing of
+the address.
 
 RFC 5321 sections 4.2.1 (replies) and 4.5.3.2 (time-outs).
 """
@@ -25,6 +26,7 @@ class Submission:
         host, _, port = server.rpartition(":")
         self._host, self._port, self._helo = host.strip("[]"), int(port), helo
         self._smtp: smtplib.SMTP | None = None
+        self._silent = ""
 
     def __enter__(self) -> Self:
         return self
@@ -50,10 +52,13 @@ class Submission:
         return state, words
 
     def _attempt(self, sender: str, recipient: str, data: bytes) -> tuple[str, str]:
+        if self._silent:  # hundreds of mails would each wait for it
+            return POSTPONED, self._silent
         try:
             session = self._session()
         except (smtplib.SMTPException, OSError) as error:
-            return POSTPONED, f"{self._host}:{self._port} does not answer: {error}"
+            self._silent = f"{self._host}:{self._port} does not answer: {error}"
+            return POSTPONED, self._silent
         at_data = False
         try:
             for step, address, refused in ((session.mail, sender, REJECTED), (session.rcpt, recipient, REFUSED)):

@@ -76,6 +76,18 @@ def test_nobody_answers():
     assert words.startswith(f"127.0.0.1:{port} does not answer")
 
 
+def test_a_server_that_keeps_silent_is_waited_for_once_a_run(monkeypatch):
+    monkeypatch.setattr("elemta_milter.reports.submission.TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        with Submission(f"127.0.0.1:{listening.getsockname()[1]}", "mx.test") as submission:
+            found = {submission.send("a@b.test", f"{n}@d.test", MAIL) for n in range(3)}
+        assert [state for state, _ in found] == ["postponed"]
+        listening.accept()[0].close()
+        listening.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+
+
 def test_a_server_that_has_hung_up_meanwhile_is_called_again():
     twice = [*GREETING, *TAKEN]
     with server(twice, twice) as (address, heard), Submission(address, "mx.test") as submission:
