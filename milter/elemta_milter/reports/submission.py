@@ -61,10 +61,13 @@ class Submission:
             return POSTPONED, self._silent
         at_data = False
         try:
-            for step, address, refused in ((session.mail, sender, REJECTED), (session.rcpt, recipient, REFUSED)):
+            for step, address in ((session.mail, sender), (session.rcpt, recipient)):
                 code, text = step(address)
                 if code >= 400:  # RFC 5321 section 4.2.1
                     session.rset()
+                    # RFC 3463 section 3.8: 5.7 is policy, "Relay access denied", and says nothing of the address either
+                    of_address = step == session.rcpt and not text.startswith(b"5.7.")
+                    refused = REFUSED if of_address else REJECTED
                     return (refused if code >= 500 else POSTPONED), _words(code, text)
             at_data = True
             code, text = session.data(data)

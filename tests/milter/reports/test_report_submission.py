@@ -50,6 +50,8 @@ TAKEN = [b"250 ok", b"250 ok", b"354 go on", b"250 2.0.0 queued"]
         (TAKEN, "sent", "250 2.0.0 queued"),
         ([b"550 5.7.1 not you", b"250 reset"], "rejected", "550 5.7.1 not you"),
         ([b"250 ok", b"550 5.1.1 no such user", b"250 reset"], "refused", "550 5.1.1 no such user"),
+        ([b"250 ok", b"550 no", b"250 reset"], "refused", "550 no"),
+        ([b"250 ok", b"554 5.7.1 Relay access denied", b"250 reset"], "rejected", "554 5.7.1 Relay access denied"),
         ([b"250 ok", b"451 4.3.0 later", b"250 reset"], "postponed", "451 4.3.0 later"),
         ([b"250 ok", b"250 ok", b"554 no data", b"250 reset"], "rejected", "554 no data"),
         ([b"250 ok", b"250 ok", b"452 full", b"250 reset"], "postponed", "452 full"),
