@@ -39,10 +39,11 @@ class Destination:
 
     Attributes:
         uri: as it stands in the record.
-        address: lower case; "" where it is none.
+        address: lower case, as it is remembered; "" where it is none.
         limit: octets of a mail that it takes, None for any.
         refusal: why it gets none, for people; "" when it gets the report.
         later: the refusal is for lack of an answer: ask again.
+        mailbox: the address as it is written to: its local part as published (RFC 5321 section 2.4).
     """
 
     uri: str
@@ -50,6 +51,7 @@ class Destination:
     limit: int | None = None
     refusal: str = ""
     later: bool = False
+    mailbox: str = ""
 
 
 async def destinations(
@@ -132,10 +134,10 @@ def _plain(uri: str, limits: Mapping[str, int]) -> Destination:
     host = a_label(domain)
     if host is None or not _LOCAL.fullmatch(local):
         return Destination(uri, refusal="is no address that reports can be sent to")
-    address = f"{local}@{host}".lower()
-    if len(address) > LONGEST:
+    mailbox = f"{local}@{host}"
+    if len(mailbox) > LONGEST:
         return Destination(uri, refusal="is longer than an address may be")
-    return Destination(uri, address, limits.get(uri))
+    return Destination(uri, mailbox.lower(), limits.get(uri), mailbox=mailbox)
 
 
 def _refused(one: Destination, why: str) -> Destination:

@@ -238,7 +238,7 @@ def _deliver(office: Office, packed: Parcel, destination: Destination, now: floa
     told = Told(packed, destination.address or destination.uri, "not sent", destination.refusal)
     if destination.refusal:
         return replace(told, state=POSTPONED if destination.later else told.state)
-    written = letter(office, packed, destination.address, now)
+    written = letter(office, packed, destination.mailbox, now)
     against = objection(destination, len(written))
     if against:
         return replace(told, note=against)
@@ -246,7 +246,7 @@ def _deliver(office: Office, packed: Parcel, destination: Destination, now: floa
     token = new_token(packed.reference, destination.address)
     if not outgoing.claim(token, packed.window, destination.address, now):
         return replace(told, state=POSTPONED, note="another process has begun to send it")
-    state, words = office.submission.send(office.return_path.address(token), destination.address, written)
+    state, words = office.submission.send(office.return_path.address(token), destination.mailbox, written)
     outgoing.settle(token, state, words)
     if state == REFUSED:
         outgoing.bounced(token, now, office.bounces, words)

@@ -116,6 +116,17 @@ def test_without_its_key_it_waits(tmp_path, journal):
         run(settings(tmp_path, sign=sign))
 
 
+def test_it_goes_to_the_address_as_published(tmp_path, journal):
+    """RFC 5321 section 2.4: the case of a local part is its host's matter."""
+    keep(journal, mail(record="v=DMARC1; p=none; rua=mailto:Re+AbC@Sender.TEST,mailto:re+abc@sender.test"))
+    told, postbox = run(settings(tmp_path))
+    assert states(told) == [("re+abc@sender.test", "sent")]
+    [(_, recipient, data)] = postbox.sent
+    assert recipient == "Re+AbC@sender.test"
+    assert b"\r\nTo: <Re+AbC@sender.test>\r\n" in data
+    assert run(settings(tmp_path), MORNING + HOUR)[1].sent == []
+
+
 # ── once, and only once ──────────────────────────────────────────────────────────────────────────────────
 
 
