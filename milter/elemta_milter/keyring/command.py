@@ -110,9 +110,7 @@ def _new(shop: _Shop, args: argparse.Namespace) -> int:
         return fail(
             f"elemta dkim new: {args.domain} has one label; no verifier takes d= with fewer than two", os.EX_DATAERR
         )
-    directory = shop.directory(args.domain)
-    if directory == shop.parent / args.domain:
-        directory_for(shop.parent, args.domain, shop.settings.user)
+    directory = directory_for(shop.directory(args.domain), shop.settings.user)
     with locked(directory):
         ring = read(directory) if (directory / STATES).exists() else Ring(directory, args.domain)
         ring, made = _made(ring, kinds, shop.now, args.bits, args.selector or "")

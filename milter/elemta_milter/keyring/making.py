@@ -57,15 +57,14 @@ def _selector(kind: str, at: float, taken: Collection[str]) -> str:
     return next((name for name in more if name not in taken), f"{kind[0]}{int(at)}")
 
 
-def directory_for(parent: Path, domain: str, user: str) -> Path:
-    """The directory of a domain's ring below `parent`, made for the daemon's `user` where it is missing.
+def directory_for(directory: Path, user: str) -> Path:
+    """The directory of a domain's ring, made with its parent for the daemon's `user` where it is missing.
 
     Raises:
         OSError: it cannot be made.
     """
-    directory = parent / domain
     account = _account(user)
-    for each in (parent, directory):
+    for each in (directory.parent, directory):
         if not each.is_dir():
             each.mkdir(mode=0o700, parents=True)
             if account is not None:
