@@ -125,7 +125,11 @@ def _made(ring: Ring, kinds: Iterable[str], at: float, bits: int = 2048, selecto
     for kind in kinds:
         ring, key = make(ring, kind, at, bits=bits, selector=selector)
         made.append(key)
-        write(ring, owner_of(ring.directory))
+        try:
+            write(ring, owner_of(ring.directory))
+        except OSError:
+            ring.path(key).unlink(missing_ok=True)  # nobody would know of it, and its selector were taken
+            raise
     return ring, made
 
 
@@ -215,7 +219,10 @@ def _begin(shop: _Shop, ring: Ring, older: float) -> int:
         return os.EX_OK
     kinds = dict.fromkeys(key.kind for key in active) or KINDS
     with locked(ring.directory):
-        ring, made = _made(ring, kinds, shop.now)
+        ring = read(ring.directory)
+        made = list(ring.of(*WAITING))  # by another command, just now
+        if not made:
+            ring, made = _made(ring, kinds, shop.now)
     _print_records(ring, made)
     fail(f"Publish this, then run again: elemta dkim rotate {ring.domain}", os.EX_OK)
     return NOT_YET

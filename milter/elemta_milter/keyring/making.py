@@ -39,12 +39,13 @@ def make(ring: Ring, kind: str, at: float, *, bits: int = BITS, selector: str = 
         OSError: the file cannot be written.
     """
     taken = {key.selector for key in ring.keys}
+    taken.update(path.stem for path in ring.directory.glob("*.pem"))  # a key that was made when the power failed
     selector = selector or _selector(kind, at, taken)
     private: PrivateKey = Ed25519PrivateKey.generate() if kind == "ed25519" else rsa.generate_private_key(65537, bits)
     signing = SigningKey(ring.domain, selector, private)
     key = Key(signing.selector, kind, f"{signing.selector}.pem", signing.record).now(State.NEW, at)
     path = ring.path(key)
-    if key.selector in taken or path.exists():
+    if key.selector in taken:
         raise FileExistsError(None, "there is a key with this selector", str(path))
     with replacing(path, owner_of(ring.directory)) as file:
         file.write(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

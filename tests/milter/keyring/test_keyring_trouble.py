@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 
 import pytest
 
 from elemta.cli import main
+from elemta_milter.keyring import command
 from elemta_milter.keyring import ring as rings
 
 
@@ -32,3 +34,61 @@ def test_the_first_keys_are_made_where_the_policy_says(config, monkeypatch, dire
     monkeypatch.chdir(config.parent)
     dkim(config.relative_to(config.parent), "new", "example.org", "--type", "ed25519", "--selector", "e")
     assert names(config.parent / directory) == ["e"]
+
+
+def test_a_full_disk_takes_no_selector(config, monkeypatch):
+    directory = config.parent / "keys" / "example.org"
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "write", full)
+        dkim(config, "new", "example.org", "--type", "ed25519", "--selector", "one", status=os.EX_IOERR)
+    assert list(directory.iterdir()) == []  # no private key that nobody knows of
+    dkim(config, "new", "example.org", "--type", "ed25519", "--selector", "one")
+    assert names(directory) == ["one"]
+
+
+def test_a_key_file_that_a_dead_command_left_is_passed_over(config, monkeypatch):
+    directory = config.parent / "keys" / "example.org"
+
+    class Killed(BaseException):
+        pass
+
+    def dies(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "write", dies)
+        with pytest.raises(Killed):
+            dkim(config, "new", "example.org", "--type", "ed25519")
+    [left] = directory.iterdir()
+    before = left.read_bytes()
+    dkim(config, "new", "example.org", "--type", "ed25519")
+    assert names(directory) == [f"{left.stem}a"]
+    assert left.read_bytes() == before
+
+
+def test_two_commands_that_begin_at_once_make_one_set_of_keys(config, monkeypatch):
+    directory = config.parent / "keys" / "example.org"
+    dkim(config, "new", "example.org", "--type", "ed25519", "--selector", "one")
+    with rings.locked(directory):
+        ring = rings.read(directory)
+        rings.write(rings.Ring(directory, "example.org", (ring.keys[0].now(rings.State.ACTIVE, 0),)))
+    first = []
+
+    @contextmanager
+    def late(path):
+        """Another command is faster, after this one has read the ring."""
+        if first:
+            first.pop()
+            dkim(config, "new", "example.org", "--type", "ed25519", "--selector", "other")
+        with rings.locked(path):
+            yield
+
+    begin = command._begin
+    monkeypatch.setattr(command, "locked", late)
+    monkeypatch.setattr(command, "_begin", lambda *words: (first.append(""), begin(*words))[1])
+    dkim(config, "rotate", "example.org", status=os.EX_TEMPFAIL)
+    assert names(directory) == ["one", "other"]
