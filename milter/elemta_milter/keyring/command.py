@@ -28,6 +28,8 @@ from elemta_milter.keyring.rotation import Step, noticed, retired, stopped, swit
 from elemta_milter.mailauth.signing import SigningError
 
 NOT_YET = os.EX_TEMPFAIL
+WRONG = 1
+"""Exit status where the DNS publishes something else than it should."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -171,7 +173,7 @@ def _check(shop: _Shop, args: argparse.Namespace) -> int:
     if not rings:
         return _no_keys(shop)
     published = shop.published(rings)
-    rows, status = [], os.EX_OK
+    rows, statuses = [], {os.EX_OK}
     for before in rings:
         ring = _change(before.directory, lambda ring: noticed(ring, _by_selector(ring, published), shop.now)).ring
         for key in ring.keys:
@@ -182,10 +184,10 @@ def _check(shop: _Shop, args: argparse.Namespace) -> int:
                 text = "" if said.seen is not Seen.PUBLISHED else "may go"
             else:
                 text = said.reason
-                status = max(status, _STATUS.get(said.seen, 1))
+                statuses.add(_STATUS.get(said.seen, WRONG))
             rows.append([ring.name(key), key.state.value, said.seen.value, text])
     _print_table([["name", "state", "dns", "about it"], *rows])
-    return status
+    return WRONG if WRONG in statuses else max(statuses)
 
 
 _STATUS = {Seen.PUBLISHED: os.EX_OK, Seen.UNKNOWN: NOT_YET}

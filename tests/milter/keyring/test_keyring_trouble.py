@@ -10,6 +10,7 @@ import pytest
 from elemta.cli import main
 from elemta_milter.keyring import command
 from elemta_milter.keyring import ring as rings
+from harness.dns import SERVFAIL, DnsServer
 
 
 @pytest.fixture
@@ -92,3 +93,18 @@ def test_two_commands_that_begin_at_once_make_one_set_of_keys(config, monkeypatc
     monkeypatch.setattr(command, "_begin", lambda *words: (first.append(""), begin(*words))[1])
     dkim(config, "rotate", "example.org", status=os.EX_TEMPFAIL)
     assert names(directory) == ["one", "other"]
+
+
+def test_a_missing_record_is_told_of_beside_one_that_nobody_could_ask_for(config):
+    zone = {}
+    with DnsServer(zone) as dns:
+        with config.open("a") as file:
+            file.write(f'dns: {{servers: ["127.0.0.1:{dns.port}"], timeout: 1s}}\n')
+        for selector in ("lost", "asked"):
+            dkim(config, "new", "example.org", "--type", "ed25519", "--selector", selector)
+        zone["asked._domainkey.example.org"] = [("TXT", SERVFAIL)]
+        dns.replace(zone)
+        dkim(config, "check", status=1)
+        zone["lost._domainkey.example.org"] = [("TXT", SERVFAIL)]
+        dns.replace(zone)
+        dkim(config, "check", status=os.EX_TEMPFAIL)
