@@ -71,7 +71,7 @@ class _Shop:
         """
         if domain is not None:
             return [read(self.directory(domain))]
-        found = sorted(path.parent for path in self.parent.glob(f"*/{STATES}"))
+        found = sorted(path for path in _inside(self.parent) if (path / STATES).exists())
         every = {directory.resolve(): directory for directory in (*found, *(path for _, path in self.named()))}
         return [read(directory) for directory in every.values()]
 
@@ -92,6 +92,14 @@ class _Shop:
         """What the DNS says of the keys of one ring, by selector."""
         said = self.published([ring])
         return {key.selector: said[ring.name(key)] for key in ring.keys}
+
+
+def _inside(directory: Path) -> list[Path]:
+    """What is in a directory that may be missing; one that may not be read raises OSError, as `glob` would not."""
+    try:
+        return list(directory.iterdir())
+    except FileNotFoundError:
+        return []
 
 
 def _settings(path: str) -> Settings:

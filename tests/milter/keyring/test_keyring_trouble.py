@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import pwd
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -108,3 +111,21 @@ def test_a_missing_record_is_told_of_beside_one_that_nobody_could_ask_for(config
         zone["lost._domainkey.example.org"] = [("TXT", SERVFAIL)]
         dns.replace(zone)
         dkim(config, "check", status=os.EX_TEMPFAIL)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.parametrize("closed", ["keys", "keys/example.org"])
+def test_keys_that_may_not_be_seen_are_not_none(capsys, closed):
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        dkim(place / "elemta.yaml", "new", "example.org", "--type", "ed25519")
+        for path in (place, place / "keys", place / "keys/example.org"):
+            path.chmod(0o755)
+            os.chown(path, 0, 0)
+        (place / closed).chmod(0o700)
+        os.seteuid(pwd.getpwnam("nobody").pw_uid)
+        try:
+            dkim(place / "elemta.yaml", "list", status=os.EX_NOPERM)
+        finally:
+            os.seteuid(0)
+    assert "Permission denied" in capsys.readouterr().err
