@@ -67,6 +67,8 @@ class Voucher:
         header, body = delivered(message, changes)
         if signers:
             names = {name.lower().encode() for signer in signers for name in ("from", *signer.names)}
+            if chain is not None:
+                names.update(name.encode() for name in sealing.SEALED)
             before, changes = changes, without_long_lines(header, body, changes, names)
             if changes is not before:
                 header, body = delivered(message, changes)

@@ -321,6 +321,14 @@ def test_what_is_signed_is_not_sealed_unless_named(keys):
     assert b"dkim-signature" in dict(header)[b"ARC-Message-Signature"].lower()  # the seal covers the signatures
 
 
+def test_long_fields_that_only_the_seal_covers_are_broken_too(keys):
+    named = SEAL.replace("seal: {", "seal: {classes: [submission], ")
+    long = (b"References", b" " + b"<1@sender.example> " * 100 + b"<2@sender.example>")
+    header, body, _ = vouched(make(keys, "    headers: [from]\n", named), mail([*HEADERS, long]))
+    assert max(map(len, dict(header)[b"References"].split(b"\r\n"))) <= 998
+    assert chain_of(header, body).result == "pass"
+
+
 def test_a_chain_that_failed_is_not_built_upon(keys):
     _, seen = decide(make(keys, more=SEAL), mail(headers=((b"ARC-Seal", b" i=1; cv=fail"), *HEADERS), login=""))
     assert seen["seal"].result == "none"
