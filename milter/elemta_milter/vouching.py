@@ -24,7 +24,7 @@ from elemta_milter.mailauth import authres, sealing, signing
 from elemta_milter.mailauth.canonical import BodyHasher, BodySpec, Canon
 from elemta_milter.mailauth.fields import HeaderFields
 from elemta_milter.sealing import Sealing
-from elemta_milter.signing import Signing
+from elemta_milter.signing import Signer, Signing
 
 Header = list[tuple[bytes, bytes]]
 
@@ -66,9 +66,7 @@ class Voucher:
             return changes
         header, body = delivered(message, changes)
         if signers:
-            names = {name.lower().encode() for signer in signers for name in ("from", *signer.names)}
-            if chain is not None:
-                names.update(name.encode() for name in sealing.SEALED)
+            names = _names(signers, sealed=chain is not None)
             before, changes = changes, without_long_lines(header, body, changes, names)
             if changes is not before:
                 header, body = delivered(message, changes)
@@ -111,6 +109,12 @@ class Voucher:
 
 
 _RELAXED = BodySpec(Canon.RELAXED)
+
+
+def _names(signers: Sequence[Signer], *, sealed: bool) -> set[bytes]:
+    """Names of the fields that signatures cover, and the seal, lower case."""
+    names = {name.lower().encode() for signer in signers for name in ("from", *signer.names)}
+    return names.union(name.encode() for name in sealing.SEALED) if sealed else names
 
 
 def _digest(hasher: BodyHasher, spec: BodySpec) -> bytes:
