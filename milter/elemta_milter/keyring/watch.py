@@ -106,6 +106,11 @@ def survey(settings: Settings, published: Mapping[str, Publication], at: float) 
             ages += [key.age(at) for key in ring.of(State.ACTIVE)]
             waiting = len(ring.of(*WAITING))
             texts += duties(ring, at)
+            texts += [
+                f"{ring.name(key)} signs still, though it is {key.state}: systemctl reload elemta-milter"
+                for key in ring.of(State.RETIRING, State.RETIRED)
+                if ring.name(key) in published  # its record may go soon
+            ]
         else:
             ages += [_age(key.file, at) for key in entry.keys]
         unseen = sum(_is_of(domain, name) and said.seen in _BAD for name, said in published.items())

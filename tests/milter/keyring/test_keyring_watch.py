@@ -66,6 +66,13 @@ def test_a_key_that_signs_in_vain_is_told_of(ring, tmp_path):
     assert not any("young" in text for text in texts)
 
 
+def test_a_key_that_signs_after_its_time_is_told_of(ring, tmp_path):
+    """Nobody reloaded after an exchange, and `elemta dkim retire` says soon that its record may go."""
+    published = {"last._domainkey.example.org": Publication(Seen.PUBLISHED)}
+    _, texts = watching.survey(settings(KeyRing(directory=str(tmp_path))), published, NOW)
+    assert "last._domainkey.example.org signs still, though it is retiring: systemctl reload elemta-milter" in texts
+
+
 def test_keys_listed_one_by_one_have_the_age_of_their_files(tmp_path):
     path = tmp_path / "r.pem"
     path.write_text("x")
