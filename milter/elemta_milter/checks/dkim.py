@@ -11,7 +11,7 @@ RFC 6376 sections 6, 8.2 and 8.15; RFC 8301; RFC 8463; RFC 8601 section 2.7.1.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -30,6 +30,8 @@ from elemta_milter.mailauth.limits import DEFAULT_LIMITS
 TELLING = (Result.PASS, Result.TEMPERROR, Result.FAIL, Result.POLICY, Result.NEUTRAL, Result.PERMERROR, Result.NONE)
 """Result words, the most telling first."""
 SHOWN = 5  # signatures told of in the reason
+NOTED = 16
+"""Signatures told of in Authentication-Results, at most 1.7 KB each: Postfix cuts a field at 60,000 octets."""
 SEEN = ("from", "sender", "reply-to", "to", "cc", "subject", "date", "content-type", "content-transfer-encoding")
 """Header fields that mail programs show, or show the body by."""
 
@@ -118,7 +120,7 @@ class Dkim(Check[Message]):
             "unsigned": _unsigned(passed, facts),
         }
         reason = "; ".join(_sentence(each) for each in results[:SHOWN])
-        authres = tuple(_evidence(each) for each in results)
+        authres = tuple(_all_evidence(results))
         return Finding(
             self.name, result, reason, fields, authres, trouble=result is Result.TEMPERROR, detail=tuple(results)
         )
@@ -146,6 +148,15 @@ def _unique(words: Iterable[str]) -> tuple[str, ...]:
 
 def _sentence(one: SignatureResult) -> str:
     return f"{one.domain or 'unreadable'}: {one.result}" + (f" ({one.reason})" if one.reason else "")
+
+
+def _all_evidence(results: Sequence[SignatureResult]) -> Iterator[AuthResult]:
+    """The `resinfo` of each signature, from top to bottom; of the most telling where there are very many."""
+    noted = sorted(results, key=lambda each: TELLING.index(each.result))[:NOTED]
+    for each in sorted(noted, key=lambda each: each.place):
+        yield _evidence(each)
+    if len(results) > NOTED:
+        yield AuthResult("dkim", Result.POLICY, f"and {len(results) - NOTED} more signatures")
 
 
 def _evidence(one: SignatureResult) -> AuthResult:
