@@ -54,9 +54,16 @@ class _Shop:
         self.now = time.time()
 
     def directory(self, domain: str) -> Path:
-        """Where the ring of a domain is: where `sign:` says, else below the keys' directory."""
+        """Where the ring of a domain is: where `sign:` says, else below the keys' directory.
+
+        Raises:
+            RingError: another domain's ring is there.
+        """
         named = [directory for name, directory in self.named() if name == domain]
-        return named[0] if named else self.parent / domain
+        directory = named[0] if named else self.parent / domain
+        if (directory / STATES).exists() and (found := read(directory).domain) != domain:
+            raise RingError(f"{directory} holds the keys of {found}, not of {domain}")
+        return directory
 
     def named(self) -> list[tuple[str, Path]]:
         """The rings that `sign:` names, with their domains."""

@@ -40,6 +40,16 @@ def test_the_first_keys_are_made_where_the_policy_says(config, monkeypatch, dire
     assert names(config.parent / directory) == ["e"]
 
 
+@pytest.mark.parametrize("action", ["new", "rotate", "retire", "dns", "check"])
+def test_keys_of_another_domain_are_left_alone(config, capsys, action):
+    dkim(config, "new", "example.org", "--type", "ed25519", "--selector", "e")
+    with config.open("a") as file:
+        file.write("sign: [{domain: other.example, keys: {directory: keys/example.org}}]\n")
+    dkim(config, action, "other.example", status=os.EX_DATAERR)
+    assert "keys/example.org holds the keys of example.org, not of other.example" in capsys.readouterr().err
+    assert names(config.parent / "keys/example.org") == ["e"]
+
+
 def test_a_full_disk_takes_no_selector(config, monkeypatch):
     directory = config.parent / "keys" / "example.org"
 
