@@ -114,10 +114,19 @@ def _sealed(sealers: tuple[str, ...]) -> str:
 def _claimed(first: Sealer) -> dict[str, Value]:
     """What the first sealer says he saw; a stranger's words."""
     found: dict[str, Value] = {}
-    for resinfo in authres.parse(first.results).results:
+    results = authres.parse(first.results).results
+    for resinfo in sorted(results, key=_is_of_helo):  # RFC 9989 section 4.4.2: DMARC too asks for MAIL FROM only
+        if _is_of_helo(resinfo) and "spf" in found:
+            continue
         if resinfo.method in CLAIMS and (resinfo.method not in found or resinfo.result == "pass"):
             found[resinfo.method] = resinfo.result
     return found
+
+
+def _is_of_helo(resinfo: authres.Resinfo) -> bool:
+    """RFC 8601 section 2.7.2: SPF of the HELO name alone, which proves nothing of the sender."""
+    names = [name for name, _ in resinfo.properties]
+    return resinfo.method == "spf" and "smtp.helo" in names and "smtp.mailfrom" not in names
 
 
 def _evidence(chain: ChainResult, sealers: tuple[str, ...], facts: Message) -> AuthResult:

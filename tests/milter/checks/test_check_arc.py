@@ -58,6 +58,20 @@ def test_a_chain_that_holds_tells_who_sealed_and_what_the_first_one_saw():
     )
 
 
+@pytest.mark.parametrize(
+    ("results", "spf"),
+    [
+        ("spf=fail smtp.mailfrom=a@bank.example; spf=pass smtp.helo=mx.evil.example", "fail"),
+        ("spf=pass smtp.helo=mx.evil.example; spf=softfail smtp.mailfrom=a@bank.example", "softfail"),
+        ("spf=fail smtp.helo=mx.example; spf=pass smtp.mailfrom=a@b.example smtp.helo=mx.example", "pass"),
+        ("spf=pass smtp.helo=mx.example", "pass"),  # of a bounce
+        ("spf=fail; spf=pass", "pass"),
+    ],
+)
+def test_spf_of_the_helo_name_does_not_hide_that_of_the_sender(results, spf):
+    assert look(sealed(HEADERS, LIST, f"lists.example.com; {results}")).fields["spf"] == spf
+
+
 def test_of_a_long_chain_the_first_sealers_are_told():
     headers = HEADERS
     for _ in range(7):
