@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,8 @@ class Observing:
         self.directory = str(metrics_directory(settings))
         self.log = Log(settings.log.format, settings.log.level, daemon=daemon)
         self._metrics: Metrics | None = None
+        self._told: Mapping[str, object] = {}  # what stands in the status file
+        self._complained = False
 
     def start_metrics(self) -> None:
         """Begin to count, as the user that the workers will be.
@@ -78,12 +80,22 @@ class Observing:
             self._metrics.flush()
 
     def status(self, **told: object) -> None:
-        """Say for /readyz how many workers answer."""
-        write_status(self.directory, self.daemon, {"pid": os.getpid(), **told})
+        """Say for /readyz how many workers answer; where that cannot be written, it is tried again at the next call."""
+        if told == self._told:
+            return
+        try:
+            write_status(self.directory, self.daemon, {"pid": os.getpid(), **told})
+        except OSError as error:  # a full disk must not end the daemon
+            if not self._complained:
+                self.log.trouble(f"/readyz is not told how many workers answer: {self.directory}: {error.strerror}")
+            self._complained = True
+        else:
+            self._told, self._complained = told, False
 
     def gone(self) -> None:
         """This daemon has stopped on purpose: /readyz shall not wait for it."""
-        write_status(self.directory, self.daemon, None)
+        with suppress(OSError):
+            write_status(self.directory, self.daemon, None)
 
 
 @dataclass

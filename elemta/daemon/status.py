@@ -4,14 +4,18 @@ Each process that has something to say writes a small JSON file into the metrics
 the supervisor "milter.status", a worker "milter-3.status".  It counts while it is fresh: workers write theirs again
 every ten seconds, the keeper touches its supervisor's, and makes it old when it sees that the supervisor is gone.  A
 daemon that stops on purpose removes its own; so one that is there and not fresh is that of a daemon that was killed.
+A worker whose own is not fresh was killed too, unless it still holds the lock of its counts: then it hangs, or it
+cannot write here.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 FRESH = 30.0  # seconds
@@ -50,7 +54,7 @@ class WorkerStatus:
         self._next = 0.0
 
     def tell(self, trouble: Sequence[str]) -> None:
-        """`trouble`: one text for each thing that does not answer. A directory that cannot be written is no matter."""
+        """`trouble`: one text for each thing that does not answer. Where it cannot be written, that shows, too."""
         now = time.monotonic()
         if trouble == self._told and now < self._next:
             return
@@ -59,6 +63,8 @@ class WorkerStatus:
             write_status(self._directory, self._name, {"trouble": list(trouble)})
         except OSError:
             self._next = now + 1.0
+            with suppress(OSError):
+                os.utime(Path(self._directory) / f"{self._name}.status", (0, 0))  # a full disk takes that, too
 
     def gone(self) -> None:
         """The worker ends."""
@@ -86,6 +92,18 @@ def abandon(directory: str, daemon: str, pid: int) -> None:
         return
 
 
+def lives(directory: str, name: str) -> bool:
+    """Whether a process holds the lock under which `name` counts (`elemta.observe.metrics`)."""
+    try:
+        with (Path(directory) / f"{name}.lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is none
+        return False
+    return False
+
+
 def missing(directory: str) -> tuple[list[str], list[str]]:
     """What is not alive, and what is not ready; both empty when all is well.
 
@@ -105,6 +123,8 @@ def missing(directory: str) -> tuple[list[str], list[str]]:
         if "trouble" in told:
             if age < FRESH:
                 waiting += [f"{name}: {text}" for text in told["trouble"]]
+            elif lives(directory, name):
+                waiting.append(f"{name}: no news of it; it hangs, or cannot write to {directory}")
         elif age >= FRESH:
             dead.append(f"{name}: the daemon is gone; start it again, or remove {path} if it is not wanted")
         elif told.get("ready", 0) < told.get("workers", 1):

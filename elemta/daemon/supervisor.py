@@ -80,6 +80,7 @@ class Supervisor:
                 self._reload()
             self._restart()
             self._kill_late()
+            self._report()
             if self.current is None and self.candidate is None and not self.stopping:
                 return os.EX_SOFTWARE  # the first generation never answered; its workers said why
         self.watch.log.stopped(seconds=round(time.monotonic() - self._stopping_since, 1))
@@ -102,7 +103,6 @@ class Supervisor:
             data = b""
         if data == READY:
             process.ready = True
-            self._report()
         elif data == CLOSED:
             process.closed = True
         elif not data:
@@ -179,7 +179,6 @@ class Supervisor:
             else:
                 self._retire(old, candidate)
                 self.replaced = old
-            self._report()
         elif candidate.deaths or time.monotonic() - candidate.born > START_LIMIT:
             self.candidate = None
             self._retire(candidate, None)
@@ -273,7 +272,6 @@ class Supervisor:
         generation.restart_at[process.slot] = time.monotonic() + pause
         self.restarts += 1
         self.watch.died(process.slot, how_it_ended(status), lived, pause)
-        self._report()
 
     def _restart(self) -> None:
         generation = self.current

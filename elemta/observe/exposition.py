@@ -37,7 +37,8 @@ class _Files(Collector):
         self._directory = directory
 
     def collect(self) -> Iterable[Metric]:
-        files = [str(path) for path in Path(self._directory).glob("*_*-*.db") if path.name.startswith(_TYPES)]
+        paths = Path(self._directory).glob("*_*-*.db")  # an empty one was begun by a process that was killed
+        files = [str(path) for path in paths if path.name.startswith(_TYPES) and path.stat().st_size]
         return MultiProcessCollector.merge(files)  # type: ignore[no-any-return, no-untyped-call]
 
 

@@ -28,6 +28,7 @@ import prometheus_client
 from prometheus_client import values as prometheus_values
 
 from elemta.decision import Decision
+from elemta.observe import room
 from elemta.observe.counted import Counted, Labels
 
 FLUSH = 1.0  # seconds between two hand-overs
@@ -69,7 +70,7 @@ class Metrics:
             role: of a process that is no worker, its name instead of a number: the first worker is number 0.
 
         Raises:
-            OSError: the directory cannot be written.
+            OSError: the directory cannot be written, or the disk has no room.
         """
         self.daemon = daemon
         self.silent: tuple[str, ...] = ()
@@ -77,6 +78,11 @@ class Metrics:
         self.identity, self._claim = _claim(directory, daemon, role)
         # By themselves they would count across processes only if this had been set before the import, by process id.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+        try:
+            room.use(directory, self.identity)
+        except OSError:
+            self._claim.close()
+            raise
         prometheus_values.ValueClass = prometheus_values.MultiProcessValue(lambda: self.identity)  # type: ignore[no-untyped-call]
         self._counting = threading.Lock()
         self._counted = Counted(Tally())

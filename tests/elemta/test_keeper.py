@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import inspect
 import json
 import os
@@ -408,3 +409,14 @@ def test_what_the_keeper_calls_is_there():
     reporting = import_module(keeper.REPORTING)
     assert list(inspect.signature(reporting.run).parameters)[:3] == ["settings", "reports", "now"]
     assert issubclass(reporting.LedgerError, Exception)
+
+
+def test_a_worker_that_hangs_is_not_ready_and_one_that_was_killed_is_not_missed(tmp_path):
+    write_status(str(tmp_path), "milter-0", {"trouble": []})
+    age(tmp_path / "milter-0.status")
+    lock = tmp_path / "milter-0.lock"
+    lock.touch()
+    assert missing(str(tmp_path)) == ([], [])
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert missing(str(tmp_path)) == ([], [f"milter-0: no news of it; it hangs, or cannot write to {tmp_path}"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import re
 import signal
 import subprocess
@@ -28,6 +30,7 @@ TESTS = Path(__file__).parents[2]
 def directory(tmp_path, monkeypatch):
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # given back afterwards
     monkeypatch.setattr(prometheus_client.values, "ValueClass", prometheus_client.values.ValueClass)
+    monkeypatch.setattr(prometheus_client.values, "MmapedDict", prometheus_client.values.MmapedDict)
     prepare(str(tmp_path), "milter")
     return str(tmp_path)
 
@@ -280,3 +283,31 @@ def test_the_documentation_and_the_code_name_the_same_metrics(directory):
     assert len(in_code) > 10
     assert {name: (kind, labels.strip().replace("`", "")) for name, kind, labels, _ in rows} == in_code
     assert len(rows) == len(in_code)
+
+
+def test_a_file_that_a_killed_process_had_only_begun_is_not_taken_for_damaged(directory):
+    metrics = Metrics(directory, "milter")
+    (Path(directory) / "counter_milter-9.db").touch()
+    assert samples(directory)["elemta_worker_restarts_total{daemon=milter}"] == 0
+    metrics.close()
+
+
+def test_counts_for_which_there_is_no_room_are_told_when_there_is(directory, monkeypatch):
+    metrics = Metrics(directory, "milter")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        for number in range(600):
+            metrics.shadow.child(f"{number:0200}").inc()
+        with pytest.raises(OSError, match=r"No space left on device: .*/counter_milter-1\.db"):
+            Metrics(directory, "milter")
+    names = [f"elemta_shadow_matches_total{{rule={number:0200}}}" for number in range(600)]
+    assert 0 < len(set(names).intersection(samples(directory))) < 600
+    for number in range(600):
+        metrics.shadow.child(f"{number:0200}").inc()
+    found = samples(directory)
+    assert {found[name] for name in names} == {2}
+    metrics.close()
