@@ -64,7 +64,7 @@ async def rehearse(policy: Policy, client: Client, sender: str, recipients: Sequ
     async with copied(settings.state) as store, open_tools(settings, store) as tools:
         for named in policy.sets.values():
             if named.dynamic:
-                named.members = members(await store.set_entries(named.name, tools.clock()))
+                named.members = members(await store.set_entries(named.name, tools.clock()), lenient=True)
         client = await _named(client, tools)
         headers, body = read_mail(mail)
         before = Envelope(client, sender, size=len(mail))

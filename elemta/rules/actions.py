@@ -15,7 +15,7 @@ from elemta.check import Stage
 from elemta.config.problems import Path, Problem
 from elemta.config.rule_model import Banner, ReplaceAttachments, RuleModel
 from elemta.findings import Value
-from elemta.rules.sets import NamedSet
+from elemta.rules.sets import NamedSet, literal
 from elemta.rules.templates import Template
 from elemta.verdict import Action, ActionKind
 
@@ -69,7 +69,8 @@ def read_actions(
                 make = _replace_attachments(model.replace_attachments, place, template, model.id)
             case _:
                 seconds = model.add_to_set.ttl if kind is ActionKind.ADD_TO_SET and model.add_to_set else 0.0
-                filled = template(text, place)
+                escape = literal if kind is ActionKind.ADD_TO_SET else str
+                filled = template(text, place, escape=escape)
                 make = None if filled is None else _maker(kind, name, filled, seconds, model.id)
         if make is not None:
             made.append(make)

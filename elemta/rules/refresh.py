@@ -64,9 +64,9 @@ async def _snapshot(dynamic: list[NamedSet], tools: Tools, version: int) -> int:
         now = await tools.store.sets_version()
         for named in dynamic:
             entries = await tools.store.set_entries(named.name, tools.clock())
-            if now != version or len(entries) != len(named.members):
-                named.members = members(entries)
-    except (StoreError, ValueError) as error:
+            if now != version or len(entries) != named.entries:
+                named.members, named.entries = members(entries, lenient=True), len(entries)
+    except StoreError as error:
         _log.error("dynamic sets stay as they were: %s", error)
         return version
     return now

@@ -23,6 +23,7 @@ from elemta.rules.kept_file import KeptFile, file_lines
 
 _LOOKS_LIKE_IP = re.compile(r"[0-9a-fA-F]*[:.][0-9a-fA-F:.]*(?:/\d{1,3})?")
 _MAPPED = 0xFFFF  # what stands before the IPv4 address in an IPv4-mapped one, which is meant as that
+_DOTS = re.compile(r"(?:\*?\.)+", re.ASCII)
 _HAS_NETWORK = re.compile(r"[0-9a-fA-F:.]+/\d{1,3}")
 
 
@@ -86,8 +87,12 @@ def _in_networks(number: int, networks: tuple[tuple[int, frozenset[int]], ...]) 
     return False
 
 
-def members(entries: Iterable[str]) -> Members:
+def members(entries: Iterable[str], *, lenient: bool = False) -> Members:
     """Make the set of `entries`.
+
+    Args:
+        entries: as people write them; with `lenient`, as rules took them from mail: what is no network is a word then.
+        lenient: see there.
 
     Raises:
         ValueError: an entry that is meant as a network is none ("10.0.0.1/8"); the text names it.
@@ -96,7 +101,7 @@ def members(entries: Iterable[str]) -> Members:
     suffixes: set[str] = set()
     networks: dict[tuple[int, int], set[int]] = {}
     for entry in entries:
-        if _LOOKS_LIKE_IP.fullmatch(entry) and _network(entry, networks):
+        if _LOOKS_LIKE_IP.fullmatch(entry) and _network(entry, networks, lenient):
             continue
         if entry.startswith((".", "*.")) and (domain := entry.partition(".")[2]):
             suffixes.add(a_label(domain) or domain.lower())
@@ -108,12 +113,22 @@ def members(entries: Iterable[str]) -> Members:
     return Members(frozenset(words), frozenset(suffixes), tuple(by_version[4]), tuple(by_version[6]))
 
 
-def _network(entry: str, networks: dict[tuple[int, int], set[int]]) -> bool:
+def literal(fact: str) -> str:
+    """What a mail says, as an entry that means no more: of ".com" and "0.0.0.0/0" is left "com" and "0.0.0.0".
+
+    Who writes a pattern is the administrator: `.{sender.domain}`, `{client.address}/24`.
+    """
+    if dots := _DOTS.match(fact):
+        fact = fact[dots.end() :]
+    return fact.partition("/")[0] if _HAS_NETWORK.fullmatch(fact) else fact
+
+
+def _network(entry: str, networks: dict[tuple[int, int], set[int]], lenient: bool) -> bool:
     """File `entry` under its prefix length if it is an address or a network."""
     try:
         named = network(entry)
     except ValueError:
-        if _HAS_NETWORK.fullmatch(entry):
+        if _HAS_NETWORK.fullmatch(entry) and not lenient:
             raise
         return False
     shift = named.max_prefixlen - named.prefixlen
@@ -160,11 +175,13 @@ class NamedSet(KeptFile):
         name: as in the YAML.
         members: what it holds now.
         dynamic: it is kept in the state store.
+        entries: of a dynamic one, how many the store had when it was taken; members may be fewer: case does not count.
     """
 
     name: str
     members: Members = field(default_factory=Members)
     dynamic: bool = False
+    entries: int = 0
 
     @property
     def size(self) -> int:

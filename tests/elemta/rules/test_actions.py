@@ -90,3 +90,20 @@ def test_in_html_a_fact_is_no_markup(value):
 )
 def test_values_are_written_as_in_the_policy_file(value, text):
     assert compile_template("{fact}")({"fact": value}) == text
+
+
+@pytest.mark.parametrize(
+    ("template", "helo", "value"),
+    [
+        ("{helo}", ".com", "com"),
+        (".{helo}", ".com", ".com"),
+        ("{helo}/24", "192.0.2.0/0", "192.0.2.0/24"),
+    ],
+)
+def test_who_writes_a_pattern_into_a_set_is_the_administrator(template, helo, value):
+    rules = policy(
+        "host: mx.receiver.test\nsets: {seen: {dynamic: true}}\nrules:\n  message:\n"
+        f'    - {{id: a, add_to_set: {{set: seen, value: "{template}"}}}}'
+    )
+    [made] = judge(rules, message(envelope(helo=helo))).verdict.actions
+    assert made.value == value

@@ -1,12 +1,16 @@
 """Named sets: membership by word, domain, address and network; files that change."""
 
+import asyncio
 import os
 import time
 from ipaddress import ip_address
+from types import SimpleNamespace
 
 import pytest
 
-from elemta.rules.sets import NamedSet, members, read_file
+from elemta.rules import refresh
+from elemta.rules.sets import NamedSet, literal, members, read_file
+from elemta.store.sqlite import SqliteStore
 
 
 @pytest.mark.parametrize(
@@ -117,3 +121,55 @@ def test_a_pipe_is_no_file_and_is_not_waited_for(tmp_path):
         read_file(pipe)
     with pytest.raises(ValueError, match="is not a file"):
         read_file(tmp_path)
+
+
+@pytest.fixture
+def dynamic(tmp_path):
+    """A dynamic set with these entries in the store; what `refresh` makes of it at some time."""
+
+    def at(entries, *times):
+        async def look():
+            store, clock = SqliteStore(str(tmp_path / "state.db")), [0.0]
+            named, version = NamedSet(path=None, name="x", dynamic=True), -1
+            for entry, until in entries:
+                await store.add_to_set("x", entry, until)
+            for clock[0] in times:
+                version = await refresh._snapshot(
+                    [named], SimpleNamespace(store=store, clock=lambda: clock[0]), version
+                )
+            await store.close()
+            return named.members
+
+        return asyncio.run(look())
+
+    return at
+
+
+def test_an_entry_ends_though_others_are_the_same_but_for_case(dynamic):
+    entries = [("Bob@a.test", 0), ("bob@a.test", 0), ("eve@a.test", 100)]
+    assert "eve@a.test" in dynamic(entries, 50)
+    assert "eve@a.test" not in dynamic(entries, 50, 150)
+
+
+def test_what_a_rule_took_from_a_mail_and_is_no_network_is_a_word(dynamic):
+    found = dynamic([("10.0.0.1/8", 0), ("1.2.3.4/99", 0), ("new@a.test", 0)], 1)
+    assert "10.0.0.1/8" in found
+    assert "1.2.3.4/99" in found
+    assert "new@a.test" in found
+
+
+@pytest.mark.parametrize(
+    ("fact", "entry"),
+    [
+        (".com", "com"),
+        ("*.*..com", "com"),
+        ("0.0.0.0/0", "0.0.0.0"),
+        ("::/0", "::"),
+        ("bob@a.test", "bob@a.test"),
+        ("*x@a.test", "*x@a.test"),
+        ("mail/7", "mail/7"),
+        ("", ""),
+    ],
+)
+def test_a_fact_is_no_pattern(fact, entry):
+    assert literal(fact) == entry
