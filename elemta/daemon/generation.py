@@ -9,6 +9,7 @@ import socket
 import time
 from dataclasses import dataclass, field
 
+from elemta.config.types import Listen
 from elemta.policy import Policy
 
 KEEPER = -1
@@ -41,6 +42,7 @@ class Generation:
 
     policy: Policy
     workers: int
+    listen: Listen
     listener: socket.socket
     inbox: tuple[socket.socket, socket.socket]
     born: float = field(default_factory=time.monotonic)

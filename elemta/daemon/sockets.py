@@ -96,9 +96,12 @@ def shut(opened: socket.socket) -> None:
 
 
 def remove(opened: socket.socket, where: Listen) -> None:
-    """Close a listener for good and take its file away; a file that is not ours to take stays, and is stale."""
+    """Close a listener for good and take its file away; one that is not ours to take stays, and is stale.
+
+    Somebody may listen there again, since nobody answered any more: then the file is his.
+    """
     shut(opened)
     opened.close()
     if where.path:
         with suppress(OSError):
-            Path(where.path).unlink(missing_ok=True)
+            _remove_stale(Path(where.path))

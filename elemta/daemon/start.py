@@ -51,10 +51,12 @@ def run(service: Service) -> int:
         return _fail(str(error), os.EX_NOUSER)
     except OSError as error:
         return _fail(error.strerror if isinstance(error, sockets.SocketError) else _told(error), os.EX_OSERR)
+    supervisor = Supervisor(service, lambda: loaded_and(Policy.compile, path), watch)
     try:
-        return Supervisor(service, lambda: loaded_and(Policy.compile, path), watch).run(policy, listener)
+        return supervisor.run(policy, listener)
     finally:
-        sockets.remove(listener, own.listen)
+        last = supervisor.current  # a reload may have led elsewhere
+        sockets.remove(*((last.listener, last.listen) if last else (listener, own.listen)))
         watch.gone()
 
 

@@ -20,6 +20,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 
 from elemta.config.problems import ConfigErrors
@@ -146,9 +147,8 @@ class Supervisor:
     def _listener_for(self, policy: Policy) -> socket.socket:
         """The current listener, or a new one where the address has changed."""
         assert self.current is not None  # noqa: S101 - a reload follows a start
-        old = section(self.current.policy.settings, self.service.name)
         new = section(policy.settings, self.service.name)
-        return self.current.listener if old.listen == new.listen else sockets.listen(new.listen, new.group)
+        return self.current.listener if self.current.listen == new.listen else sockets.listen(new.listen, new.group)
 
     @property
     def _reloading(self) -> bool:
@@ -158,7 +158,8 @@ class Supervisor:
 
     def _generation(self, policy: Policy, listener: socket.socket) -> Generation:
         inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        generation = Generation(policy, section(policy.settings, self.service.name).workers, listener, inbox)
+        own = section(policy.settings, self.service.name)
+        generation = Generation(policy, own.workers, own.listen, listener, inbox)
         gc.collect()
         gc.freeze()  # the policy's pages stay shared with the workers
         for slot in generation.slots:
@@ -173,8 +174,7 @@ class Supervisor:
         if candidate.ready:
             old, self.current, self.candidate = self.current, candidate, None
             if old is None:
-                where = str(section(candidate.policy.settings, self.service.name).listen)
-                self.watch.log.started(version=VERSION, listen=where, **candidate.told)
+                self.watch.log.started(version=VERSION, listen=str(candidate.listen), **candidate.told)
                 self._in_force(candidate)
             else:
                 self._retire(old, candidate)
@@ -185,7 +185,7 @@ class Supervisor:
             if self.current is not None:
                 self.watch.reloaded(ok=False, reason="the new workers did not come up; the old policy stays in force")
                 if candidate.listener is not self.current.listener:
-                    sockets.remove(candidate.listener, section(candidate.policy.settings, self.service.name).listen)
+                    sockets.remove(candidate.listener, candidate.listen)
                 sdnotify.notify("READY=1", "STATUS=reload refused, see the log")
 
     def _tell_of_reload(self) -> None:
@@ -194,7 +194,7 @@ class Supervisor:
         if old is not None and old.closed and self.current is not None:
             self.replaced = None
             if old.listener is not self.current.listener:
-                sockets.remove(old.listener, section(old.policy.settings, self.service.name).listen)
+                sockets.remove(old.listener, old.listen)
             self.watch.reloaded(ok=True, **self.current.told)
             self._in_force(self.current)
 
@@ -230,17 +230,17 @@ class Supervisor:
     # ── processes ────────────────────────────────────────────────────────────────────────────────────────
 
     def _fork(self, generation: Generation, slot: int) -> None:
-        process = fork(self.service, generation, slot, self._forget)
+        process = fork(self.service, generation, slot, partial(self._forget, generation))
         generation.processes[process.pid] = process
         self._selector.register(process.control, selectors.EVENT_READ, process)
 
-    def _forget(self) -> None:
-        """In a child: close what is the supervisor's, lest its sockets stay open because of us."""
+    def _forget(self, own: Generation) -> None:
+        """In a child of `own`: close what is the supervisor's, lest its sockets stay open because of us."""
         signal.set_wakeup_fd(-1)
         self._selector.close()
         os.close(self._wake_r)
         os.close(self._wake_w)
-        for other in self._all():
+        for other in (*self._all(), *own.processes.values()):  # which may be none of the supervisor's generations yet
             other.control.close()
 
     def _reap(self) -> None:

@@ -17,7 +17,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -25,6 +25,7 @@ from typing import Protocol
 import uvloop
 
 from elemta.config.model import Settings
+from elemta.daemon import sockets
 from elemta.daemon.observing import Opened, open_observers
 from elemta.decision import StageName
 from elemta.engine import Engine
@@ -97,8 +98,10 @@ class Worker:
 
     def closed(self) -> None:
         """Tell the supervisor that this worker takes no new connection any more."""
-        with suppress(OSError):  # it is gone, and so shall we be
+        try:
             self.control.send(CLOSED)
+        except OSError:  # it was killed: nobody shall wait here for an answer, and another daemon may have the place
+            sockets.shut(self.listener)
 
     def hand_over(self, connection: socket.socket) -> bool:
         """Give an open, idle connection to a worker of the next generation; False when there is none."""
