@@ -1,6 +1,7 @@
-"""Birth: how does a worker or a keeper come into the world, and with what of its parent's?
+"""Birth: how does a worker or a keeper come into the world, with what of its parent's, and how is it told to go?
 
     process = fork(service, generation, slot, forget)
+    send_away(process, inbox)
 
 The child never returns from `fork`: it works until it is told to go, and ends by os._exit, because threads of
 libmilter must not hold it up.
@@ -15,11 +16,15 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 from elemta.daemon.generation import KEEPER, Generation, Process
 from elemta.daemon.observing import be_keeper
-from elemta.daemon.worker import READY, Post, Service, work
+from elemta.daemon.worker import PATIENCE, READY, RETIRE, Post, Service, work
+
+GRACE = 35.0
+"""Seconds that a worker may take to go before it is killed; at a reload PATIENCE comes before it."""
 
 _log = logging.getLogger("elemta.daemon.birth")
 
@@ -28,16 +33,38 @@ def fork(service: Service, generation: Generation, slot: int, forget: Callable[[
     """Fork the process of this slot; the parent's side of it.
 
     `forget` is called in the child, to close what is the parent's alone.
+
+    Raises:
+        OSError: the system has no room for it.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        ours.close()
+        theirs.close()
+        raise
     if pid == 0:
         ours.close()
         _live(service, generation, slot, theirs, forget)
     theirs.close()
     return Process(pid, slot, ours, time.monotonic())
+
+
+def send_away(process: Process, inbox: socket.socket | None) -> None:
+    """Tell it to go; a worker to hand its connections to the generation that reads `inbox`, where there is one."""
+    replaced = inbox is not None and process.slot != KEEPER
+    process.goes(PATIENCE + GRACE if replaced else GRACE)
+    try:
+        if inbox is not None and replaced:
+            socket.send_fds(process.control, [RETIRE], [inbox.fileno()])
+        else:
+            os.kill(process.pid, signal.SIGTERM)
+    except OSError:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGTERM)
 
 
 def _live(

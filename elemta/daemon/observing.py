@@ -65,6 +65,21 @@ class Observing:
         prepare(self.directory, self.daemon)
         self._metrics = Metrics(self.directory, self.daemon, "supervisor")
 
+    def follow(self, settings: Settings) -> None:
+        """Tell from now on where, and in the form, that a new policy says."""
+        self.log = Log(settings.log.format, settings.log.level, daemon=self.daemon)
+        if (directory := str(metrics_directory(settings))) == self.directory or self._metrics is None:
+            return
+        try:
+            there = Metrics(directory, self.daemon, "supervisor")
+        except OSError as error:  # its workers could write there
+            self.log.trouble(f"{error}; /readyz is not told how many workers answer")
+            return
+        self._metrics.close()
+        self._metrics = there
+        self.gone()
+        self.directory, self._told = directory, {}
+
     def died(self, slot: int, how: str, lived: float, pause: float) -> None:
         """A worker ended by itself."""
         self.log.worker_died(slot, how=how, lived=round(lived, 1), next_try=round(pause, 1))

@@ -21,6 +21,16 @@ class SocketError(OSError):
     """We cannot listen there; the text says why and what to do."""
 
 
+class _Unix(socket.socket):
+    """A listener on a unix socket.
+
+    Attributes:
+        made: the file that it made: inode and time, for an inode is soon another file's.
+    """
+
+    made: tuple[int, int] = 0, 0
+
+
 def listen(where: Listen, group: str) -> socket.socket:
     """Open a listening, non-blocking socket that forked workers can share.
 
@@ -53,14 +63,20 @@ def _unix(path: Path, group: str) -> socket.socket:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         _remove_stale(path)
-    opened = socket.socket(socket.AF_UNIX)
+    opened = _Unix(socket.AF_UNIX)
     before = os.umask(0o117)
     try:
         opened.bind(str(path))
     finally:
         os.umask(before)
+    opened.made = _file(path)
     _give_to(path, group)
     return opened
+
+
+def _file(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def _remove_stale(path: Path) -> None:
@@ -102,6 +118,6 @@ def remove(opened: socket.socket, where: Listen) -> None:
     """
     shut(opened)
     opened.close()
-    if where.path:
-        with suppress(OSError):
-            _remove_stale(Path(where.path))
+    with suppress(OSError):
+        if isinstance(opened, _Unix) and _file(Path(where.path)) == opened.made:
+            Path(where.path).unlink()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -33,6 +34,9 @@ def run(service: Service) -> int:
     """Be the daemon `service` until SIGTERM; the exit status."""
     refuse_python()
     path = _arguments(service).config
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGHUP}
+    )  # who asks for a reload too early waits for the supervisor
     try:
         policy = loaded_and(Policy.compile, path)
         settings = policy.settings
@@ -51,7 +55,13 @@ def run(service: Service) -> int:
         return _fail(str(error), os.EX_NOUSER)
     except OSError as error:
         return _fail(error.strerror if isinstance(error, sockets.SocketError) else _told(error), os.EX_OSERR)
-    supervisor = Supervisor(service, lambda: loaded_and(Policy.compile, path), watch)
+
+    def load() -> Policy:
+        policy = loaded_and(Policy.compile, path)
+        privileges.prepare(_directories(policy), policy.settings.user)
+        return policy
+
+    supervisor = Supervisor(service, load, watch)
     try:
         return supervisor.run(policy, listener)
     finally:

@@ -25,17 +25,16 @@ from types import FrameType
 
 from elemta.config.problems import ConfigErrors
 from elemta.daemon import sdnotify, sockets
-from elemta.daemon.birth import fork
+from elemta.daemon.birth import GRACE, fork, send_away
 from elemta.daemon.generation import KEEPER, Generation, Process, how_it_ended
 from elemta.daemon.observing import Observing, section
-from elemta.daemon.worker import CLOSED, PATIENCE, READY, RETIRE, Service
+from elemta.daemon.worker import CLOSED, READY, Service
 from elemta.policy import Policy
 from elemta.version import VERSION
 
 _log = logging.getLogger("elemta.daemon.supervisor")
 
 START_LIMIT = 30.0  # seconds in which a new generation must answer
-GRACE = 35.0  # seconds that a worker may take to go before it is killed; at a reload PATIENCE comes before it
 MOST_LEAVING = 3  # generations that may take their time; one more, and the oldest has no more than GRACE
 BACK_OFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before the 1st, 2nd … restart in a row
 SETTLED = 30.0  # seconds after which a worker's death is its first again
@@ -65,6 +64,7 @@ class Supervisor:
         """Serve until SIGTERM or SIGINT; the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, self._noted)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
         self._selector.register(self._wake_r, selectors.EVENT_READ)
         self.candidate = self._generation(policy, listener)
@@ -126,23 +126,27 @@ class Supervisor:
         self.watch.log.note("stopping: finishing what is under way")
         for generation in self._generations():
             for process in generation.processes.values():
-                self._tell(process)
+                send_away(process, None)
 
     def _reload(self) -> None:
-        if self.stopping or self.current is None:
+        if self.stopping:
             return
         if self._reloading:
-            self._again = True  # one reload at a time; this one follows
+            self._again = True  # one reload, or the start, at a time; this one follows
             return
         sdnotify.reloading()
         try:
             policy = self.load()
-            listener = self._listener_for(policy)
+            self.candidate = self._generation(policy, self._listener_for(policy))
         except (ConfigErrors, OSError) as error:
-            self.watch.reloaded(ok=False, reason=f"{error}; the old policy stays in force")
-            sdnotify.notify("READY=1", "STATUS=reload refused, see the log")
-            return
-        self.candidate = self._generation(policy, listener)
+            self._refuse(f"{error}; the old policy stays in force")
+        except Exception as error:  # noqa: BLE001 - whatever a new policy does, the old one serves on
+            _log.exception("the new policy could not be read")
+            self._refuse(f"{error!r}; the old policy stays in force")
+
+    def _refuse(self, reason: str) -> None:
+        self.watch.reloaded(ok=False, reason=reason)
+        sdnotify.notify("READY=1", "STATUS=reload refused, see the log")
 
     def _listener_for(self, policy: Policy) -> socket.socket:
         """The current listener, or a new one where the address has changed."""
@@ -162,8 +166,7 @@ class Supervisor:
         generation = Generation(policy, own.workers, own.listen, listener, inbox)
         gc.collect()
         gc.freeze()  # the policy's pages stay shared with the workers
-        for slot in generation.slots:
-            self._fork(generation, slot)
+        all(self._fork(generation, slot) for slot in generation.slots)  # where one has no room, the others go again
         return generation
 
     def _promote(self) -> None:
@@ -179,14 +182,14 @@ class Supervisor:
             else:
                 self._retire(old, candidate)
                 self.replaced = old
+                self.watch.follow(candidate.policy.settings)
         elif candidate.deaths or time.monotonic() - candidate.born > START_LIMIT:
             self.candidate = None
             self._retire(candidate, None)
             if self.current is not None:
-                self.watch.reloaded(ok=False, reason="the new workers did not come up; the old policy stays in force")
+                self._refuse("the new workers did not come up; the old policy stays in force")
                 if candidate.listener is not self.current.listener:
                     sockets.remove(candidate.listener, candidate.listen)
-                sdnotify.notify("READY=1", "STATUS=reload refused, see the log")
 
     def _tell_of_reload(self) -> None:
         """Say that the new policy is in force once no old worker takes a connection any more, or lives (GRACE)."""
@@ -203,36 +206,33 @@ class Supervisor:
 
     def _retire(self, old: Generation, new: Generation | None) -> None:
         for process in old.processes.values():
-            self._tell(process, new)
-        self.leaving.append(old)
+            send_away(process, new.inbox[1] if new else None)
+        if old.processes:
+            self.leaving.append(old)
+        else:
+            old.close()
         for earlier in self.leaving[:-MOST_LEAVING]:
             for process in earlier.processes.values():
-                self._tell(process)
+                send_away(process, None)
 
     def _turn_away(self) -> None:
         """On a stop, let nobody wait for an answer who will get none: Postfix then says 4xx at once."""
         if self.stopping and self.current is not None and all(each.closed for each in self._generations()):
             sockets.shut(self.current.listener)
 
-    def _tell(self, process: Process, new: Generation | None = None) -> None:
-        """Tell a process to go; to hand its connections to `new` where there is one."""
-        replaced = new is not None and process.slot != KEEPER
-        process.goes(PATIENCE + GRACE if replaced else GRACE)
-        try:
-            if new is not None and replaced:
-                socket.send_fds(process.control, [RETIRE], [new.inbox[1].fileno()])
-            else:
-                os.kill(process.pid, signal.SIGTERM)
-        except OSError:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGTERM)
-
     # ── processes ────────────────────────────────────────────────────────────────────────────────────────
 
-    def _fork(self, generation: Generation, slot: int) -> None:
-        process = fork(self.service, generation, slot, partial(self._forget, generation))
+    def _fork(self, generation: Generation, slot: int) -> bool:
+        """Start the process of a slot; False where the system has no room for it, now."""
+        try:
+            process = fork(self.service, generation, slot, partial(self._forget, generation))
+        except OSError as error:
+            _log.error("cannot start a process: %s", error.strerror)
+            self._again_later(generation, slot)
+            return False
         generation.processes[process.pid] = process
         self._selector.register(process.control, selectors.EVENT_READ, process)
+        return True
 
     def _forget(self, own: Generation) -> None:
         """In a child of `own`: close what is the supervisor's, lest its sockets stay open because of us."""
@@ -266,12 +266,18 @@ class Supervisor:
         if process.leaving:
             return
         lived = time.monotonic() - process.born
-        deaths = 1 if lived > SETTLED else generation.deaths.get(process.slot, 0) + 1
-        generation.deaths[process.slot] = deaths
-        pause = BACK_OFF[min(deaths, len(BACK_OFF)) - 1]
-        generation.restart_at[process.slot] = time.monotonic() + pause
+        if lived > SETTLED:
+            generation.deaths.pop(process.slot, None)
+        pause = self._again_later(generation, process.slot)
         self.restarts += 1
         self.watch.died(process.slot, how_it_ended(status), lived, pause)
+
+    def _again_later(self, generation: Generation, slot: int) -> float:
+        """Let a slot be filled again; after how many seconds."""
+        deaths = generation.deaths[slot] = generation.deaths.get(slot, 0) + 1
+        pause = BACK_OFF[min(deaths, len(BACK_OFF)) - 1]
+        generation.restart_at[slot] = time.monotonic() + pause
+        return pause
 
     def _restart(self) -> None:
         generation = self.current

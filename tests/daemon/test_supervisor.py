@@ -1,0 +1,101 @@
+"""The supervisor: what if the system has no room, if it is told too early, if it is told to move?"""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.daemon import Daemon
+
+FAILING = """
+import gc, os
+fork, collect = os.fork, gc.collect
+
+def failing_fork():
+    if os.path.exists({flag!r} + "/fork"):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return fork()
+
+def failing_collect():
+    if os.path.exists({flag!r} + "/collect"):
+        raise MemoryError
+    return collect()
+
+os.fork, gc.collect = failing_fork, failing_collect
+"""
+"""What Python runs first in the daemon: where a file of that name is, there is no room for a process, for memory."""
+REQUEST = (
+    b"request=smtpd_access_policy\nprotocol_state=RCPT\nsender=a@sender.test\nrecipient=b@here.test\n"
+    b"client_address=192.0.2.1\ninstance=1\n\n"
+)
+REJECT = 'rules: {recipient: [{id: no, then: reject, reply: "550 5.7.1 no"}]}'
+
+
+def ask(daemon):
+    connection = daemon.connect()
+    connection.sendall(REQUEST)
+    return connection.recv(4096)
+
+
+@pytest.fixture
+def narrow(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(FAILING.format(flag=str(tmp_path)))
+    path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
+    with Daemon("policyd", environment={"PYTHONPATH": path}) as daemon:
+        yield daemon, tmp_path
+
+
+def test_a_worker_for_which_there_is_no_room_is_started_later(narrow):
+    daemon, flags = narrow
+    (flags / "fork").touch()
+    before = daemon.worker_pids()
+    os.kill(before[0], signal.SIGKILL)
+    daemon.wait_for("cannot start a process", 3)
+    assert ask(daemon) == b"action=DUNNO\n\n"
+    (flags / "fork").unlink()
+    deadline = time.monotonic() + 20
+    while len(daemon.worker_pids()) < len(before):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("what", ["fork", "collect"])
+def test_a_reload_for_which_there_is_no_room_is_refused(narrow, what):
+    daemon, flags = narrow
+    (flags / what).touch()
+    daemon.reload(REJECT, ok=False)
+    assert ask(daemon) == b"action=DUNNO\n\n"
+    (flags / what).unlink()
+    daemon.reload(REJECT)
+    assert ask(daemon) == b"action=550 5.7.1 no\n\n"
+
+
+def test_a_reload_that_is_asked_for_during_the_start_follows_it():
+    daemon = Daemon("policyd")
+    daemon.start(wait=False)
+    waits = 1 << (signal.SIGHUP - 1)
+    status = Path(f"/proc/{daemon.process.pid}/status")
+    while not int(status.read_text().partition("SigBlk:")[2].split()[0], 16) & waits:
+        time.sleep(0.005)
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for("reloaded daemon=policyd ok=true")
+    assert daemon.stop() == 0
+
+
+def test_a_reload_to_another_directory_of_metrics_takes_the_status_along_and_makes_what_is_missing():
+    with Daemon("policyd") as daemon:
+        there = daemon.directory / "there"
+        text = daemon.policy.read_text()
+        for kept in ("journal.db", "metrics", "spool"):
+            text = text.replace(f"{daemon.directory}/{kept}", f"{there}/{kept}")
+        daemon.policy.write_text(text + "log: {format: json}\n")
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for('"event":"reloaded"')
+        assert (there / "spool").is_dir()
+        deadline = time.monotonic() + 10
+        while not (there / "metrics" / "policyd.status").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert not (daemon.directory / "metrics" / "policyd.status").exists()
