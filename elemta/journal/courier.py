@@ -171,7 +171,7 @@ class Courier:
 
     async def _serve(self) -> str:
         """Start a process and listen to it until it ends; how it ended."""
-        command = (sys.executable, "-m", "elemta.journal", self.path)
+        command = (sys.executable, "-P", "-m", "elemta.journal", self.path)  # -P: nothing from where we were started
         process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, start_new_session=True)
         assert process.stdout is not None  # noqa: S101 - it was asked for
         self._told = State(0, 0, 0, "")

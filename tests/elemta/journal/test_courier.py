@@ -74,6 +74,22 @@ def test_every_decision_of_a_clean_run_stands_in_the_file_with_the_words_of_its_
     assert reports == []
 
 
+def test_no_module_comes_from_where_the_daemon_was_started(tmp_path, monkeypatch):
+    (tmp_path / "msgspec.py").write_text("raise SystemExit(3)")
+    monkeypatch.setenv("PYTHONPATH", str(TESTS.parent))
+    monkeypatch.chdir(tmp_path)
+    reports = []
+
+    async def run():
+        courier = opened(tmp_path / "journal.db", reports)
+        courier.decided(decision())
+        await until(lambda: courier.written or reports)
+        await courier.close()
+
+    asyncio.run(run())
+    assert reports == []
+
+
 def test_the_words_of_a_policy_that_comes_later_are_kept_too(tmp_path):
     path, later = tmp_path / "journal.db", decision(policy="beef00")
 
