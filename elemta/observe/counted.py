@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from elemta.decision import Decision
+from elemta.printable import LONGEST, storable
 from elemta.verdict import ActionKind
 
 Labels = tuple[str, ...]
@@ -57,4 +58,4 @@ class Counted:
             self.shadowed[rule] += 1
         for action in verdict.actions:
             if action.kind is ActionKind.LABEL:
-                self.labelled[action.value] += 1
+                self.labelled[storable(action.value)[:LONGEST]] += 1  # a stranger's octets may be in it

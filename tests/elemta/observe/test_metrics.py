@@ -311,3 +311,14 @@ def test_counts_for_which_there_is_no_room_are_told_when_there_is(directory, mon
     found = samples(directory)
     assert {found[name] for name in names} == {2}
     metrics.close()
+
+
+def test_a_label_with_octets_that_are_no_text_is_shown_as_text_and_a_long_one_is_cut(directory):
+    metrics = Metrics(directory, "milter")
+    for label in ("a\udcffb", "x" * 10_000):
+        metrics.decided(decision(actions=(Action(ActionKind.LABEL, value=label),)))
+    metrics.flush()
+    found = samples(directory)
+    assert found[r"elemta_labels_total{label=a\xffb}"] == 1
+    assert found[f"elemta_labels_total{{label={'x' * 300}}}"] == 1
+    metrics.close()
