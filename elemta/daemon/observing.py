@@ -26,7 +26,7 @@ from elemta.dns import CachedResolver
 from elemta.journal import Courier
 from elemta.observe import Log, MailLog, Metrics
 from elemta.observe.log import Told
-from elemta.observe.metrics import prepare
+from elemta.observe.metrics import bury, prepare
 from elemta.policy import Policy
 
 
@@ -79,6 +79,12 @@ class Observing:
         self._metrics = there
         self.gone()
         self.directory, self._told = directory, {}
+
+    def ended(self, status: int) -> None:
+        """A process ended; one that was killed did not put its gauges in order."""
+        if status and self._metrics is not None:
+            with suppress(OSError):
+                bury(self.directory, self.daemon)
 
     def died(self, slot: int, how: str, lived: float, pause: float) -> None:
         """A worker ended by itself."""

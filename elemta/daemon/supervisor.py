@@ -260,6 +260,7 @@ class Supervisor:
         with suppress(KeyError, ValueError):
             self._selector.unregister(process.control)
         process.control.close()
+        self.watch.ended(status)
         if not generation.processes and generation in self.leaving:
             self.leaving.remove(generation)
             generation.close()

@@ -51,10 +51,19 @@ def prepare(directory: str, daemon: str) -> None:
         OSError: the directory cannot be made or written.
     """
     Path(directory).mkdir(mode=0o755, parents=True, exist_ok=True)
+    bury(directory, daemon, "*")
+
+
+def bury(directory: str, daemon: str, kinds: str = "gauge_*") -> None:
+    """Remove what dead processes of this daemon left: nobody else changes a gauge of theirs again.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
     for lock in Path(directory).glob(f"{daemon}-*.lock"):
         with lock.open("a") as file:
             if _locked(file):  # no living process counts there
-                for old in Path(directory).glob(f"*_{lock.stem}.db"):
+                for old in Path(directory).glob(f"{kinds}_{lock.stem}.db"):
                     old.unlink(missing_ok=True)
 
 

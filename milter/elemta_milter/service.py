@@ -58,6 +58,8 @@ class MilterService:
             trusts=trust(engine),
             voucher=Voucher.of(engine.policy.parts, worker.settings.host),
         )
+        metrics = worker.opened.metrics
+        metrics.gauge(metrics.connections, lambda: wire.connections)
         listener = os.dup(worker.listener.fileno())  # ours alone: it is exchanged when draining
         wire.listen(listener)
         threading.Thread(target=self._run, args=(wire, worker, loop), name="libmilter", daemon=True).start()

@@ -48,6 +48,11 @@ class Server:
         self._empty = asyncio.Event()
         self._look = self._loop.call_later(LOOK, self._look_at_all)
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
     def listen(self, listener: socket.socket) -> None:
         """Accept from `listener` (listening, non-blocking, shared with other processes)."""
         self._listener = listener

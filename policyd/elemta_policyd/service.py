@@ -23,6 +23,8 @@ class PolicydService:
             most=settings.connections,
             counts=bool(worker.engine.counting),
         )
+        metrics = worker.opened.metrics
+        metrics.gauge(metrics.connections, lambda: server.connections)
         worker.adopt(server.take)
         server.listen(worker.listener)
         worker.ready()
