@@ -32,6 +32,11 @@ def oldest(now: float, window: float) -> int:
     return slot(now, window) - SLOTS
 
 
+def newest(now: float, window: float) -> int:
+    """The last slot that counts: a clock may be set back by a window; what is later is of one that was wrong."""
+    return slot(now, window) + SLOTS
+
+
 def end(number: int, window: float) -> float:
     """When a slot counts no more, seconds since 1970."""
     return (number + 1) * window / SLOTS + window

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from elemta.store import Quota, Use
-from elemta.store.counting import KEEP, end, lapse, oldest, slot, wait
+from elemta.store.counting import KEEP, end, lapse, newest, oldest, slot, wait
 
 SCHEMA = """
     CREATE TABLE uses (
@@ -32,9 +32,9 @@ SCHEMA = """
 """
 
 _USED = """
-    SELECT (SELECT coalesce(sum(amount), 0) FROM uses WHERE key = ?1 AND slot >= ?2)
-         + (SELECT coalesce(sum(amount), 0) FROM reserved WHERE key = ?1 AND until > ?3)
-         - (SELECT coalesce(sum(amount), 0) FROM reserved WHERE message = ?4 AND key = ?1 AND until > ?3
+    SELECT (SELECT coalesce(sum(amount), 0) FROM uses WHERE key = ?1 AND slot BETWEEN ?2 AND ?6)
+         + (SELECT coalesce(sum(amount), 0) FROM reserved WHERE key = ?1 AND until > ?3 AND until <= ?7)
+         - (SELECT coalesce(sum(amount), 0) FROM reserved WHERE message = ?4 AND key = ?1 AND until > ?3 AND until <= ?7
                 AND (?5 = '' OR part = ?5))
 """
 _IS_FINAL = "SELECT 1 FROM spent WHERE message = ?"
@@ -66,7 +66,8 @@ def reserve(db: sqlite3.Connection, message: str, quotas: Sequence[Quota], now: 
 
 def _used(db: sqlite3.Connection, message: str, quota: Quota, now: float) -> int:
     """What others used and reserved, and this message for its other parts."""
-    place = (quota.key, oldest(now, quota.window), now, message, quota.part)
+    window, latest = quota.window, now + 2 * quota.window
+    place = (quota.key, oldest(now, window), now, message, quota.part, newest(now, window), latest)
     [(used,)] = db.execute(_USED, place).fetchall()
     return int(used)
 
@@ -75,12 +76,15 @@ def _wait(db: sqlite3.Connection, message: str, quota: Quota, used: int, now: fl
     excess = used + max(quota.amount, 1) - quota.most
     if excess <= 0:
         return 0.0
-    first = oldest(now, quota.window)
-    slots = db.execute("SELECT slot, amount FROM uses WHERE key = ? AND slot >= ?", (quota.key, first))
+    counts = (quota.key, oldest(now, quota.window), newest(now, quota.window))
+    slots = db.execute("SELECT slot, amount FROM uses WHERE key = ? AND slot BETWEEN ? AND ?", counts)
     spent = [(end(number, quota.window), amount) for number, amount in slots]
-    theirs = "SELECT until, amount FROM reserved WHERE key = ? AND until > ? AND NOT (message = ? AND ? IN ('', part))"
+    theirs = """
+        SELECT until, amount FROM reserved
+        WHERE key = ? AND until > ? AND until <= ? AND NOT (message = ? AND ? IN ('', part))
+    """
     later = max(0.0, quota.window - (lapse(now, quota.window) - now))  # it will be used, and count for a whole window
-    for until, amount in db.execute(theirs, (quota.key, now, message, quota.part)):
+    for until, amount in db.execute(theirs, (quota.key, now, now + 2 * quota.window, message, quota.part)):
         spent.append((until + later, amount))
     return wait(spent, excess, now, quota.window)
 

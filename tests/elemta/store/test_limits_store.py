@@ -84,6 +84,30 @@ def test_it_may_be_used_again_when_the_wait_is_over(path):
     assert HOUR - 10 <= wait <= HOUR + HOUR / SLOTS
 
 
+def test_what_a_clock_that_was_wrong_left_in_the_future_does_not_count(path):
+    year = 365 * 24 * HOUR
+
+    async def steps(store):
+        await take(store, "final", year, 3)
+        await store.reserve("under way", [quota(2)], year)
+        assert [each.used for each in await store.reserve("at that time", [quota(1)], year + 1)] == [5]
+        assert [each.used for each in await store.reserve("set right", [quota(5)], 1000)] == [0]
+        [full] = await store.reserve("another", [quota(1)], 1001)
+        assert full.used == 5
+        assert 0 < full.wait <= HOUR * 61 / 60
+
+    live(path, steps)
+
+
+def test_a_clock_that_is_set_back_gives_nobody_more(path):
+    async def steps(store):
+        await take(store, "final", 10 * HOUR, 3)
+        await store.reserve("under way", [quota(2)], 10 * HOUR)
+        assert [each.used for each in await store.reserve("earlier", [quota(1)], 9 * HOUR)] == [5]
+
+    live(path, steps)
+
+
 def test_all_or_none(path):
     async def steps(store):
         both = [quota(3, key="anna"), quota(3, key="net", most=2)]
