@@ -14,9 +14,11 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from elemta import journal
 from elemta.config.model import Settings
@@ -32,7 +34,9 @@ __all__ = ["keep", "write_status"]
 
 _log = logging.getLogger("elemta.daemon.keeper")
 
-AGAIN = 30.0  # seconds until a taken address is tried again
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+AGAIN = 30.0  # seconds until a taken address, or a work that failed, is tried again
 ALIVE = 5.0  # seconds between two signs of life for the supervisor's status
 MINUTE = 60.0
 REPORT = 300.0  # seconds between two looks at which reports are due
@@ -46,16 +50,31 @@ REST = 0.1  # seconds between two slices: writers come first
 async def keep(settings: Settings, daemon: str, stopping: asyncio.Event) -> None:
     """Be the keeper of `daemon` until `stopping` is set."""
     directory = settings.metrics.directory or str(Path(settings.journal.path).parent / "metrics")
-    works = [_serve(settings, directory), _live(directory, daemon), _expire(settings), _settle(settings)]
+    works: list[Work] = [
+        partial(_serve, settings, directory),
+        partial(_live, directory, daemon),
+        partial(_expire, settings),
+        partial(_settle, settings),
+    ]
     if daemon == "milter" and settings.reports is not None:
-        works.append(_report(settings))
-    tasks = [asyncio.create_task(work) for work in works]
+        works.append(partial(_report, settings))
+    tasks = [asyncio.create_task(_ever(work)) for work in works]
     try:
         await stopping.wait()
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _ever(work: Work) -> None:
+    """Work on, also after what nobody foresaw: else it would end in silence, and /readyz be gone, say."""
+    while True:
+        try:
+            await work()
+        except Exception:  # noqa: BLE001 - and it is logged
+            _log.exception("a work of the keeper failed; again in %g s", AGAIN)
+        await asyncio.sleep(AGAIN)
 
 
 async def _serve(settings: Settings, directory: str) -> None:

@@ -420,3 +420,25 @@ def test_a_worker_that_hangs_is_not_ready_and_one_that_was_killed_is_not_missed(
     with lock.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert missing(str(tmp_path)) == ([], [f"milter-0: no news of it; it hangs, or cannot write to {tmp_path}"])
+
+
+def test_a_work_that_fails_as_nobody_foresaw_is_told_and_goes_on(settings, monkeypatch, caplog):
+    monkeypatch.setattr(keeper, "AGAIN", 0.02)
+    runs = []
+
+    async def settled(*_):
+        runs.append(1)
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr(keeper, "_settled", settled)
+
+    async def run():
+        stopping = asyncio.Event()
+        keeping = asyncio.create_task(keep(settings, "policyd", stopping))
+        while len(runs) < 3:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+        stopping.set()
+        await keeping
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    assert "nobody foresaw this" in caplog.text
