@@ -85,7 +85,7 @@ class Voucher:
         if chain is not None and self.sealing is not None:
             own = [result for finding in decision.findings for result in finding.authres]
             told = list(self._told(header, _value(authres.render(self.host, own))))
-            settled = {each.method for each in told} & {"arc"}  # by the first of us, as `as_told` has it
+            settled = {each.method for each in told} & _ON_ARRIVAL
             results = told + [each for each in own if each.method not in settled]
             made = sealing.seal(
                 HeaderFields([*new, *header]),
@@ -109,6 +109,8 @@ class Voucher:
 
 
 _RELAXED = BodySpec(Canon.RELAXED)
+_ON_ARRIVAL = frozenset({"arc", "spf", "iprev", "dmarc"})
+"""Methods on which the first of us has the only word: our own host is the client that all others see."""
 
 
 def _names(signers: Sequence[Signer], *, sealed: bool) -> set[bytes]:

@@ -292,6 +292,18 @@ def test_a_seal_also_holds_what_a_trusted_host_of_our_name_found(keys):
         assert chain_of(header, body).result == "pass"
 
 
+def test_a_seal_holds_what_the_first_of_us_saw_of_the_client_and_not_what_a_later_one_did(keys):
+    """Our MX is a client that may send for our domain: forged mail would be sealed as if SPF had passed."""
+    of = make(keys, more=SEAL.replace("arc: ", "arc: , spf: , iprev: , dmarc: , dkim: "))
+    told = b" mx.test.example; spf=fail smtp.mailfrom=a@b.test; iprev=fail; dmarc=fail; dkim=fail"
+    message = mail([(b"Authentication-Results", told), *HEADERS[:2]], login="")
+    decision, _ = decide(of, message)
+    changes = plan(decision, message, HOST, trusted=True)
+    header, _ = delivered(message, Voucher.of(of.parts, HOST).vouch(decision, message, changes))
+    said = [each.split()[0] for each in dict(header)[b"ARC-Authentication-Results"].decode().split(";")[2:]]
+    assert said == ["spf=fail", "iprev=fail", "dmarc=fail", "dkim=fail", "dkim=none", "arc=none"]
+
+
 def test_a_list_behind_our_mx_does_not_end_the_chain(keys):
     """What the MX found of the chain is told and counts, not what the list made of the mail."""
     of = make(keys, more=SEAL)
