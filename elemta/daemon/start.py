@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -28,6 +29,8 @@ from elemta.store.urls import preload
 from elemta.version import VERSION, refuse_python
 
 DEFAULT_CONFIG = "/etc/elemta/elemta.yaml"
+FILES = 65_536
+"""Open files of one process, connections included; systemd begins with 1,024 and allows 524,288."""
 
 
 def run(service: Service) -> int:
@@ -47,6 +50,7 @@ def run(service: Service) -> int:
             privileges.prepare([Path(own.listen.path).parent], settings.user, own.group)
         listener = sockets.listen(own.listen, own.group)
         preload(settings.state)
+        _more_files()
         privileges.drop(settings.user, named="user" in settings.model_fields_set)
         watch.start_metrics()
     except ConfigErrors as error:
@@ -96,6 +100,14 @@ def _directories(policy: Policy) -> list[Path]:
     if settings.state.startswith("sqlite://"):
         found.append(Path(settings.state.removeprefix("sqlite://")).parent)
     return found
+
+
+def _more_files() -> None:
+    """Let each process open as many files as the system lets us: what it begins with is less than one worker's bound."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _told(error: OSError) -> str:

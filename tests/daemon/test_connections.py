@@ -2,7 +2,9 @@
 
 import os
 import re
+import resource
 import signal
+import socket
 import time
 import urllib.request
 
@@ -38,3 +40,37 @@ def test_they_are_counted_while_they_are_open(name):
         becomes(daemon, port, 0)
         for each in opened:
             each.close()
+
+
+@pytest.mark.parametrize("name", ["policyd", "milter"])
+def test_more_are_served_than_the_files_that_a_process_begins_with(name):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2048:
+        pytest.skip("not so many files may be open here")
+    daemon = Daemon(name, workers=1)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        daemon.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    opened = []
+    try:
+        for _ in range(400):
+            opened.append(socket.socket(socket.AF_UNIX))
+            opened[-1].settimeout(10)
+            opened[-1].connect(daemon.address.removeprefix("unix:"))
+        last = opened[-1]
+        if name == "milter":
+            last.sendall(b"\0\0\0\x0dO\0\0\0\x06\0\0\x01\xff\0\x1f\xff\xff")
+            assert last.recv(5)[4:] == b"O"
+        else:
+            last.sendall(
+                b"request=smtpd_access_policy\nprotocol_state=RCPT\nsender=a@b.test\nrecipient=c@d.test\ninstance=1\n\n"
+            )
+            assert last.recv(4096) == b"action=DUNNO\n\n"
+        assert "Too many open files" not in daemon.log()
+    finally:
+        for each in opened:
+            each.close()
+        daemon.stop()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
