@@ -103,7 +103,7 @@ def _directories(policy: Policy) -> list[Path]:
 
 
 def _more_files() -> None:
-    """Let each process open as many files as the system lets us: what it begins with is less than one worker's bound."""
+    """Let each process open as many files as the system lets us: it begins with fewer than one worker may need."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

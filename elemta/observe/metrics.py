@@ -18,7 +18,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, count
 from pathlib import Path
@@ -51,20 +51,25 @@ def prepare(directory: str, daemon: str) -> None:
         OSError: the directory cannot be made or written.
     """
     Path(directory).mkdir(mode=0o755, parents=True, exist_ok=True)
-    bury(directory, daemon, "*")
+    for old in _of_the_dead(directory, daemon, "*"):
+        old.unlink(missing_ok=True)
 
 
-def bury(directory: str, daemon: str, kinds: str = "gauge_*") -> None:
-    """Remove what dead processes of this daemon left: nobody else changes a gauge of theirs again.
+def bury(directory: str, daemon: str) -> None:
+    """Empty the gauges of dead processes of this daemon, which nobody else changes again; their room stays taken.
 
     Raises:
         OSError: the directory cannot be written.
     """
+    for old in _of_the_dead(directory, daemon, "gauge_*"):
+        room.empty(old)
+
+
+def _of_the_dead(directory: str, daemon: str, kinds: str) -> Iterator[Path]:
     for lock in Path(directory).glob(f"{daemon}-*.lock"):
         with lock.open("a") as file:
             if _locked(file):  # no living process counts there
-                for old in Path(directory).glob(f"{kinds}_{lock.stem}.db"):
-                    old.unlink(missing_ok=True)
+                yield from Path(directory).glob(f"{kinds}_{lock.stem}.db")
 
 
 class Metrics:

@@ -8,6 +8,7 @@ is written with its next change once there is.
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 from prometheus_client import values
@@ -44,6 +45,8 @@ KINDS = ("counter", "gauge_max", "gauge_min", "gauge_sum", "histogram")
 """What the library keeps in a file of its own, for each process."""
 FIRST = 1 << 16
 """Octets of a new file, as the library makes it."""
+NOTHING = struct.pack("i", 8)
+"""The beginning of a file without entries: how many octets of it are used."""
 OVERHEAD = 32
 """Octets of an entry beside its key, at most."""
 
@@ -57,6 +60,16 @@ def use(directory: str, identity: str) -> None:
     values.MmapedDict = RoomyDict  # type: ignore[attr-defined]
     for kind in KINDS:
         _make(Path(directory) / f"{kind}_{identity}.db")
+
+
+def empty(path: Path) -> None:
+    """Let a file hold nothing; on a full disk its successor could not have the room again.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with path.open("r+b") as file:
+        file.write(NOTHING)
 
 
 def _make(path: Path) -> None:
