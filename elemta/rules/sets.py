@@ -21,10 +21,11 @@ from elemta.config.types import network
 from elemta.findings import Value
 from elemta.rules.kept_file import KeptFile, file_lines
 
-_LOOKS_LIKE_IP = re.compile(r"[0-9a-fA-F]*[:.][0-9a-fA-F:.]*(?:/\d{1,3})?")
+_PREFIX = r"/(?:\d{1,3}|\d{1,3}(?:\.\d{1,3}){3})"  # its length, or a netmask
+_LOOKS_LIKE_IP = re.compile(rf"[0-9a-fA-F]*[:.][0-9a-fA-F:.]*(?:{_PREFIX})?")
 _MAPPED = 0xFFFF  # what stands before the IPv4 address in an IPv4-mapped one, which is meant as that
 _DOTS = re.compile(r"(?:\*?\.)+", re.ASCII)
-_HAS_NETWORK = re.compile(r"[0-9a-fA-F:.]+/\d{1,3}")
+_HAS_NETWORK = re.compile(rf"[0-9a-fA-F:.]+{_PREFIX}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ from elemta.store.sqlite import SqliteStore
         (["10.0.0.0/8"], ip_address("10.255.0.1"), True),
         (["10.0.0.0/8", "10.0.0.0/24"], ip_address("11.0.0.1"), False),
         (["0.0.0.0/0"], ip_address("11.0.0.1"), True),
+        (["10.0.0.0/255.0.0.0"], ip_address("10.255.0.1"), True),
+        (["10.0.0.0/255.0.0.0"], ip_address("11.0.0.1"), False),
         (["192.0.2.1"], ip_address("192.0.2.1"), True),
         (["192.0.2.1"], "192.0.2.1", True),
         (["2001:db8::/32"], ip_address("2001:db8::5"), True),
@@ -52,6 +54,8 @@ def test_membership(entries, value, holds):
 def test_a_network_with_host_bits_is_an_error():
     with pytest.raises(ValueError, match=r'"10.0.0.1/8" is no network'):
         members(["10.0.0.1/8"])
+    with pytest.raises(ValueError, match=r'"10.0.0.1/255.0.0.0" is no network, .*; write 10.0.0.0/8'):
+        members(["10.0.0.1/255.0.0.0"])
 
 
 def test_a_file_has_comments_and_its_errors_have_lines(tmp_path):
