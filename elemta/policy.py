@@ -7,7 +7,7 @@ store change.  It opens nothing and connects to nothing: that is the engine's pa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from hashlib import blake2b
 from pathlib import Path as FilePath
@@ -151,13 +151,12 @@ class _Compiler:
         settings = self.settings
         kinds, enabled = self._kinds()
         sets = self._sets()
-        facts = catalogue(enabled, frozenset(kinds))
+        facts = _of_classes(catalogue(enabled, frozenset(kinds)), (*settings.classes, UNCLASSIFIED))
         around = Surroundings(facts, sets, tuple(settings.classes), settings.host)
         classes = self._classes(facts, sets)
         recipient, problems = compile_rules(settings.rules.recipient, ("rules", "recipient"), Stage.ENVELOPE, around)
         message, more = compile_rules(settings.rules.message, ("rules", "message"), Stage.MESSAGE, around)
         self.problems += problems + more
-        self._counted_at_rcpt(enabled)
         self._trusted(sets)
         self.problems += wrong_tests(settings, facts, UNCLASSIFIED)
         return Policy(
@@ -302,12 +301,8 @@ class _Compiler:
                 )
                 self.problems.append(Problem(("milter", "trusted", index), text))
 
-    def _counted_at_rcpt(self, enabled: Mapping[str, type[Check[Any]]]) -> None:
-        """Message rules cannot ask for checks that are made at RCPT TO only."""
-        at_rcpt = {name for name, kind in enabled.items() if kind.per_recipient}
-        for index, rule in enumerate(self.settings.rules.message):
-            for fact in (*rule.when, *rule.unless):
-                if str(fact).partition(".")[0] in at_rcpt:
-                    text = f'"{fact}" is judged at RCPT TO only; move the rule to rules.recipient'
-                    where = "when" if fact in rule.when else "unless"
-                    self.problems.append(Problem(("rules", "message", index, where, fact), text, "key"))
+
+def _of_classes(facts: Catalogue, classes: Iterable[str]) -> Catalogue:
+    """`facts` where `class` is one of `classes`, so that another word is told as a mistake."""
+    klass = replace(facts.find("class"), words=tuple(name.lower() for name in classes))
+    return replace(facts, facts={**facts.facts, "class": klass})

@@ -42,7 +42,8 @@ class Fact:
         doc: one line.
         many: it may hold several values; a condition holds when it holds for any of them.
         unit: "s" or "octets" for numbers that are durations or sizes.
-        words: for a result: the words it can be.
+        words: the words it can be, lower case; () for any.
+        at_rcpt: it is found at RCPT TO only, never for the whole message.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Fact:
     many: bool = False
     unit: str = ""
     words: tuple[str, ...] = ()
+    at_rcpt: bool = False
 
 
 class View(dict[str, Value]):
@@ -159,13 +161,14 @@ def catalogue(checks: Mapping[str, type[Check[Any]]], available: frozenset[str] 
     """All facts of the mail itself and of the enabled `checks`."""
     facts = {fact.name: fact for fact in MAIL_FACTS}
     for name, check in checks.items():
-        stage = check.stage()
+        stage, at_rcpt = check.stage(), check.per_recipient
         words = tuple(word.value for word in check.results)
         question = (check.__doc__ or "").strip().partition("\n")[0]
-        facts[name] = Fact(name, "result", name, stage, question, words=words)
+        facts[name] = Fact(name, "result", name, stage, question, words=words, at_rcpt=at_rcpt)
         for field, of in check.fields.items():
             full = f"{name}.{field}"
-            facts[full] = Fact(full, _KIND_OF_FIELD[of.type], name, stage, of.doc, of.type is tuple, of.unit)
+            kind, many = _KIND_OF_FIELD[of.type], of.type is tuple
+            facts[full] = Fact(full, kind, name, stage, of.doc, many, of.unit, at_rcpt=at_rcpt)
     return Catalogue(facts, available - checks.keys())
 
 
@@ -249,10 +252,7 @@ _FACTS: tuple[_Entry, ...] = (
         Fact("client.address", "ip", "client", Stage.CLIENT, "the client's IP address"),
         lambda view: view.envelope.client.address,
     ),
-    (
-        Fact("client.name", "domain", "client", Stage.CLIENT, "the client's verified host name"),
-        _client("name"),
-    ),
+    (Fact("client.name", "domain", "client", Stage.CLIENT, "the client's verified host name"), _client("name")),
     (
         Fact("client.reverse_name", "domain", "client", Stage.CLIENT, "the client's PTR name, verified or not"),
         _client("reverse_name"),

@@ -145,8 +145,8 @@ class _RuleCompiler:
                 if name == "id" or name in given or name in later:
                     continue
                 fact = self.around.facts.find(name)
-                if fact.stage > self.latest:
-                    raise ValueError(f'fact "{name}" is not known yet when this rule is judged')  # noqa: TRY301
+                if misplaced := self.conditions.misplaced(fact):
+                    raise ValueError(misplaced)  # noqa: TRY301
                 self.asked.append(name)
             return compile_template(text, self.durations, given=given, later=later, escape=escape)
         except KeyError as error:

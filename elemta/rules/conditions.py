@@ -62,8 +62,8 @@ class Conditions:
             except KeyError as error:
                 self.problems.append(Problem(here, str(error.args[0]), "key"))
                 continue
-            if fact.stage > self.latest:
-                self.problems.append(Problem(here, self.too_early(fact), "key"))
+            if misplaced := self.misplaced(fact):
+                self.problems.append(Problem(here, misplaced, "key"))
                 continue
             reader = Reader(self, fact, here)
             try:
@@ -71,8 +71,12 @@ class Conditions:
             except ValueError as error:
                 self.problems.append(Problem(reader.at, str(error), "value"))
 
-    def too_early(self, fact: Fact) -> str:
-        """Why `fact` cannot be used where these conditions are judged."""
+    def misplaced(self, fact: Fact) -> str:
+        """Why `fact` cannot be used where these conditions are judged; "" when it can."""
+        if self.latest is Stage.MESSAGE and fact.at_rcpt:
+            return f'"{fact.name}" is judged at RCPT TO only; move the rule to rules.recipient'
+        if fact.stage <= self.latest:
+            return ""
         if self.latest is Stage.ENVELOPE:
             return f'fact "{fact.name}" is known only when the message is complete; use it in rules.message'
         return f'fact "{fact.name}" is not known yet when this is judged'

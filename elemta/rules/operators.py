@@ -48,8 +48,8 @@ class Scope(Protocol):
     sets: Mapping[str, NamedSet]
     latest: Stage
 
-    def too_early(self, fact: Fact) -> str:
-        """Why `fact` cannot be used here."""
+    def misplaced(self, fact: Fact) -> str:
+        """Why `fact` cannot be used here; "" when it can."""
         ...
 
 
@@ -75,9 +75,11 @@ class Reader:
         return Condition(lifted(self.fact, predicate), f"{self.fact.name} is {_word(spec)}", (self.fact.name,))
 
     def _any_of(self, specs: list[object]) -> Condition:
-        if not specs:
-            raise ValueError("an empty list matches nothing; write at least one value")
-        if not any(isinstance(spec, (dict, list)) for spec in specs) and self.fact.kind not in ("ip", "number", "bool"):
+        if not any(isinstance(spec, (dict, list)) for spec in _several(specs)) and self.fact.kind not in (
+            "ip",
+            "number",
+            "bool",
+        ):
             words = frozenset(self._text(spec) for spec in specs)
             text = f"{self.fact.name} is any of {', '.join(map(_word, specs))}"
             return Condition(lifted(self.fact, lambda value: value.lower() in words), text, (self.fact.name,))
@@ -129,8 +131,11 @@ class Reader:
 
     def _in(self, operand: object) -> tuple[Predicate, str]:
         if isinstance(operand, list):
-            wanted = members(map(self._entry, operand)) if self.fact.kind != "ip" else _networks(operand)
-            return wanted.__contains__, f"is in {', '.join(map(_word, operand))}"
+            entries, text = _several(operand), f"is in {', '.join(map(_word, operand))}"
+            if self.fact.words or self.fact.kind in ("number", "bool"):
+                return first_of([self._equal(entry) for entry in entries]), text
+            wanted = members(map(self._entry, entries)) if self.fact.kind != "ip" else _networks(entries)
+            return wanted.__contains__, text
         named = self.owner.sets.get(str(operand))
         if named is None:
             near = difflib.get_close_matches(str(operand), self.owner.sets, 1)
@@ -141,17 +146,17 @@ class Reader:
     def _cidr(self, operand: object) -> tuple[Predicate, str]:
         if self.fact.kind != "ip":
             raise ValueError(f"{self.fact.name} is no IP address; cidr is for IP addresses")
-        entries = operand if isinstance(operand, list) else [operand]
+        entries = _several(operand)
         wanted = _networks(entries)
         return wanted.__contains__, f"is in {', '.join(map(str, entries))}"
 
     def _looks(self, operand: object) -> tuple[Predicate, str]:
-        patterns = operand if isinstance(operand, list) else [operand]
+        patterns = _several(operand)
         looks = first_of([glob(self._entry(pattern).lower()) for pattern in patterns])
         return lambda value: looks(str(value).lower()), f"looks like {' or '.join(map(_word, patterns))}"
 
     def _regex(self, operand: object) -> tuple[Predicate, str]:
-        patterns = operand if isinstance(operand, list) else [operand]
+        patterns = _several(operand)
         found = first_of([search(self._entry(pattern)) for pattern in patterns])
         return lambda value: found(str(value)), f"matches {' or '.join(f'/{pattern}/' for pattern in patterns)}"
 
@@ -190,11 +195,13 @@ class Reader:
             other = self.owner.facts.find(str(operand))
         except KeyError as error:
             raise ValueError(str(error.args[0])) from None
-        if other.stage > self.owner.latest:
-            raise ValueError(self.owner.too_early(other))
-        if (self.fact.kind == "number") != (other.kind == "number"):
+        if misplaced := self.owner.misplaced(other):
+            raise ValueError(misplaced)
+        if self.fact.kind != other.kind and {self.fact.kind, other.kind} & {"number", "ip", "bool"}:
             kinds = f"{self.fact.name} is {_a(self.fact.kind)} and {other.name} is {_a(other.kind)}"
             raise ValueError(f"{kinds}: they cannot be compared")
+        if compare is not operator.eq and self.fact.kind != "number":
+            raise ValueError(f"{self.fact.name} is {_a(self.fact.kind)}; only numbers are less or greater")
         left, right = self.fact.name, other.name
 
         def test(view: View) -> bool:
@@ -253,6 +260,12 @@ class Reader:
             raise ValueError(f'{self.fact.name} is a number; found "{operand}"') from None
 
 
+def _several(operand: object) -> list[Any]:
+    if operand == []:
+        raise ValueError("an empty list matches nothing; write at least one value")
+    return operand if isinstance(operand, list) else [operand]
+
+
 def _networks(entries: list[Any]) -> Members:
     for entry in entries:
         network(str(entry))
@@ -277,4 +290,6 @@ def _word(value: object) -> str:
 
 
 def _a(kind: str) -> str:
-    return {"ip": "an IP address", "bool": "true or false", "result": "a result word"}.get(kind, f"a {kind}")
+    return {"ip": "an IP address", "address": "a mail address", "bool": "true or false", "result": "a result word"}.get(
+        kind, f"a {kind}"
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import re2
 
 
-def first_of(tests: list[Callable[[str], bool]]) -> Callable[[str], bool]:
+def first_of(tests: list[Callable[[Any], bool]]) -> Callable[[Any], bool]:
     """Does any of `tests` hold?"""
     if len(tests) == 1:
         return tests[0]

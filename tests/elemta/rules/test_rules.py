@@ -144,6 +144,25 @@ def test_rules_at_rcpt_to_know_only_the_envelope():
 
 
 @pytest.mark.parametrize(
+    ("rule", "at"),
+    [
+        ("{id: a, when: {greylist: fail}, then: reject}", "when: "),
+        ("{id: a, when: {any: [{spf: fail}, {greylist: fail}]}, then: reject}", "when.any[1]: "),
+        ("{id: a, when: {not: {greylist: pass}}, then: reject}", "when.not: "),
+        ("{id: a, unless: {any: [{greylist: pass}]}, then: reject}", "unless.any[0]: "),
+        ("{id: a, when: {size: {gt: {fact: greylist.wait}}}, then: reject}", "when.size.gt: "),
+        ("{id: a, when: {spf: fail}, then: reject, reply: '550 5.7.1 {greylist.wait}'}", "reply: "),
+        ("{id: a, add_header: {X-Wait: '{greylist.wait}'}}", "add_header.X-Wait: "),
+    ],
+)
+def test_what_is_judged_at_rcpt_to_only_cannot_be_asked_of_the_whole_message(rule, at):
+    with pytest.raises(ConfigErrors) as raised:
+        policy(f"host: mx.receiver.test\nchecks: {{spf: , greylist: }}\nrules:\n  message:\n    - {rule}\n")
+    assert f'rules.message[0].{at}"greylist' in str(raised.value)
+    assert "is judged at RCPT TO only; move the rule to rules.recipient" in str(raised.value)
+
+
+@pytest.mark.parametrize(
     "lines",
     [
         ("{id: a, then: accept}", "{id: b, when: {spf: fail}, then: reject}"),
