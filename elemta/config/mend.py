@@ -7,13 +7,15 @@ What comes out is for finding more mistakes only; nobody ever runs it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from elemta.config.model import Settings
 from elemta.config.problems import Path, Problem
 from elemta.config.validate import validated
 
+_NAME = 2  # keys that lead to the name of a set
+_NOTHING: Mapping[str, Any] = {"sets": [], "checks": None, "classes": {"login": ""}}  # this class hides no other
 _ROUNDS = 3  # a part taken away may leave its key missing, which the next round sees
 
 
@@ -23,7 +25,7 @@ def mended(data: dict[str, Any], problems: Iterable[Problem]) -> Settings | None
     settings: Settings | None = None
     for _ in range(_ROUNDS):
         for problem in found:
-            _replace(data, problem.path)
+            _replace(data, problem.path, names=problem.on == "key" and len(problem.path) == _NAME)
         settings, found = validated(Settings, data)
         if settings is not None:
             break
@@ -36,20 +38,25 @@ def untold(problems: Iterable[Problem], told: Iterable[Problem]) -> list[Problem
     return [problem for problem in problems if problem.path not in spoken]
 
 
-def _replace(data: dict[str, Any], path: Path) -> None:
+def _replace(data: dict[str, Any], path: Path, *, names: bool) -> None:
+    """Take away what is wrong at `path`; `names`: the name of a set, a check, a class, a section is."""
     match path:
         case () | ("host", *_):
             data["host"] = "unknown.invalid"
-        case ("sets" | "checks" as section, str(name), *_) if _has(data, path[:2]):
-            nothing: Any = [] if section == "sets" else None
-            if data[section][name] == nothing:  # the name itself is wrong
-                del data[section][name]
-            else:
-                data[section][name] = nothing
+        case _ if not _has(data, path[:_NAME]):
+            return  # taken away for another mistake
+        case ("sets" | "checks" | "classes" | "rules" as section, str(name)) if names:
+            del data[section][name]
+        case ("sets" | "checks" | "classes" as section, str(name), *_):
+            data[section][name] = _NOTHING[section]
         case ("rules", str(stage), int(index), *rest) if _has(data, path[:3]):
             _replace_rule(data["rules"][stage], index, rest)
+        case ("rules", str(stage), *_):
+            del data["rules"][stage]
         case ("sign", int(index), str(key), *_) if _has(data, path[:2]) and key not in ("domain", "keys"):
             data["sign"][index].pop(key, None)
+        case ("tests", int(index), "given" | "expect" | "stage" as part, *_) if _has(data, path[:3]):
+            data["tests"][index][part] = {} if part != "stage" else None
         case ("tests", int(index), *_) if _has(data, path[:2]):
             data["tests"][index] = {"name": "", "expect": {}}
         case (first, *_):

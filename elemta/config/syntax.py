@@ -25,7 +25,12 @@ _ADVICE = {
     "exceeded maximum nesting depth": "hundreds of mappings and lists inside each other; write it flatter",
     "incompatible YAML document": "there is no such version of YAML; remove this line",
 }
+_TOLD_LATE = ("unexpected end of stream", "could not find expected ':'")
 _NEVER_CLOSED = "the quotes that open here are never closed; close them"
+_GOES_ON = (
+    "a colon cannot stand here, since this line goes on with the text above; indent it like its neighbours, "
+    "or write the colon that the line above lacks"
+)
 _MISREAD = ("alphabetic or numeric character", "comment or line break", "unexpected ':'")  # *.example, > 5, fe80::
 
 
@@ -35,8 +40,8 @@ def syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Problem
     began: Any = error.context_mark
     mark: Any = error.problem_mark or began
     misread = any(said in (error.problem or "") for said in _MISREAD)
-    if began and (misread or "unexpected end of stream" in (error.problem or "")):
-        mark = began  # the value, not the place where it turned out to be none
+    if began and (misread or any(said in (error.problem or "") for said in _TOLD_LATE)):
+        mark = began  # the word, not the place where it turned out to be none
     line = lines[mark.line] if mark and mark.line < len(lines) else ""
     rest = line[mark.column :] if mark else ""
     message = _message(error, line, rest) if not misread else _quote(rest)
@@ -56,6 +61,8 @@ def _message(error: yaml.MarkedYAMLError, line: str, rest: str) -> str:  # noqa:
         return _NEVER_CLOSED
     if "cannot start any token" in said and rest:
         return f"a value cannot begin with {quoted(rest[0])}; put it in quotes"
+    if "mapping values are not allowed" in said and ":" not in line.removesuffix(rest):
+        return _GOES_ON
     if "expected node content" in said and rest.startswith(":"):
         return _quote(rest)
     if "expected key" in said and line.removesuffix(rest).strip():
