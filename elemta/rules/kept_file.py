@@ -77,4 +77,4 @@ def file_lines(path: Path) -> list[str]:
     """
     if not S_ISREG(path.stat().st_mode):
         raise ValueError(f"{path} is not a file; name a file")
-    return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    return path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()

@@ -63,6 +63,9 @@ def test_a_file_has_comments_and_its_errors_have_lines(tmp_path):
     path.write_text("# all\n\n 10.0.0.0/8 # inside\npartner.example\n")
     assert len(read_file(path)) == 2
 
+    path.write_bytes(b"\xef\xbb\xbfpartner.example\r\n10.0.0.0/8\r\n")  # as editors of Windows write it
+    assert "partner.example" in read_file(path)
+
     path.write_text("ok.example\n10.0.0.9/8\n")
     with pytest.raises(ValueError, match=r"set.txt:2: .*10.0.0.9/8"):
         read_file(path)
