@@ -14,6 +14,7 @@ from elemta.config.model import Settings
 from elemta.config.problems import Path, Problem
 from elemta.config.validate import validated
 
+_TEST: Mapping[str, Any] = {"name": "", "given": {}, "expect": {"then": "accept"}}  # nothing is wrong with it
 _NAME = 2  # keys that lead to the name of a set
 _NOTHING: Mapping[str, Any] = {"sets": [], "checks": None, "classes": {"login": ""}}  # this class hides no other
 _ROUNDS = 3  # a part taken away may leave its key missing, which the next round sees
@@ -56,9 +57,9 @@ def _replace(data: dict[str, Any], path: Path, *, names: bool) -> None:
         case ("sign", int(index), str(key), *_) if _has(data, path[:2]) and key not in ("domain", "keys"):
             data["sign"][index].pop(key, None)
         case ("tests", int(index), "given" | "expect" | "stage" as part, *_) if _has(data, path[:3]):
-            data["tests"][index][part] = {} if part != "stage" else None
+            data["tests"][index][part] = _TEST.get(part)
         case ("tests", int(index), *_) if _has(data, path[:2]):
-            data["tests"][index] = {"name": "", "expect": {}}
+            data["tests"][index] = _TEST
         case (first, *_):
             data.pop(str(first), None)
 

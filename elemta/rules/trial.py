@@ -59,6 +59,8 @@ def wrong_tests(settings: Settings, facts: Catalogue, unclassified: str) -> list
     problems = []
     rules = {rule.id for rule in (*settings.rules.recipient, *settings.rules.message)}
     for index, test in enumerate(settings.tests):
+        if test.expect.rule is None and test.expect.then is None:
+            problems.append(Problem(("tests", index, "expect"), "nothing is expected; write then, rule, or both"))
         if test.expect.rule is not None and test.expect.rule not in rules:
             problems.append(unknown(("tests", index, "expect", "rule"), "rule", test.expect.rule, rules, "value"))
         for name, told in test.given.items():
