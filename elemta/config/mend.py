@@ -14,7 +14,7 @@ from elemta.config.model import Settings
 from elemta.config.problems import Path, Problem
 from elemta.config.validate import validated
 
-_TEST: Mapping[str, Any] = {"name": "", "given": {}, "expect": {"then": "accept"}}  # nothing is wrong with it
+_TEST: Mapping[str, Any] = {"name": "", "given": {}, "expect": {"then": "accept"}, "stage": None}  # right
 _NAME = 2  # keys that lead to the name of a set
 _NOTHING: Mapping[str, Any] = {"sets": [], "checks": None, "classes": {"login": ""}}  # this class hides no other
 _ROUNDS = 3  # a part taken away may leave its key missing, which the next round sees
@@ -56,10 +56,8 @@ def _replace(data: dict[str, Any], path: Path, *, names: bool) -> None:
             del data["rules"][stage]
         case ("sign", int(index), str(key), *_) if _has(data, path[:2]) and key not in ("domain", "keys"):
             data["sign"][index].pop(key, None)
-        case ("tests", int(index), "given" | "expect" | "stage" as part, *_) if _has(data, path[:3]):
-            data["tests"][index][part] = _TEST.get(part)
-        case ("tests", int(index), *_) if _has(data, path[:2]):
-            data["tests"][index] = _TEST
+        case ("tests", int(index), *rest):
+            _replace_test(data["tests"], index, rest)
         case (first, *_):
             data.pop(str(first), None)
 
@@ -72,6 +70,13 @@ def _replace_rule(rules: list[Any], index: int, rest: list[str | int]) -> None:
         rule["id"] = f"rule-{index}"
     else:
         rule.pop(rest[0], None)
+
+
+def _replace_test(tests: list[Any], index: int, rest: list[str | int]) -> None:
+    if isinstance(tests[index], dict) and rest and rest[0] in _TEST:
+        tests[index] = {**tests[index], rest[0]: _TEST[str(rest[0])]}
+    else:
+        tests[index] = _TEST
 
 
 def _has(data: Any, path: Path) -> bool:  # noqa: ANN401 - whatever the file says
