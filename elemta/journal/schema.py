@@ -71,8 +71,8 @@ def connect(path: str, *, write: bool = False, patience: float = 5.0) -> sqlite3
     Raises:
         JournalError: there is none, it is none, it is damaged, it is newer than this Elemta, or it may not be opened.
     """
-    if not write and not os.path.exists(path):  # noqa: PTH110 - a path of any user's making, only looked at
-        raise JournalError(f"{path}: no journal here; is journal.path right, and has a daemon run?")
+    if not write:
+        _is_there(path)
     if write and not Path(path).parent.is_dir():
         raise JournalError(f"{path}: its directory does not exist; make it, owned by the daemons' user")
     try:
@@ -115,6 +115,15 @@ def _usable(version: int, path: str) -> None:
         raise JournalError(f"{path}: an empty file, no journal of Elemta; has a daemon run?")
     if version < len(FORM.scripts):
         raise JournalError(f"{path}: of an older Elemta (form {version}); start a daemon once, it updates the file")
+
+
+def _is_there(path: str) -> None:
+    try:
+        os.stat(path)  # noqa: PTH116 - a path of any user's making, only looked at
+    except PermissionError:
+        raise JournalError(f"{path}: you may not look there; ask as root or as the daemons' user") from None
+    except (OSError, ValueError):
+        raise JournalError(f"{path}: no journal here; is journal.path right, and has a daemon run?") from None
 
 
 def _explained(path: str, error: sqlite3.Error) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -425,6 +426,21 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, make, words):
     with pytest.raises(JournalError, match=words) as raised:
         Reader(str(path))
     assert str(path) in str(raised.value)
+
+
+def test_a_journal_in_a_closed_directory_is_not_called_missing(tmp_path):
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0)
+    if os.geteuid() == 0:  # whom no mode stops
+        os.seteuid(65534)
+        try:
+            with pytest.raises(JournalError, match="you may not look there; ask as root"):
+                Reader(str(folder / "journal.db"))
+        finally:
+            os.seteuid(0)
+    else:
+        with pytest.raises(JournalError, match="you may not look there; ask as root"):
+            Reader(str(folder / "journal.db"))
 
 
 def test_a_database_of_something_else_is_never_written_to(tmp_path):
