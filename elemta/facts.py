@@ -149,6 +149,11 @@ class Message(Struct, frozen=True, dict=True):
     body: Body = field(default_factory=BytesBody)
     truncated: str = ""
 
+    @property
+    def size(self) -> int:
+        """Octets: announced, or those of the body if they are more; a client may announce what it likes."""
+        return max(self.envelope.size, self.body.size)
+
     def header(self, name: str) -> tuple[bytes, ...]:
         """The raw values of all fields called `name` (ASCII, any case), in order."""
         return self._by_name.get(name.lower().encode(), ())

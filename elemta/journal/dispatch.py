@@ -46,7 +46,7 @@ def dispatch(decision: Decision) -> bytes:
     told = (
         decision.id, decision.at, decision.stage, envelope.queue_id, envelope.instance, decision.klass,
         verdict.disposition, verdict.rule, verdict.reply, client.address_text, client.name, client.helo, client.login,
-        envelope.sender, envelope.recipients, min(envelope.size, LARGEST), message_id, header_from, decision.seconds,
+        envelope.sender, envelope.recipients, min(facts.size, LARGEST), message_id, header_from, decision.seconds,
         decision.policy, decision.trace, decision.shadow, decision.timings, verdict.findings,
     )  # fmt: skip
     try:

@@ -184,7 +184,7 @@ def _decided_text(decision: Decision, keys: dict[str, str]) -> str:
         f" class={decision.klass} disposition={verdict.disposition} rule={verdict.rule or '-'}"
         f" client={client.address_text or '-'} helo={helo} sender=<{sender}>"
         f"{f' login={quoted(client.login)}' if client.login else ''}"
-        f" recipients={len(recipients)} recipient=<{recipient}> size={envelope.size or '-'}"
+        f" recipients={len(recipients)} recipient=<{recipient}> size={facts.size or '-'}"
     )
     for finding in decision.findings:
         check = finding.check
@@ -205,7 +205,7 @@ def _decided_json(decision: Decision, keys: dict[str, str]) -> str:  # noqa: ARG
         "disposition": verdict.disposition.value, "rule": verdict.rule,
         "client": client.address_text, "helo": client.helo[:LONGEST], "login": client.login[:LONGEST],
         "sender": envelope.sender[:LONGEST], "recipients": len(recipients),
-        "recipient": recipients[0][:LONGEST] if recipients else "", "size": envelope.size or None,
+        "recipient": recipients[0][:LONGEST] if recipients else "", "size": decision.facts.size or None,
         "findings": {finding.check: finding.result for finding in decision.findings},
         "shadow": list(decision.shadow), "labels": _labels(verdict),
         "ms": round(decision.seconds * 1000, 1), "reply": verdict.reply[:LONGEST],

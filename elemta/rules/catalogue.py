@@ -215,7 +215,7 @@ def _of_message(get: Callable[[Message], Value]) -> Callable[[View], Value]:
 
 def _size(view: View) -> Value:
     if view.message is not None:
-        return view.message.envelope.size or view.message.body.size or None
+        return view.message.size or None
     return view.envelope.size or None
 
 
@@ -296,7 +296,7 @@ _FACTS: tuple[_Entry, ...] = (
         Fact("recipient.count", "number", "envelope", Stage.ENVELOPE, "recipients so far, as Postfix counts"),
         lambda view: view.envelope.recipient_count or len(view.envelope.recipients),
     ),
-    (Fact("size", "number", "envelope", Stage.ENVELOPE, "the mail's size, announced or seen", unit="octets"), _size),
+    (Fact("size", "number", "envelope", Stage.ENVELOPE, "the size: announced, or seen if more", unit="octets"), _size),
     (
         Fact("smtputf8", "bool", "envelope", Stage.ENVELOPE, "MAIL FROM asked for SMTPUTF8"),
         lambda view: view.envelope.smtputf8,

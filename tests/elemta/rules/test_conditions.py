@@ -132,6 +132,14 @@ def test_the_null_sender_is_absent():
     assert not hit("{sender.domain: {glob: '*'}}", of)
 
 
+def test_the_size_of_a_message_is_not_what_the_client_says():
+    small = message(envelope(size=1), body=b"x" * 5000)  # RFC 1870 section 6.1: an estimate, which may be a lie
+
+    assert hit("{size: {gt: 4K}}", small)
+    assert hit("{size: {gt: 4K}}", message(envelope(size=0), body=b"x" * 5000))
+    assert not hit("{size: {gt: 4K}}", message(envelope(size=1), body=b"x" * 4000))
+
+
 def test_results_and_fields_of_checks():
     of = message(envelope(sender="a@soft.test"))
 
