@@ -456,6 +456,16 @@ def test_a_file_that_we_may_not_write(tmp_path):
     process.join()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
+def test_a_file_made_by_root_belongs_to_the_daemons_whose_directory_it_is(tmp_path):
+    os.chown(tmp_path, 65534, 65533)
+    path = tmp_path / "state.db"
+    use(str(path), lambda store: store.add_to_set("frozen", "bob", 0.0))  # `elemta sets add` before the first start
+
+    assert {(each.stat().st_uid, each.stat().st_gid) for each in tmp_path.iterdir()} == {(65534, 65533)}
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
 # ── a file that breaks or goes away while it is open ─────────────────────────────────────────────────────────
 
 
