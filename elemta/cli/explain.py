@@ -85,9 +85,10 @@ def _rehearsed(args: argparse.Namespace) -> int:
     mail = sys.stdin.buffer.read() if str(args.mail) == "-" else args.mail.read_bytes()
     policy = loaded_and(Policy.compile, args.config)
     sender = _sender(mail) if args.sender is None else args.sender.strip("<>")
+    recipients = [each.strip("<>") for each in args.rcpt]
     client = Client(address, args.name or "", args.name or "", helo=args.helo, login=args.login)
     try:
-        outcome = asyncio.run(rehearse(policy, client, sender, args.rcpt, mail))
+        outcome = asyncio.run(rehearse(policy, client, sender, recipients, mail))
     except StoreError as error:
         return fail(f"elemta explain: {error}", os.EX_NOINPUT)
     if not args.json:
