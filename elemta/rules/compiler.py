@@ -168,7 +168,8 @@ class _RuleCompiler:
         match = _REPLY.fullmatch(model.reply)
         wanted = "5" if disposition is Disposition.REJECT else "4"
         if match is None:
-            text = f'write the code, the enhanced code and a text: "{wanted}50 {wanted}.7.1 …"'
+            lines = "; on one line, without `|`" if "\n" in model.reply else ""
+            text = f'write the code, the enhanced code and a text: "{wanted}50 {wanted}.7.1 …"{lines}'
             self.problems.append(Problem(path, text))
         elif match[1][0] != wanted or (match[2] or wanted) != wanted:
             begins = model.reply[:12].strip()

@@ -123,6 +123,7 @@ def test_percent_is_stable_by_message_and_near_its_share():
         ("{id: a, then: reject, reply: '550 4.7.1 no'}", "contradicts then: reject"),
         ("{id: a, then: defer, reply: '550 5.7.1 no'}", "contradicts then: defer"),
         ("{id: a, then: reject, reply: 'go away'}", 'write the code, the enhanced code and a text: "550 5.7.1 …"'),
+        ('{id: a, then: reject, reply: "550 5.7.1 no\\n"}', '…"; on one line, without `|`'),
         ("{id: a, then: accept, reply: '550 5.7.1 no'}", "then: accept sends no reply"),
         ("{id: a, then: reject, reply: '550 5.7.1 {sendr}'}", 'unknown fact "sendr"; did you mean "sender"?'),
         ("{id: a, then: reject, reply: '550 5.7.1 {sender'}", "a single {"),
