@@ -1,8 +1,9 @@
 """Postfix's configuration: what do main.cf and master.cf look like on this machine?
 
 Fills the templates of postfix-conf/ (`@NAME@`) with the defaults of its variables.yaml and the values given, and
-writes both files.  The private stack of `make run`, the tests and the container all get their files from here.
-Never starts or reloads Postfix, and never writes anywhere but into the directory given.
+writes both files; what somebody else wrote there is kept as main.cf.before.  The private stack of `make run`, the
+tests and the container all get their files from here.  Never starts or reloads Postfix, and never writes anywhere but
+into the directory given.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import difflib
 import os
 import re
+import shutil
 import sys
 from collections.abc import Mapping
 from importlib.resources import files
@@ -71,10 +73,20 @@ def render(directory: Path, values: Mapping[str, str] | None = None) -> None:
         filled[name] = value
     directory.mkdir(parents=True, exist_ok=True)
     for template in TEMPLATES:
+        text = (_templates() / template).read_text()
+        _keep(directory / template, text.partition("\n")[0].encode())
         new = directory / f".{template}.new"
-        new.write_text(_fill((_templates() / template).read_text(), filled))
+        new.write_text(_fill(text, filled))
         new.chmod(0o644)
         new.replace(directory / template)
+
+
+def _keep(old: Path, head: bytes) -> None:
+    """Keep what stands there as FILE.before, unless it was rendered (then its first line is `head`)."""
+    kept = old.with_name(f"{old.name}.before")
+    if old.exists() and not old.read_bytes().startswith(head) and not kept.exists():
+        shutil.copy2(old, kept)
+        sys.stdout.write(f"{kept}: what stood in {old.name} before\n")
 
 
 def variables() -> dict[str, str]:

@@ -58,6 +58,17 @@ def test_rendering_replaces_what_was_there(tmp_path):
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["main.cf", "master.cf"]
 
 
+def test_what_somebody_else_wrote_is_kept(tmp_path, capsys):
+    (tmp_path / "main.cf").write_text("myhostname = mine\n")
+    run("render", tmp_path)
+    assert capsys.readouterr().out == f"{tmp_path}/main.cf.before: what stood in main.cf before\n"
+    run("render", tmp_path, "--set", "HOSTNAME=mx9.example.net")
+
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "main.cf.before").read_text() == "myhostname = mine\n"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["main.cf", "main.cf.before", "master.cf"]
+
+
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
