@@ -152,11 +152,13 @@ class Reader:
 
     def _looks(self, operand: object) -> tuple[Predicate, str]:
         patterns = _several(operand)
-        looks = first_of([glob(self._entry(pattern).lower()) for pattern in patterns])
+        looks = first_of([glob(self._labels(self._entry(pattern).lower())) for pattern in patterns])
         return lambda value: looks(str(value).lower()), f"looks like {' or '.join(map(_word, patterns))}"
 
     def _regex(self, operand: object) -> tuple[Predicate, str]:
         patterns = _several(operand)
+        if self.fact.kind == "domain" and not all(self._entry(pattern).isascii() for pattern in patterns):
+            raise ValueError(f"{self.fact.name} is compared as A-labels; write xn--… instead of letters beyond ASCII")
         found = first_of([search(self._entry(pattern)) for pattern in patterns])
         return lambda value: found(str(value)), f"matches {' or '.join(f'/{pattern}/' for pattern in patterns)}"
 
@@ -243,6 +245,15 @@ class Reader:
         if isinstance(operand, (dict, list)) or operand is None:
             raise ValueError(f"takes texts; found {_word(operand)}")
         return _word(operand)
+
+    def _labels(self, pattern: str) -> str:
+        """A glob of domains with its labels as A-labels: *.bücher.example."""
+        if self.fact.kind != "domain" or pattern.isascii():
+            return pattern
+        labels = [label if label.isascii() else a_label(label) or "" for label in pattern.split(".")]
+        if "" in labels:
+            raise ValueError(f'{self.fact.name} is compared as A-labels; write xn--… in "{pattern}"')
+        return ".".join(labels)
 
     def _number(self, operand: object) -> float:
         if isinstance(operand, bool) or not isinstance(operand, (int, float, str)):

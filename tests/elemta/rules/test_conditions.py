@@ -123,6 +123,8 @@ def test_domains_are_compared_as_a_labels():
 
     assert hit("{sender.domain: {in: partners}}", of)
     assert hit("{sender.domain: bücher.example}", of)
+    assert hit("{sender.domain: {glob: 'BÜCHER.ex*'}}", of)
+    assert hit("{sender.domain: {glob: '*.bücher.example'}}", message(envelope(sender="a@b.xn--bcher-kva.example")))
 
 
 def test_the_null_sender_is_absent():
@@ -167,6 +169,8 @@ def test_results_and_fields_of_checks():
             (f"{{client.address: {{{operator}: []}}}}", f"{operator}: an empty list matches nothing")
             for operator in ("in", "cidr", "glob", "regex")
         ),
+        ("{sender.domain: {glob: 'bü*'}}", 'is compared as A-labels; write xn--… in "bü*"'),
+        ("{sender.domain: {regex: 'bücher'}}", "is compared as A-labels; write xn--… instead of letters beyond ASCII"),
         ("{spf: {in: [passed]}}", 'spf is never "passed"; did you mean "pass"?'),
         ("{size: {in: [big]}}", '"big" is not a size'),
         ("{class: al}", 'class is never "al"; did you mean "all"?'),
