@@ -18,7 +18,7 @@ FOLDERS = {
     "plugins/elemta_plugins": "the plugins that come with it; see [docs/plugins.md](docs/plugins.md)",
 }
 OTHERS = {
-    "postfix-conf/": "main.cf and master.cf as templates, for the local stack, the container and Ansible alike",
+    "postfix-conf/": "main.cf and master.cf as templates, for the local stack and the container alike",
     "docker/, Dockerfile, docker-compose.yml": "the container images, and both joined by a volume of sockets",
     "docs/": "configuration.md (written by the code), monitoring.md, and what else an administrator reads",
     "tests/": "mirrors the packages; live/ with real Postfix, docker/ with containers, cases/ goldens, bench/ figures, "
