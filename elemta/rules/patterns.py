@@ -6,10 +6,13 @@ Both take time linear in the text, whatever an administrator writes and an attac
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Callable
 from typing import Any
 
 import re2
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def first_of(tests: list[Callable[[Any], bool]]) -> Callable[[Any], bool]:
@@ -23,8 +26,7 @@ def glob(pattern: str) -> Callable[[str], bool]:
     """A test for the whole text: * stands for any characters, ? for one, [ab] for one of these. Linear time."""
     if "?" in pattern or "[" in pattern:
         # fnmatch gives Python's syntax; RE2 writes \\Z as \\z and knows no atomic groups
-        full = _re2(fnmatch.translate(pattern).replace(r"\Z", r"\z").replace("(?>", "(?:")).fullmatch
-        return lambda text: full(text) is not None
+        return _test(_re2(fnmatch.translate(pattern).replace(r"\Z", r"\z").replace("(?>", "(?:")).fullmatch)
     first, *middle = pattern.split("*")
     if not middle:
         return lambda text: text == first
@@ -47,8 +49,17 @@ def glob(pattern: str) -> Callable[[str], bool]:
 
 def search(pattern: str) -> Callable[[str], bool]:
     """A test for RE2 to find `pattern` anywhere."""
-    search = _re2(pattern).search
-    return lambda text: search(text) is not None
+    return _test(_re2(pattern).search)
+
+
+def _test(match: Callable[[str], object]) -> Callable[[str], bool]:
+    def test(text: str) -> bool:
+        try:
+            return match(text) is not None
+        except UnicodeEncodeError:  # an octet that was no UTF-8, in a HELO name or an address: RE2 knows UTF-8 only
+            return match(_SURROGATE.sub("\ufffd", text)) is not None
+
+    return test
 
 
 def _re2(pattern: str) -> Any:  # noqa: ANN401 - re2 ships no types

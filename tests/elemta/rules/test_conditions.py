@@ -127,6 +127,14 @@ def test_domains_are_compared_as_a_labels():
     assert hit("{sender.domain: {glob: '*.bücher.example'}}", message(envelope(sender="a@b.xn--bcher-kva.example")))
 
 
+@pytest.mark.parametrize("asked", ["regex: '^b.d@'", "regex: '[^ -~]'", "glob: 'b?d@*'", "glob: '[ab]*@sender.test'"])
+def test_octets_that_are_no_utf_8_are_characters_that_nobody_knows(asked):
+    of = message(envelope(sender="b\udcfcd@sender.test", helo="\udcff", login="\udcff"))  # as both daemons read 0xFC
+
+    assert hit(f"{{sender: {{{asked}}}}}", of)
+    assert not hit("{helo: {regex: dyn}, login: {glob: '?[a-z]'}}", of)
+
+
 def test_the_null_sender_is_absent():
     of = message(envelope(sender=""))
 
