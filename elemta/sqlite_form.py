@@ -7,8 +7,10 @@ what they say where that fails, is theirs.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +71,22 @@ class Form:
         finally:
             if database.in_transaction:
                 database.execute("ROLLBACK")
+
+
+def make(path: str) -> None:
+    """Make the file if it is missing, readable by owner and group only: what is in it names people.
+
+    One made by root belongs to whom the directory belongs, that is, the daemons.
+
+    Raises:
+        OSError: it cannot be made, or we may not write to it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    except FileExistsError:
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        return
+    if os.geteuid() == 0:
+        owner = Path(path).parent.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    os.close(descriptor)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from elemta.sqlite_form import Form
+from elemta.sqlite_form import Form, make
 
 PAGES_IN_MEMORY = -4000  # KiB of SQLite's cache, per connection
 TOUCH = 3600.0  # seconds after which a policy is marked again as in use
@@ -76,6 +77,9 @@ def connect(path: str, *, write: bool = False, patience: float = 5.0) -> sqlite3
     if write and not Path(path).parent.is_dir():
         raise JournalError(f"{path}: its directory does not exist; make it, owned by the daemons' user")
     try:
+        if write:
+            with suppress(OSError, ValueError):  # SQLite tells what is wrong
+                make(path)
         database = sqlite3.connect(
             f"file:{quote(os.path.abspath(path))}?mode={'rwc' if write else 'rw'}",  # noqa: PTH100
             uri=True, timeout=patience, isolation_level=None, check_same_thread=False,

@@ -9,12 +9,11 @@ accounts.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from pathlib import Path
 
-from elemta.sqlite_form import Form
+from elemta.sqlite_form import Form, make
 from elemta.store import StoreError
 from elemta.store.sqlite_contacts import SCHEMA as CONTACTS
 from elemta.store.sqlite_limits import SCHEMA as LIMITS
@@ -54,7 +53,7 @@ def open_file(path: str) -> sqlite3.Connection:
     give_up = time.monotonic() + PATIENCE
     while True:
         try:
-            _make(path)
+            make(path)
             return _connect(path)
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror}") from error
@@ -62,23 +61,6 @@ def open_file(path: str) -> sqlite3.Connection:
             if not is_busy(error) or time.monotonic() > give_up:
                 raise StoreError(_told(path, error)) from error
         time.sleep(0.01)  # another process changes the file to WAL mode, for which SQLite does not wait
-
-
-def _make(path: str) -> None:
-    """Make the file if it is missing; one made by root belongs to whom the directory belongs, that is, the daemons.
-
-    Raises:
-        OSError: it cannot be made, or we may not write to it.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-    except FileExistsError:
-        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
-        return
-    if os.geteuid() == 0:
-        owner = Path(path).parent.stat()
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
-    os.close(descriptor)
 
 
 def is_busy(error: sqlite3.Error) -> bool:

@@ -428,6 +428,13 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, make, words):
     assert str(path) in str(raised.value)
 
 
+def test_only_owner_and_group_may_read_who_wrote_to_whom(tmp_path):
+    path = tmp_path / "journal.db"
+    connect(str(path), write=True).close()
+
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
 def test_a_journal_in_a_closed_directory_is_not_called_missing(tmp_path):
     folder = tmp_path / "closed"
     folder.mkdir(mode=0)
