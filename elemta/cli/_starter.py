@@ -6,11 +6,10 @@ Writes `elemta/config/starter.yaml`, with this server's name and domain filled i
 from __future__ import annotations
 
 import os
-import sys
 from importlib.resources import files
 from pathlib import Path
 
-from elemta.cli import fail
+from elemta.cli import _terminal, fail
 from elemta.config.names import host_name
 
 _HOST = "mx1.example.org"
@@ -33,7 +32,7 @@ def write(path: str, host: str, domain: str) -> int:
     except ValueError as error:
         return fail(f"elemta config init: {error}", os.EX_USAGE)
     if path == "-":
-        sys.stdout.write(text)
+        _terminal.out(text)
         return os.EX_OK
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -41,7 +40,7 @@ def write(path: str, host: str, domain: str) -> int:
             file.write(text)
     except FileExistsError:
         return fail(f"elemta config init: {path} is there already; name another file", os.EX_CANTCREAT)
-    sys.stdout.write(f"{path}: written; see whether it says what you want, then run elemta config check {path}\n")
+    _terminal.out(f"{path}: written; see whether it says what you want, then run elemta config check {path}\n")
     return os.EX_OK
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from elemta.check import Check
-from elemta.cli import DEFAULT_CONFIG, _reference, _schema, _starter, config_argument, fail
+from elemta.cli import DEFAULT_CONFIG, _reference, _schema, _starter, _terminal, config_argument, fail
 from elemta.config.load import Loaded, load, loaded_and
 from elemta.config.show import hidden, json_text, yaml_text
 from elemta.plugins import PluginError, built_in, find_checks, find_plugins
@@ -95,7 +94,7 @@ def _check(args: argparse.Namespace) -> int:
     settings = loaded.settings
     rules = len(settings.rules.recipient) + len(settings.rules.message)
     counts = f"rules: {rules}, checks: {len(settings.checks)}, tests passed: {len(settings.tests)}"
-    sys.stdout.write(f"{loaded.source.file}: ok ({counts})\n")
+    _terminal.out(f"{loaded.source.file}: ok ({counts})\n")
     return os.EX_OK
 
 
@@ -106,7 +105,7 @@ def _show(args: argparse.Namespace) -> int:
     effective["checks"] = {name: options[name] for name in effective["checks"]}
     effective = hidden(effective, loaded.source)
     text = (json_text if args.json else yaml_text)(effective, loaded.source if args.origin else None)
-    sys.stdout.write(text + "\n")
+    _terminal.out(text + "\n")
     return os.EX_OK
 
 
@@ -117,12 +116,12 @@ def _facts(args: argparse.Namespace) -> int:
     found = [_reference.fact_row(fact) for fact in catalogue(_checks(path))]
     found.sort(key=lambda row: row["name"])
     if args.json:
-        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        _terminal.out(json.dumps(found, indent=2) + "\n")
         return os.EX_OK
     head = {key: key for key in found[0]}
     widths = {key: max(len(str(row[key])) for row in (head, *found)) for key in head}
     for row in (head, *found):
-        sys.stdout.write("  ".join(f"{row[key]:<{width}}" for key, width in widths.items()).rstrip() + "\n")
+        _terminal.out("  ".join(f"{row[key]:<{width}}" for key, width in widths.items()).rstrip() + "\n")
     return os.EX_OK
 
 
@@ -136,7 +135,7 @@ def _print_reference(args: argparse.Namespace) -> int:
 
 def _write(text: str, output: Path | None) -> int:
     if output is None:
-        sys.stdout.write(text)
+        _terminal.out(text)
     else:
         try:
             output.write_text(text, encoding="utf-8")

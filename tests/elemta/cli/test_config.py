@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -256,3 +258,17 @@ def test_every_key_says_what_it_means():
         f"{kind.__name__}.{name}" for kind in kinds for name, field in kind.model_fields.items() if not meaning(field)
     }
     assert not silent
+
+
+@pytest.mark.parametrize("words", [["init", "-"], ["show", "{}"], ["facts", "{}"], ["schema"], ["reference"]])
+def test_a_terminal_that_lacks_our_signs_sees_them_escaped(tmp_path, words):
+    path = tmp_path / "elemta.yaml"
+    path.write_text('host: mx.test\nreports: {from: a@b.test, organization: "Grüße…"}\n', encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from elemta.cli import main; sys.exit(main())", "config"]
+        + [word.format(path) for word in words],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        check=True,
+    )
+    assert b"\\u2" in done.stdout if "facts" not in words else b"subject" in done.stdout
