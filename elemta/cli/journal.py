@@ -16,6 +16,7 @@ from elemta import explain
 from elemta.cli import _terminal, config_argument, fail
 from elemta.cli._which_journal import journal_path
 from elemta.config.types import duration
+from elemta.facts import parse_ip
 from elemta.journal import JournalError, Reader
 from elemta.verdict import Disposition
 
@@ -48,7 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carry out `elemta journal`; 0, also when nothing was found."""
     path = journal_path(args.config)
-    criteria = {name: getattr(args, name) for name in CRITERIA if getattr(args, name) is not None}
+    criteria = {name: _as_kept(name, getattr(args, name)) for name in CRITERIA if getattr(args, name) is not None}
     try:
         reader = Reader(path)
         try:
@@ -67,6 +68,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         fail("no decision meets these criteria", os.EX_OK)
     return os.EX_OK
+
+
+def _as_kept(name: str, wanted: str) -> str:
+    """A criterion as the journal has it: mail addresses without <>, IP addresses in their one form."""
+    if name in ("sender", "recipient"):
+        return wanted.removeprefix("<").removesuffix(">")
+    return str((name == "client" and parse_ip(wanted)) or wanted)
 
 
 def _limit(text: str) -> int:

@@ -7,11 +7,13 @@ import json
 import os
 import sqlite3
 import time
+from ipaddress import ip_address
 
 import pytest
 
 from elemta.cli import main
 from elemta.config.load import load
+from elemta.facts import Client
 from elemta.policy import Policy
 from elemta.store.urls import open_store
 from elemta.verdict import Disposition
@@ -242,6 +244,21 @@ def test_the_journal_lists_what_meets_the_criteria(elemta, config):
     lines = elemta("journal", "--json")[1].splitlines()
     assert [json.loads(line)["id"] for line in lines] == ["CCCCCCCCCC", "BBBBBBBBBB", "AAAAAAAAAA"]
     assert "--limit shows more" in elemta("journal", "--limit", "2")[2]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [("--sender", "<>"), ("--sender", ""), ("--client", "2001:DB8:0::1"), ("--recipient", "<bob@here.test>")],
+)
+def test_a_criterion_may_be_written_as_tables_and_logs_show_it(elemta, config, args):
+    bounce = decision(
+        id="AAAAAAAAAA", sender="", client=Client(ip_address("2001:db8::1")), recipients=("bob@here.test",)
+    )
+    kept(config, bounce, decision(id="BBBBBBBBBB", recipients=("carol@here.test",)))
+    told = elemta("journal", *args)[1]
+
+    assert "AAAAAAAAAA" in told
+    assert "BBBBBBBBBB" not in told
 
 
 @pytest.mark.parametrize("args", [("--since", "yesterday"), ("--disposition", "eaten"), ("--limit", "many")])
