@@ -53,6 +53,9 @@ def doubts(settings: Settings) -> Iterator[Problem]:
         if getattr(settings, name).budget >= limit:
             text = f"Postfix gives up after {duration_text(limit)} (its {postfix}, unless raised); write less"
             yield Problem((name, "budget"), text)
+    missing = [name for name in ("spf", "dkim") if name not in settings.checks]
+    if "dmarc" in settings.checks and missing:
+        yield Problem(("checks", "dmarc"), f"authentic mail fails without {' and '.join(missing)}; add them to checks")
     if settings.reports is not None and "dmarc" not in settings.checks:
         yield Problem(("reports",), "nothing can be reported: checks has no dmarc; add it, with spf and dkim")
     if settings.reports is not None and not _signs(settings, settings.reports.from_.rpartition("@")[2]):

@@ -92,7 +92,8 @@ def _complaint(policy: Tried, test: TestModel) -> str:
             view.findings[check.name] = Finding(check.name, Result(str(word)), trouble=word == "temperror")
     view.klass = str(view.get("class") or policy.klass(view))
     view["class"] = view.klass
-    verdict, judgement = judge(policy.rules[_stage(policy, test)], policy.checks, view, "TEST")
+    stage = _stage(policy, test)
+    verdict, judgement = judge(policy.rules[stage], policy.checks, view, "TEST")
     expect, found = test.expect, []
     if expect.then is not None and verdict.disposition != expect.then:
         found.append(f"expected then: {expect.then}, got {verdict.disposition}")
@@ -100,6 +101,9 @@ def _complaint(policy: Tried, test: TestModel) -> str:
         found.append(f"expected rule: {expect.rule}, got {verdict.rule or 'no rule'}")
     if found and verdict.rule:
         found.append(f'rule "{verdict.rule}" decided')
+    other: StageName = "message" if stage == "recipient" else "recipient"
+    if found and test.stage is None and policy.rules[other].rules:
+        found.append(f"rules.{stage} were read; `stage: {other}` reads the others")
     return "; ".join(found)
 
 

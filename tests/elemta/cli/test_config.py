@@ -107,6 +107,12 @@ def test_a_failing_test_inside_the_file(path, capsys):
     assert error.startswith(f'{path}:33:5: tests[0]: test "own domain" failed: expected then: accept, got reject')
 
 
+def test_a_failing_test_tells_which_rules_were_read(path, capsys):
+    path.write_text(GOOD + "  - {name: late, given: {login: x}, expect: {then: reject}}\n")
+    assert main(["config", "check", str(path)]) == os.EX_CONFIG
+    assert "got accept; rules.message were read; `stage: recipient` reads the others" in capsys.readouterr().err
+
+
 def test_warnings(path, capsys):
     path.write_text(GOOD.replace("mx.test", "mx", 1))
     assert main(["config", "check", str(path)]) == os.EX_OK

@@ -118,6 +118,16 @@ def test_host_without_domain_and_slow_budgets_are_doubted(write):
 
 
 @pytest.mark.parametrize(
+    ("checks", "lacks"),
+    [("dmarc: ", "spf and dkim"), ("spf: , dmarc: ", "dkim"), ("spf: , dkim: , dmarc: ", ""), ("spf: ", "")],
+)
+def test_dmarc_without_what_it_weighs_is_warned_of(write, checks, lacks):
+    warnings = load(write(f"host: mx.test\nchecks: {{{checks}}}\n")).warnings
+    told = [f"authentic mail fails without {lacks}; add them to checks"] if lacks else []
+    assert [(each.path, each.message) for each in warnings] == [(("checks", "dmarc"), text) for text in told]
+
+
+@pytest.mark.parametrize(
     ("sign", "warned"),
     [
         ("", True),
@@ -128,7 +138,7 @@ def test_host_without_domain_and_slow_budgets_are_doubted(write):
     ],
 )
 def test_reports_that_go_unsigned_are_warned_of(write, sign, warned):
-    text = "host: mx.test\nchecks: {dmarc: }\nreports: {from: dmarc@Mail.example.org}\n"
+    text = "host: mx.test\nchecks: {spf: , dkim: , dmarc: }\nreports: {from: dmarc@Mail.example.org}\n"
     text += f"sign: [{{domain: {sign}, keys: [{{selector: r, file: r.pem}}]}}]\n" if sign else ""
     warnings = load(write(text)).warnings
     assert [(each.path, each.origin.line) for each in warnings] == ([(("reports", "from"), 3)] if warned else [])
