@@ -8,6 +8,34 @@ RFC 5321 section 4.1.2 and appendix C; for the From field see `from_field`, for 
 
 from __future__ import annotations
 
+import re
+
+from elemta.addresses.domains import a_label
+
+_PLAIN = re.compile(r"[^@\"<>\\\x80-\U0010ffff]++@[^@\"<>\[\\\x80-\U0010ffff]*+(?<!\.)")
+_DOT_STRING = re.compile(r'[^\s()<>\[\]:;@\\,."]+(?:\.[^\s()<>\[\]:;@\\,."]+)*')  # RFC 5321 section 4.1.2
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+
+
+def compared(address: str) -> str:
+    """The one form of an envelope address in which it is compared, but for case.
+
+    No source route, no quotes that the local part does not need, the domain as A-labels without a final dot.
+    """
+    if _PLAIN.fullmatch(address):
+        return address
+    local, domain = split(address)
+    return f"{bare(local)}@{a_label(domain) or domain.lower()}" if domain else address
+
+
+def bare(local: str) -> str:
+    """A local part without quotes that it does not need (RFC 5321 section 4.1.2: "anna"@ and anna@ are the same)."""
+    if len(local) > 2 and local[0] == local[-1] == '"':
+        inner = _QUOTED_PAIR.sub(r"\1", local[1:-1])
+        if _DOT_STRING.fullmatch(inner):
+            return inner
+    return local
+
 
 def split(address: str) -> tuple[str, str]:
     """Split an envelope address into local part and domain, both as written; "" for a part that is absent.

@@ -15,7 +15,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Any, Literal
 
-from elemta.addresses import a_label, split
+from elemta.addresses import a_label, bare, compared, split
 from elemta.check import Check, Stage
 from elemta.config.problems import quoted, spaced
 from elemta.facts import Envelope, Message
@@ -270,11 +270,11 @@ _FACTS: tuple[_Entry, ...] = (
     (Fact("tls.bits", "number", "client", Stage.CLIENT, "the TLS cipher's key size, bits"), _client("cipher_bits")),
     (
         Fact("sender", "address", "envelope", Stage.ENVELOPE, "MAIL FROM, absent for the null sender"),
-        lambda view: view.envelope.sender or None,
+        lambda view: compared(view.envelope.sender) or None,
     ),
     (
         Fact("sender.local", "text", "envelope", Stage.ENVELOPE, "the part of MAIL FROM before the @"),
-        lambda view: view.envelope.sender_parts[0] or None,
+        lambda view: bare(view.envelope.sender_parts[0]) or None,
     ),
     (
         Fact("sender.domain", "domain", "envelope", Stage.ENVELOPE, "the domain of MAIL FROM, as A-labels"),
@@ -282,11 +282,11 @@ _FACTS: tuple[_Entry, ...] = (
     ),
     (
         Fact("recipient", "address", "envelope", Stage.ENVELOPE, "RCPT TO: the one, or all of the message", many=True),
-        lambda view: view.envelope.recipients,
+        lambda view: tuple(map(compared, view.envelope.recipients)),
     ),
     (
         Fact("recipient.local", "text", "envelope", Stage.ENVELOPE, "RCPT TO before the @", many=True),
-        lambda view: tuple(split(address)[0] for address in view.envelope.recipients),
+        lambda view: tuple(bare(split(address)[0]) for address in view.envelope.recipients),
     ),
     (
         Fact("recipient.domain", "domain", "envelope", Stage.ENVELOPE, "RCPT TO's domain, as A-labels", many=True),

@@ -14,6 +14,9 @@
 
 A fact with several values satisfies a condition when any of them does (so `not` means: none does).  A fact
 that is absent satisfies nothing but `exists: false` and `not`.
+
+Mail addresses are compared in one form: without a source route, quotes that the local part does not need, and a final
+dot, the domain as A-labels.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from elemta.addresses import Mailbox, a_label, authors
+from elemta.addresses import Mailbox, a_label, authors, bare
 from elemta.addresses.encoded_words import decode_words
 from elemta.charsets import undeclared
 from elemta.facts import Message
@@ -89,7 +89,7 @@ def _reply_to(message: Message) -> Sequence[Mailbox]:
 
 
 def _addresses(mailboxes: Sequence[Mailbox]) -> tuple[str, ...]:
-    return tuple(f"{box.local}@{box.domain}" for box in mailboxes)
+    return tuple(f"{bare(box.local)}@{box.domain}" for box in mailboxes)
 
 
 def _domains(mailboxes: Sequence[Mailbox]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from elemta.addresses import a_label
+from elemta.addresses import a_label, compared
 from elemta.check import Stage
 from elemta.config.problems import Path
 from elemta.config.types import duration, network, size
@@ -238,7 +238,7 @@ class Reader:
             raise ValueError(f'{self.fact.name} is never "{word}"; {hint}')
         if self.fact.kind == "domain":
             return a_label(word) or word
-        return word
+        return compared(word) if self.fact.kind == "address" else word
 
     def _entry(self, operand: object) -> str:
         """One text of those that are listed, or a pattern."""

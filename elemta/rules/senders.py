@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from elemta.addresses import a_label, split
+from elemta.addresses import a_label, bare, split
 from elemta.rules.kept_file import KeptFile, file_lines
 
 
@@ -40,7 +40,7 @@ class Allowed:
         """Whether LOCAL@DOMAIN is one of them; what follows the `delimiter` in the local part does not count."""
         if self.every:
             return True
-        local, domain = _bare(local.lower()), a_label(domain) or domain.lower()
+        local, domain = bare(local.lower()), a_label(domain) or domain.lower()
         if domain in self.domains or f"{local}@{domain}" in self.addresses:
             return True
         if delimiter and delimiter in local[1:]:
@@ -125,12 +125,5 @@ def _entry(word: str) -> Allowed:
             f'"{word}" is no address; write LOCAL@DOMAIN, @DOMAIN, @.DOMAIN or *, with commas between them'
         )
     if local:
-        return Allowed(addresses=frozenset((f"{_bare(local.lower())}@{name}",)))
+        return Allowed(addresses=frozenset((f"{bare(local.lower())}@{name}",)))
     return Allowed(below=frozenset((name,))) if domain.startswith(".") else Allowed(domains=frozenset((name,)))
-
-
-def _bare(local: str) -> str:
-    """A local part without quotes that it does not need (RFC 5321 section 4.1.2: "anna"@ and anna@ are the same)."""
-    inner = local[1:-1]
-    plain = len(local) > 2 and local[0] == local[-1] == '"' and inner.replace(".", "").replace("-", "").isalnum()
-    return inner if plain else local

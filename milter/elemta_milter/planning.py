@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from elemta.addresses import compared
 from elemta.decision import Decision
 from elemta.facts import Message
 from elemta.verdict import KEPT, Action, ActionKind, Disposition
@@ -103,7 +104,7 @@ def _asked(  # noqa: C901, PLR0912 - one case for each kind of action
     header = _Header(message, before, unkept)
     recipients: dict[str, dict[str, None]] = {}  # as they were given: the MTA tells upper from lower case
     for address in message.envelope.recipients:
-        recipients.setdefault(address.lower(), {})[address] = None
+        recipients.setdefault(compared(address).lower(), {})[address] = None
     sender: ChangeSender | None = None
     body: ReplaceBody | None = None
     content = False
@@ -116,11 +117,11 @@ def _asked(  # noqa: C901, PLR0912 - one case for each kind of action
             case ActionKind.REMOVE_HEADER:
                 yield from header.remove_nth(action.value, action.nth) if action.nth else header.remove(action.value)
             case ActionKind.ADD_RECIPIENT:
-                if action.value.lower() not in recipients:
-                    recipients[action.value.lower()] = {action.value: None}
+                if (key := compared(action.value).lower()) not in recipients:
+                    recipients[key] = {action.value: None}
                     yield AddRecipient(lawful_address(action.value))
             case ActionKind.REMOVE_RECIPIENT:
-                yield from map(RemoveRecipient, recipients.pop(action.value.lower(), ()))
+                yield from map(RemoveRecipient, recipients.pop(compared(action.value).lower(), ()))
             case ActionKind.CHANGE_SENDER:
                 sender = ChangeSender(lawful_address(action.value) if action.value else "")
             case ActionKind.REPLACE_BODY:

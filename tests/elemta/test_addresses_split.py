@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elemta.addresses import split
+from elemta.addresses import compared, split
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,26 @@ def test_split_never_raises_and_invents_nothing(address):
     local, domain = split(address)
     assert local in address
     assert domain in address
+
+
+@pytest.mark.parametrize(
+    ("address", "form"),
+    [
+        ("Anna@Example.org", "Anna@Example.org"),
+        ("anna@example.org.", "anna@example.org"),
+        ('"anna.b_c+d"@example.org', "anna.b_c+d@example.org"),
+        (r'"\an\na"@example.org', "anna@example.org"),
+        ("@a.test,@b.test:anna@example.org", "anna@example.org"),
+        ("anna@BÜCHER.example", "anna@xn--bcher-kva.example"),
+        ("jörg@example.org", "jörg@example.org"),
+        ('"an na"@example.org', '"an na"@example.org'),
+        ('"an@na"@example.org.', '"an@na"@example.org'),
+        ('"an."@example.org', '"an."@example.org'),
+        ("anna@[192.0.2.1]", "anna@[192.0.2.1]"),
+        ("postmaster", "postmaster"),
+        ("", ""),
+    ],
+)
+def test_an_address_has_one_form_in_which_it_is_compared(address, form):
+    assert compared(address) == form
+    assert compared(form) == form

@@ -225,3 +225,32 @@ def test_the_opposite_in_words_closes_as_many_brackets_as_it_opens(when, words):
     [rule] = policy(HEAD.replace("WHEN", when)).rules["message"].rules
 
     assert rule.texts == (words,)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "boss@bücher.test", "Boss@XN--BCHER-KVA.test", '"boss"@bücher.test', r'"b\oss"@xn--bcher-kva.test',
+        "boss@bücher.test.", "@relay.test:boss@bücher.test", '@relay.test:"boss"@xn--bcher-kva.test.',
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("which", ["sender", "recipient"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "{in: [boss@bücher.test]}",
+        "boss@bücher.test",
+        "[x@x.test, boss@xn--bcher-kva.test]",
+        '{glob: "boss@xn--*.test"}',
+    ],
+)
+def test_an_address_is_itself_however_it_is_written(address, which, asked):
+    sender, recipients = ("a@b.test", [address]) if which == "recipient" else (address, ["a@b.test"])
+    mail = message(envelope("10.1.2.3", sender, recipients), [("From", "a@b.test")])
+    assert hit(f"{{{which}: {asked}}}", mail)
+    assert hit(f"{{{which}.local: boss}}", mail)
+
+
+def test_an_author_is_himself_however_he_is_written():
+    mail = message(envelope("10.1.2.3", "a@b.test", ["c@b.test"]), [("From", '"Boss" <"boss"@xn--bcher-kva.test>')])
+    assert hit("{header_from: boss@bücher.test}", mail)

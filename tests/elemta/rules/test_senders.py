@@ -15,7 +15,7 @@ anna        anna@münchen.example
 newsletter  @news.example.org
 shop        @.shop.example.org,
 relay       *
-quoted      "plain"@example.org
+quoted      "plain"@example.org, odd_one@example.org
 """
 
 
@@ -53,6 +53,7 @@ def senders(tmp_path):
         ("shop", "a", "badshop.example.org", False),
         ("relay", "", "", True),
         ("quoted", "plain", "example.org", True),
+        ("quoted", '"odd_one"', "example.org", True),
     ],
 )
 def test_who_may_be_whom(senders, login, local, domain, may):
