@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
+
 from elemta.check import CLASS, Check
 from elemta.decision import Decision, StageName, new_id
 from elemta.engine import Engine
@@ -31,7 +33,7 @@ class Case(Looking):
 
     def __init__(self, engine: Engine, budget: float = 25.0) -> None:
         super().__init__(engine, budget)
-        self.kept = False  # a recipient of it was not refused
+        self.kept: list[str] = []  # the recipients of it that were not refused
         self._started = False  # every early check was launched; set last, since `message_now` runs on other threads
 
     # ── what the daemons call ────────────────────────────────────────────────────────────────────────────
@@ -84,9 +86,10 @@ class Case(Looking):
         """One recipient is asked about: judge it. May be called for every recipient of the mail."""
         decision = await self._judge_recipient(self.engine.policy.rules["recipient"], envelope)
         if decision.verdict.disposition in KEPT:
-            self.kept = True
+            self.kept += envelope.recipients
         elif any(finding.check == check.name for check in self.engine.counting for finding in decision.findings):
-            await self._tell(lambda check: check.recipient_refused(envelope, only=not self.kept))
+            facts = self._with_kept(envelope)
+            await self._tell(lambda check: check.recipient_refused(facts, only=not self.kept))
         return decision
 
     async def whole(self, envelope: Envelope) -> Decision:
@@ -96,7 +99,8 @@ class Case(Looking):
     async def accepted(self, envelope: Envelope) -> None:
         """Postfix has the whole message and takes it."""
         self._until = time.monotonic() + self.budget
-        await self._tell(lambda check: check.message_accepted(envelope))
+        facts = replace(envelope, recipients=tuple(self.kept)) if self.kept else envelope
+        await self._tell(lambda check: check.message_accepted(facts))
 
     async def given_up(self, envelope: Envelope) -> None:
         """The message, last asked about with this envelope, was never accepted."""
@@ -106,6 +110,9 @@ class Case(Looking):
     async def _tell(self, what: Callable[[Check[Any]], Awaitable[None]]) -> None:
         CLASS.set(self.klass)
         await self.engine.tell(what, self._until)
+
+    def _with_kept(self, envelope: Envelope) -> Envelope:
+        return replace(envelope, recipients=(*self.kept, *envelope.recipients)) if self.kept else envelope
 
     def _begin(self, envelope: Envelope) -> None:
         view = View(envelope)

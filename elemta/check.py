@@ -176,10 +176,13 @@ class Check(ABC, Generic[FactsT]):
     # What becomes of a mail is told to checks that count (`per_recipient`) and have run for it.
 
     async def recipient_refused(self, facts: Envelope, *, only: bool) -> None:
-        """A rule refused the recipient; `only`: the message has no other so far (policy service)."""
+        """A rule refused the last of the recipients; `only`: the message has no other so far (policy service)."""
 
     async def message_accepted(self, facts: Envelope) -> None:
-        """Postfix has the whole message and takes it, unless the milter refuses it (policy service)."""
+        """Postfix has the whole message and takes it, unless the milter refuses it (policy service).
+
+        Its recipients are those that were asked about and not refused, or none where another worker was asked.
+        """
 
     async def message_given_up(self, facts: Envelope) -> None:
         """The message was never accepted; `facts` are those last asked about (policy service)."""

@@ -21,9 +21,11 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
+from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic import Field as Setting
 
+from elemta.addresses import compared
 from elemta.check import CLASS, Check, Field, Options, Seen, Stage, Tools
 from elemta.config.names import Name
 from elemta.config.problems import quoted, suggest
@@ -120,7 +122,10 @@ class Limits(Check[Envelope]):
 
     async def recipient_refused(self, facts: Envelope, *, only: bool) -> None:
         """Reserve nothing for this recipient; nor for the message, where it has no other."""
-        await self.tools.store.release(_message(facts), None if only else _part(facts))
+        if only:
+            await self.tools.store.release(_message(facts))
+        elif _key(facts.recipients[-1]) not in map(_key, facts.recipients[:-1]):  # else it was named before, and kept
+            await self.tools.store.release(_message(facts), _part(facts), self._alone(facts))
 
     async def message_accepted(self, facts: Envelope) -> None:
         """Make final what was reserved, by what the message really uses."""
@@ -128,12 +133,12 @@ class Limits(Check[Envelope]):
         await self._consume(facts)
 
     async def message_given_up(self, facts: Envelope) -> None:
-        """Reserve nothing for it any more."""
-        self._given_up += 1
-        if self._silent:
-            await self._consume(facts)
+        """Reserve nothing for it any more; what was refused had nothing reserved, and says nothing of Postfix."""
+        if not self._accepted and self._given_up + 1 >= SILENT:
+            held = await self._consume(facts)
         else:
-            await self.tools.store.release(_message(facts))
+            held = await self.tools.store.release(_message(facts))
+        self._given_up += held > 0
 
     async def message_refused(self, facts: Envelope) -> None:
         """Give back what was final."""
@@ -145,7 +150,18 @@ class Limits(Check[Envelope]):
         """Postfix does not say when a message was accepted."""
         return not self._accepted and self._given_up >= SILENT
 
-    async def _consume(self, facts: Envelope) -> None:
+    def _alone(self, facts: Envelope) -> list[str]:
+        """The keys that count whole messages, and that only the last of the recipients has."""
+        last, others = (replace(facts, recipients=part) for part in (facts.recipients[-1:], facts.recipients[:-1]))
+        return [
+            _digest(name, limit.key, window, value)
+            for name, limit in self.options.named.items()
+            if limit.key.startswith("recipient") and limit.count != "recipients"
+            for value in set(_values(limit.key, last)).difference(_values(limit.key, others))
+            for window in limit.windows
+        ]
+
+    async def _consume(self, facts: Envelope) -> int:
         within: dict[str, tuple[int, int]] = {}
         for name, limit in self.options.named.items():
             bounds = _really(limit, facts)
@@ -153,7 +169,7 @@ class Limits(Check[Envelope]):
                 continue
             for value in _values(limit.key, facts):
                 within |= {_digest(name, limit.key, window, value): bounds for window in limit.windows}
-        await self.tools.store.consume(_message(facts), facts.queue_id, within, self.tools.clock())
+        return await self.tools.store.consume(_message(facts), facts.queue_id, within, self.tools.clock())
 
     def _asked(self, facts: Envelope) -> Iterator[_Asked]:
         klass = CLASS.get()
@@ -222,7 +238,11 @@ def _values(key: str, facts: Envelope) -> tuple[str, ...]:
 
 
 def _part(facts: Envelope) -> str:
-    return _hashed(facts.recipients[-1].lower())
+    return _hashed(_key(facts.recipients[-1]))
+
+
+def _key(address: str) -> str:
+    return compared(address).lower()
 
 
 def _digest(name: str, key: str, window: float, value: str) -> str:

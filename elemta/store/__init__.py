@@ -108,8 +108,11 @@ class Store(Protocol):
         """
         ...
 
-    async def release(self, message: str, part: str | None = None) -> None:
-        """Reserve nothing any more for this part of `message`; for None, for none of its parts."""
+    async def release(self, message: str, part: str | None = None, keys: Sequence[str] = ()) -> int:
+        """Reserve no more for this part of `message`, nor of these keys for it as a whole; how many quotas went.
+
+        For None, nothing for any of its parts.
+        """
         ...
 
     async def give_back(self, queue_id: str) -> bool:

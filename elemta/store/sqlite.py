@@ -101,9 +101,9 @@ class SqliteStore:
         """Make final what was reserved; see the port."""
         return await self._patiently(sqlite_limits.consume, self._db, message, queue_id, within, now)
 
-    async def release(self, message: str, part: str | None = None) -> None:
+    async def release(self, message: str, part: str | None = None, keys: Sequence[str] = ()) -> int:
         """Reserve nothing any more; see the port."""
-        await self._patiently(sqlite_limits.release, self._db, message, part)
+        return await self._patiently(sqlite_limits.release, self._db, message, part, keys)
 
     async def give_back(self, queue_id: str) -> bool:
         """Take back what was made final; see the port."""

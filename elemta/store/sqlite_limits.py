@@ -107,9 +107,14 @@ def consume(
     return len(rows)
 
 
-def release(db: sqlite3.Connection, message: str, part: str | None) -> None:
+def release(db: sqlite3.Connection, message: str, part: str | None, keys: Sequence[str]) -> int:
     """See `Store.release`."""
-    db.execute("DELETE FROM reserved WHERE message = ?1 AND (?2 IS NULL OR part = ?2)", (message, part))
+    db.execute("BEGIN IMMEDIATE")
+    gone = db.execute("DELETE FROM reserved WHERE message = ?1 AND (?2 IS NULL OR part = ?2)", (message, part)).rowcount
+    for key in keys:
+        gone += db.execute("DELETE FROM reserved WHERE message = ? AND key = ? AND part = ''", (message, key)).rowcount
+    db.execute("COMMIT")
+    return gone
 
 
 def give_back(db: sqlite3.Connection, queue_id: str) -> bool:

@@ -141,6 +141,8 @@ def test_the_reply_of_the_contract(world):
         ("{key: client.address, windows: {1h: 1}}", {"login": "a"}, {"login": "b"}, True),
         ("{key: client.address, windows: {1h: 1}}", {}, {"address": "192.0.2.45"}, False),
         ("{key: sender, windows: {1h: 1}}", {}, {"sender": "ANNA@example.ORG"}, True),
+        ("{key: sender, windows: {1h: 1}}", {}, {"sender": "anna@example.org."}, True),
+        ("{key: sender, windows: {1h: 1}}", {}, {"sender": '"anna"@example.org'}, True),
         ("{key: sender.domain, windows: {1h: 1}}", {}, {"sender": "bert@example.org"}, True),
         ("{key: sender.domain, windows: {1h: 1}}", {}, {"sender": "anna@other.org"}, False),
         ("{key: recipient.domain, windows: {1h: 1}}", {}, {"recipients": ["x@OTHER.test"]}, True),
@@ -229,6 +231,66 @@ def test_a_recipient_that_another_rule_refuses_is_not_counted(world):
         return found
 
     assert world.live(steps, policy) == ["no", "no", "no", "", "no", "", "over"]
+
+
+@pytest.mark.parametrize(
+    ("key", "asked", "then", "rules"),
+    [
+        ("recipient", ("good@a.test", "bad@a.test"), "bad@a.test", ["", "no", ""]),
+        ("recipient", ("good@a.test", "bad@a.test"), "good@a.test.", ["", "no", "over"]),
+        ("recipient.domain", ("good@a.test", "bad@b.test"), "x@b.test", ["", "no", ""]),
+        ("recipient.domain", ("good@a.test", "bad@a.test"), "x@a.test", ["", "no", "over"]),
+        ("recipient.domain", ("good@a.test", "bad@b.test", "good@b.test"), "x@b.test", ["", "no", "", "over"]),
+    ],
+)
+def test_messages_to_a_recipient_that_another_rule_refuses_are_not_counted(world, key, asked, then, rules):
+    policy = world.policy(
+        f"{{m: {{key: {key}, windows: {{1h: 1}}}}}}",
+        "recipient: [{id: over, when: {limits: fail}, then: defer},"
+        " {id: no, when: {recipient.local: {glob: 'bad*'}, sender: anna@example.org}, then: reject}]",
+    )
+
+    async def steps(engine):
+        case = Case(engine)
+        found = [(await case.recipient(envelope("i.1", [each]))).verdict.rule for each in asked]
+        await case.accepted(envelope("i.1", (), recipient_count=len(asked) - 1))
+        last = await Case(engine).recipient(envelope("i.2", [then], sender="other@example.org"))
+        return [*found, last.verdict.rule]
+
+    assert world.live(steps, policy) == rules
+
+
+def test_a_recipient_that_is_named_again_and_refused_stays_counted(world):
+    rules = (
+        "recipient: [{id: over, when: {limits: fail}, then: defer},"
+        " {id: many, when: {recipient.count: {ge: 2}}, then: defer}]"
+    )
+    policy = world.policy("{r: {key: login, count: recipients, windows: {1h: 9}}}", rules)
+
+    async def steps(engine):
+        case = Case(engine)
+        found = [
+            (await case.recipient(envelope("i.1", ["r@other.test"], recipient_count=count))).verdict.rule
+            for count in (1, 2)
+        ]
+        await case.accepted(envelope("i.1", ["r@other.test"], recipient_count=1))
+        return found, (await Case(engine).recipient(envelope("i.2"))).findings[-1].fields["used"]
+
+    assert world.live(steps, policy) == (["", "many"], 1)
+
+
+@pytest.mark.parametrize("key", ["recipient", "recipient.domain", "login"])
+def test_octets_to_several_recipients_are_what_the_message_has_in_the_end(world, key):
+    policy = world.policy(f"{{o: {{key: {key}, count: octets, windows: {{1h: 10K}}}}}}")
+
+    async def steps(engine):
+        case = Case(engine)
+        for recipient in ("a@a.test", "b@b.test"):
+            await case.recipient(envelope("i.1", [recipient]))
+        await case.accepted(envelope("i.1", (), recipient_count=2, size=20_000))
+        return (await Case(engine).recipient(envelope("i.2", ["b@b.test"], size=10))).verdict.rule
+
+    assert world.live(steps, policy) == "over"
 
 
 def test_a_recipient_for_whom_no_rule_asks_is_not_counted(world):
@@ -321,6 +383,21 @@ def test_where_postfix_never_says_the_end(world, monkeypatch, caplog):
     options = "{m: {key: login, windows: {1h: 4}}}"
     assert world.sends(*[(1, False)] * 8, options=options) == "+ + + + + + - -"
     assert "Postfix never says END-OF-MESSAGE" in caplog.text
+
+
+def test_messages_that_were_refused_do_not_tell_that_postfix_is_silent(world, monkeypatch, caplog):
+    monkeypatch.setattr(limits, "SILENT", 3)
+    rules = (
+        "recipient: [{id: over, when: {limits: fail}, then: defer}, {id: no, when: {sender: bad@x.test}, then: reject}]"
+    )
+
+    async def steps(engine):
+        for number in range(9):
+            await world.mail(engine, f"i.{number}", 1, accepted=False, sender="bad@x.test")
+        return await world.mail(engine, "j.0", 2, accepted=False), await world.mail(engine, "j.1", 2)
+
+    assert world.live(steps, world.policy("{m: {key: login, windows: {1h: 1}}}", rules)) == ("++", "++")
+    assert "END-OF-MESSAGE" not in caplog.text
 
 
 def test_a_store_that_does_not_answer_is_trouble_and_costs_no_accepted_mail(world, caplog):

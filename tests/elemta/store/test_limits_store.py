@@ -278,3 +278,16 @@ def test_processes_together_never_exceed_it(path):
     db.close()
     assert 398 <= used <= 400
     assert len([taken for _, taken in found if taken]) > 1  # they really met
+
+
+def test_what_is_released_is_told_and_with_it_keys_that_only_that_part_had(path):
+    async def steps(store):
+        await store.reserve("a", [quota(part="r1"), quota(key="of r1"), quota(key="of both")], 1000)
+        await store.reserve("a", [quota(part="r2"), quota(key="of r2"), quota(key="of both")], 1000)
+        gone = await store.release("a", "r2", ["of r2"])
+        kept = [
+            (await store.reserve("b", [quota(key=key)], 1000))[0].used for key in ("anna", "of r1", "of r2", "of both")
+        ]
+        return gone, kept, await store.release("a"), await store.release("a")
+
+    assert live(path, steps) == (2, [1, 1, 0, 1], 3, 0)
