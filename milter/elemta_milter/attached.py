@@ -113,7 +113,7 @@ class Attached:
         self._defects(held.defects, name or part.media_type)
         if inner := text_with_files(part, held.octets):
             self._within(inner, "an encoded text")
-        for entry in self.walk.over(held.octets, name):
+        for entry in self.walk.over(held.octets, name, part.filenames):
             self._see(entry, part)
 
     def _s_mime(self, part: Part, name: str) -> None:

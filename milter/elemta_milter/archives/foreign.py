@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO, cast
@@ -32,8 +32,8 @@ def installed() -> bool:
     return libarchive.load() is not None
 
 
-def members(data: memoryview, kind: str, name: str, budget: Budget) -> Iterator[Member]:
-    """The files of an archive called `name`.
+def members(data: memoryview, kind: str, names: Sequence[str], budget: Budget) -> Iterator[Member]:
+    """The files of an archive with these names.
 
     Raises:
         BrokenError: libarchive cannot read it, or not to its end.
@@ -54,7 +54,8 @@ def members(data: memoryview, kind: str, name: str, budget: Budget) -> Iterator[
     with process, cast("IO[bytes]", process.stdout) as pipe:
         try:
             for member in _members(Stream(_chunks(pipe, budget))):
-                yield Member(inner_name(name), member.stream) if kind in libarchive.FILTERS else member
+                name, *also = map(inner_name, names)
+                yield Member(name, member.stream, tuple(also)) if kind in libarchive.FILTERS else member
             ended = not budget.over
         finally:
             if not ended:

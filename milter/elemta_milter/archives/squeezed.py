@@ -5,7 +5,7 @@ Sources: RFC 1952; the .xz File Format 1.2; RFC 1951.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from elemta_milter.archives.budget import Budget
 from elemta_milter.archives.member import Member, text
@@ -27,12 +27,12 @@ _SUFFIXES = frozenset({"gz", "bz2", "bz", "xz", "lzma", "z", "zst", "lz4", "lz"}
 _NAME, _EXTRA = 1 << 3, 1 << 2  # of FLG, RFC 1952 section 2.3.1
 
 
-def members(stream: Stream, kind: str, name: str, budget: Budget) -> Iterator[Member]:
-    """The one file in it."""
-    inner = inner_name(name)
+def members(stream: Stream, kind: str, names: Sequence[str], budget: Budget) -> Iterator[Member]:
+    """The one file in it, which is called by the names of what it lies in."""
     stored = _stored_name(bytes(stream.peek(1024))) if kind == "gz" else ""
     content = Stream(unpack(stream.take(1 << 62), MAKERS[kind], budget, many=True))
-    yield Member(stored or inner, content, also=(inner,) if stored and inner != stored else ())
+    name, *also = dict.fromkeys([*([stored] if stored else []), *map(inner_name, names)])
+    yield Member(name, content, tuple(also))
 
 
 def inner_name(name: str) -> str:

@@ -23,6 +23,8 @@ DOCUMENTS = frozenset(
     " key".split()
 )
 """Extensions of documents, some of which are zip archives."""
+_UNPACKED = frozenset("zip zipx jar war ear apk xpi 7z rar cab tar gz tgz z arj exe".split())  # noqa: SIM905
+"""Extensions of what is opened as an archive; a document that has such a name too is both."""
 _HEAD, _FILE = 1 << 16, 8 << 20
 """Octets of a file that are held: enough to know what it is, and enough to look into a document."""
 _PAPERS = frozenset({"ole", "onenote", "rtf"})
@@ -44,6 +46,7 @@ class Entry:
         encrypted: its content cannot be read without a password.
         within: the archive it lies in, as its own `path`; "" for an attachment.
         document: it is a part of a document that happens to be an archive (OOXML, ODF).
+        paper: it may be one: some name of what it lies in says so.
         start: where in `data` the archive begins.
     """
 
@@ -57,6 +60,7 @@ class Entry:
     within: str = ""
     document: bool = False
     start: int = 0
+    paper: bool = False
 
     @property
     def path(self) -> str:
@@ -90,19 +94,21 @@ class Walk:
         """Bounds that were passed, in words."""
         return tuple(self.budget.excess)
 
-    def over(self, data: Octets, name: str) -> Iterator[Entry]:
-        """The attachment, and all files in it."""
+    def over(self, data: Octets, name: str, also: tuple[str, ...] = ()) -> Iterator[Entry]:
+        """The attachment, and all files in it; `also`: other names that some programs show."""
         with self.budget.attachment(len(data)):
-            yield from self._entries(Member(name, Stream(start=data)), 0, "", document=False)
+            yield from self._entries(Member(name, Stream(start=data), also))
 
-    def _entries(self, member: Member, depth: int, within: str, *, document: bool) -> Iterator[Entry]:
+    def _entries(
+        self, member: Member, depth: int = 0, within: str = "", *, document: bool = False, paper: bool = False
+    ) -> Iterator[Entry]:
         """A file, and those in it."""
         stream = member.stream
         name = self._name(member.name)
         names = tuple(dict.fromkeys((name, *(self._name(each) for each in member.also))))
         kind, start, data = self._content(stream)
         whole = not stream.peek(len(data) + 1)[len(data) :]
-        entry = Entry(name, names, depth, kind, data, whole, member.encrypted, within, document, start)
+        entry = Entry(name, names, depth, kind, data, whole, member.encrypted, within, document, start, paper)
         holding = 0 if stream.in_memory else len(data)
         self.budget.holding += holding
         self.depth = max(self.depth, 0 if document else depth)
@@ -132,6 +138,7 @@ class Walk:
     def _inside(self, entry: Entry, stream: Stream) -> Iterator[Entry]:
         """The files in an archive."""
         document = entry.kind == "zip" and (entry.document or is_document(entry))
+        paper = entry.kind == "zip" and (document or entry.paper or not DOCUMENTS.isdisjoint(_extensions(entry)))
         if entry.kind not in _PAPERS and not document:
             self.archives.append(entry.kind)
         try:
@@ -143,7 +150,7 @@ class Walk:
                     return
                 if _is_folder(member):
                     continue
-                yield from self._entries(member, entry.depth + 1, entry.path, document=document)
+                yield from self._entries(member, entry.depth + 1, entry.path, document=document, paper=paper)
         except BrokenError as error:
             if not self.budget.over:
                 _add(self.broken, f"{entry.path}: {error}")
@@ -156,7 +163,7 @@ class Walk:
         if entry.kind == "tar":
             return tars.members(stream, self.budget)
         if entry.kind in squeezed.MAKERS:
-            return squeezed.members(stream, entry.kind, entry.name, self.budget)
+            return squeezed.members(stream, entry.kind, entry.names, self.budget)
         if not entry.whole:
             raise UnreadableError("too long to be opened within another archive")
         if entry.kind == "zip":
@@ -178,7 +185,7 @@ class Walk:
         if entry.kind not in readers:
             if not helped:
                 raise UnreadableError(f"an archive that is not opened ({entry.kind})")
-            return foreign.members(data, entry.kind, entry.name, self.budget)
+            return foreign.members(data, entry.kind, entry.names, self.budget)
         return self._helped(entry, readers[entry.kind](data, self.budget), helped=helped)
 
     def _helped(self, entry: Entry, named: Iterator[Member], *, helped: bool) -> Iterator[Member]:
@@ -195,7 +202,7 @@ class Walk:
         if not missing:
             return
         try:
-            for member in foreign.members(entry.data[entry.start :], entry.kind, entry.name, self.budget):
+            for member in foreign.members(entry.data[entry.start :], entry.kind, entry.names, self.budget):
                 if missing.pop(member.name, None) is not None:
                     yield member
         except BrokenError:
@@ -229,7 +236,12 @@ def _is_folder(member: Member) -> bool:
 
 def is_document(entry: Entry) -> bool:
     """Whether it is opened as a document (OOXML, ODF, EPUB): its parts are not files that anybody sent."""
-    return all(name.rpartition(".")[2].lower() in DOCUMENTS for name in entry.names)
+    found = _extensions(entry)
+    return not DOCUMENTS.isdisjoint(found) and _UNPACKED.isdisjoint(found)
+
+
+def _extensions(entry: Entry) -> set[str]:
+    return {name.rpartition(".")[2].strip().lower() for name in entry.names}
 
 
 def _add(to: list[str], what: str) -> None:

@@ -78,8 +78,9 @@ def look(entry: Entry, budget: Budget, magic: Callable[[bytes], str] | None) -> 
 
 def _office(entry: Entry) -> office.Office:
     """What it is as a document, or as a part of one."""
-    if entry.document:
-        return office.look_at_part(entry.name, entry.data)
+    part = office.look_at_part(entry.name, entry.data) if entry.paper else office.Office()
+    if entry.document or part != office.Office():
+        return part
     if entry.kind == "ole":
         return office.look(entry.data)
     if entry.kind == "rtf":

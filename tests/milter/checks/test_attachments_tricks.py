@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import gzip
 
 import pytest
 
@@ -169,3 +170,44 @@ def test_benign_oddities_are_none():
     assert found.result is Result.PASS
     open_ended = look(body(TEXT, EXE)[:-7], b"Content-Type: multipart/mixed; boundary=b")
     assert (open_ended.result, open_ended.fields["names"]) == (Result.PASS, ("evil.exe",))
+
+
+def two_names(content_type, disposition, octets):
+    encoding = b"Content-Transfer-Encoding: base64"
+    header = b"Content-Type: " + content_type, b"Content-Disposition: attachment; " + disposition, encoding
+    return mixed(TEXT, part(*header, content=b64(octets)))
+
+
+MAIL = CRLF.join((b"Subject: x", b"Content-Type: application/x; name=evil.js", b"", b"var a;"))
+RELATION = (
+    b'<Relationship Type="http://x.test/attachedTemplate" Target="http://evil.test/a.dotm" TargetMode="External"/>'
+)
+
+
+@pytest.mark.parametrize(
+    ("shown", "other", "octets"),
+    [
+        ("a.docx", "a.zip", zipped(("evil.js", b"var a;"))),
+        ("a.txt", "a.eml", MAIL),
+        ("a.gz", "evil.js.gz", gzip.compress(b"var a;")),
+    ],
+)
+def test_what_programs_show_by_another_name_is_opened_by_that_too(shown, other, octets):
+    kind = f"application/octet-stream; name={other}".encode()
+    for found in (
+        two_names(kind, f"filename={shown}".encode(), octets),
+        two_names(b"application/octet-stream", f"filename*=utf-8''{shown}; filename={other}".encode(), octets),
+    ):
+        assert "js" in found.fields["extension"]
+
+
+def test_a_second_name_hides_nothing_of_a_document():
+    document = zipped(("[Content_Types].xml", b""), ("word/_rels/settings.xml.rels", RELATION))
+    assert two_names(b"application/x; name=a.docx", b"filename=a.zip", document).fields["fetches"] is True
+    assert two_names(b"application/x; name=a.zip", b"filename=a.docx", document).fields["fetches"] is True
+
+
+def test_a_name_that_is_read_as_a_part_of_itself_makes_no_archive_of_a_document():
+    document = zipped(("[Content_Types].xml", b""), ("word/media/a.bin", b"x"))
+    found = two_names(b"application/x", b"filename=v1.2 report.docx", document)
+    assert (found.fields["archives"], "bin" in found.fields["extension"]) == ((), False)
