@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from elemta_milter.archives import foreign, oles, onenotes, rars, rtfs, sevenzip, squeezed, tars, tnefs, zips
 from elemta_milter.archives.budget import Bounds, BrokenError, Budget, EncryptedError, UnreadableError
-from elemta_milter.archives.hidden import hidden
+from elemta_milter.archives.hidden import KINDS, behind, hidden
 from elemta_milter.archives.kinds import archive_kind
 from elemta_milter.archives.member import Member
 from elemta_milter.archives.stream import Octets, Stream
@@ -116,8 +116,8 @@ class Walk:
         yield entry
         if kind and not self.budget.over:
             yield from self._inside(entry, stream)
-            if kind != "zip" and not self.budget.over and zips.find_end(data) >= 0:  # it can stand behind anything
-                yield from self._inside(replace(entry, kind="zip", start=0), stream)
+            for other, place in behind(data, kind, _wanted_behind(entry)) if not self.budget.over else ():
+                yield from self._inside(replace(entry, kind=other, start=place), stream)
         else:
             stream.skip(sys.maxsize)  # nobody looks at the rest, but it counts
         self.budget.holding -= holding
@@ -238,6 +238,12 @@ def is_document(entry: Entry) -> bool:
     """Whether it is opened as a document (OOXML, ODF, EPUB): its parts are not files that anybody sent."""
     found = _extensions(entry)
     return not DOCUMENTS.isdisjoint(found) and _UNPACKED.isdisjoint(found)
+
+
+def _wanted_behind(entry: Entry) -> frozenset[str]:
+    """Which archives unpackers look for in a file that begins as something else, by what it is called."""
+    called = _extensions(entry)
+    return KINDS if entry.kind in _PAPERS and not _UNPACKED.isdisjoint(called) else KINDS & called
 
 
 def _extensions(entry: Entry) -> set[str]:

@@ -348,6 +348,15 @@ def test_a_zip_archive_behind_another_thing_is_opened_too(outer):
     assert walked(outer + HIDDEN, "x.zip")[1]["x.zip: evil.exe"] == PROGRAM
 
 
+@pytest.mark.parametrize("outer", [b"{\\rtf1 x}", ole({"WordDocument": bytes(5000)}), b"PK\5\6" + bytes(18)])
+@pytest.mark.parametrize(
+    ("name", "made"), [("x.rar", rar5((b"evil.exe", PROGRAM, False, 0))), ("x.7z", sevenzipped(("evil.exe", PROGRAM)))]
+)
+def test_so_is_another_archive_if_it_is_called_one(name, made, outer):
+    assert walked(outer + made, name)[1][f"{name}: evil.exe"] == PROGRAM
+    assert "x.doc: evil.exe" not in walked(outer + made, "x.doc")[1]  # as in a message with attachments
+
+
 @pytest.mark.parametrize("packed", [gzip.compress(b"x"), lzma.compress(b"x"), bz2.compress(b"x"), tarred(NOTE)])
 def test_what_stands_behind_the_end_of_a_stream_is_told(packed):
     walk, _ = walked(zipped(("a", packed + b"?" * 30)))
