@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from elemta.findings import Value
 from elemta_milter.archives import Budget, Entry, Walk
+from elemta_milter.archives.walk import TOO_LONG
 from elemta_milter.contents import macros, names
 from elemta_milter.contents.families import contradicts
 from elemta_milter.contents.look import Look, look
@@ -142,6 +143,8 @@ class Attached:
         mail = "" if entry.depth else part.media_type
         if mail in MAIL or not _MESSAGES.isdisjoint(names.extensions(entry.names)):
             self._within(read_octets(_octets(entry.data)), entry.path)
+            if not entry.whole:
+                self._so("unread", f"{entry.path}: {TOO_LONG}")
         if seen.analysable:
             self._analyse(entry, seen)
 

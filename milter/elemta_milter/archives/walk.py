@@ -23,8 +23,9 @@ DOCUMENTS = frozenset(
     " key".split()
 )
 """Extensions of documents, some of which are zip archives."""
-_UNPACKED = frozenset("zip zipx jar war ear apk xpi 7z rar cab tar gz tgz z arj exe".split())  # noqa: SIM905
+_UNPACKED = frozenset("zip zipx jar war ear apk xpi 7z rar cab tar gz tgz z arj iso img vhd".split())  # noqa: SIM905
 """Extensions of what is opened as an archive; a document that has such a name too is both."""
+TOO_LONG = "too long to be opened within another archive"
 _HEAD, _FILE = 1 << 16, 8 << 20
 """Octets of a file that are held: enough to know what it is, and enough to look into a document."""
 _PAPERS = frozenset({"ole", "onenote", "rtf"})
@@ -119,6 +120,8 @@ class Walk:
             for other, place in behind(data, kind, _wanted_behind(entry)) if not self.budget.over else ():
                 yield from self._inside(replace(entry, kind=other, start=place), stream)
         else:
+            if not whole and not _UNPACKED.isdisjoint(_extensions(entry)):  # it can begin with anything
+                _add(self.unread, f"{entry.path}: {TOO_LONG}")
             stream.skip(sys.maxsize)  # nobody looks at the rest, but it counts
         self.budget.holding -= holding
         if stream.broken and not self.budget.over:
@@ -165,7 +168,7 @@ class Walk:
         if entry.kind in squeezed.MAKERS:
             return squeezed.members(stream, entry.kind, entry.names, self.budget)
         if not entry.whole:
-            raise UnreadableError("too long to be opened within another archive")
+            raise UnreadableError(TOO_LONG)
         if entry.kind == "zip":
             return zips.members(entry.data, self.budget)
         return self._packed(entry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import gzip
+import random
 
 import pytest
 
@@ -211,3 +212,21 @@ def test_a_name_that_is_read_as_a_part_of_itself_makes_no_archive_of_a_document(
     document = zipped(("[Content_Types].xml", b""), ("word/media/a.bin", b"x"))
     found = two_names(b"application/x", b"filename=v1.2 report.docx", document)
     assert (found.fields["archives"], "bin" in found.fields["extension"]) == ((), False)
+
+
+@pytest.mark.parametrize(("name", "end"), [("a.eml", MAIL), ("a.zip", zipped(("evil.js", b"var a;")))])
+def test_what_is_too_long_to_be_opened_in_an_archive_is_not_called_clean(name, end):
+    filler = random.Random(1).randbytes(9 << 20)  # noqa: S311 - so that it does not shrink
+    if name == "a.eml":
+        header = CRLF.join((b"Subject: x", b"Content-Type: multipart/mixed; boundary=b", b"", b""))
+        end = header + body(TEXT + base64.b64encode(filler), MAIL)
+    else:
+        end = filler + end
+    found = mixed(TEXT, part(b"Content-Type: application/zip; name=x.zip", content=zipped((name, end))))
+    assert found.result is Result.NEUTRAL
+    assert f"not opened: x.zip: {name}: too long" in found.reason
+
+
+def test_a_long_file_in_an_archive_that_nobody_opens_as_one_is_well():
+    filler = random.Random(1).randbytes(9 << 20)  # noqa: S311 - so that it does not shrink
+    assert mixed(part(b"Content-Type: application/zip; name=x.zip", content=zipped(("a.mp4", filler)))).result == "pass"
