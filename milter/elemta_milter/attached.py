@@ -29,6 +29,10 @@ _ELSEWHERE = {
     "message/partial": "a part of a mail that was cut into several",  # RFC 2046 section 5.2.2
     "message/external-body": "its content is elsewhere",  # RFC 2046 section 5.2.3
 }
+_READABLE = frozenset({"signed-data", "certs-only", "compressed-data"})
+_READABLE_IDS = (bytes.fromhex("06092a864886f70d010702"), bytes.fromhex("060b2a864886f70d0109100109"))
+"""Object identifiers of signed and of compressed data (CMS), in DER."""
+_HEAD = 32  # octets in which they stand
 _SEVERAL_WAYS = (
     "several Content-T",
     "a boundary that can be read",
@@ -107,8 +111,8 @@ class Attached:
         if part.media_type in _ELSEWHERE:
             self._so("unread", f"{name or part.media_type}: {_ELSEWHERE[part.media_type]}")
             return
-        self._s_mime(part, name)
         held = content(tree, part, LONGEST)
+        self._s_mime(part, name, held.octets)
         if held.cut:
             self.passed(f"{LONGEST} octets of an attachment")
         self._defects(held.defects, name or part.media_type)
@@ -117,11 +121,12 @@ class Attached:
         for entry in self.walk.over(held.octets, name, part.filenames):
             self._see(entry, part)
 
-    def _s_mime(self, part: Part, name: str) -> None:
-        """Whether it is encrypted, or signed in a way that hides its content (RFC 8551 section 3.2)."""
-        if part.media_type in ("application/pkcs7-mime", "application/x-pkcs7-mime"):
-            signed = part.parameters.get("smime-type", "").lower() in ("signed-data", "certs-only")
-            self._so("unread" if signed else "encrypted", f"{name or part.media_type}: S/MIME")
+    def _s_mime(self, part: Part, name: str, octets: bytes) -> None:
+        """Whether it is encrypted, or signed or compressed in a way that hides its content (RFC 8551 section 3.2)."""
+        if part.is_s_mime:
+            kind = part.parameters.get("smime-type", "").lower()
+            readable = kind in _READABLE or (not kind and any(each in octets[:_HEAD] for each in _READABLE_IDS))
+            self._so("unread" if readable else "encrypted", f"{name or part.media_type}: S/MIME")
 
     def _within(self, tree: Tree, of: str) -> None:
         """Look at what is attached to a mail that is itself attached, and was encoded or is a file."""

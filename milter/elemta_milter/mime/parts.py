@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+_S_MIME = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
+_S_MIME_NAMES = (".p7m", ".p7z")
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -43,6 +46,14 @@ class Part:
     filenames: tuple[str, ...] = ()
     encoding: str = "7bit"
     parts: tuple[Part, ...] = ()
+
+    @property
+    def is_s_mime(self) -> bool:
+        """Whether it is a mail within S/MIME; by its name, where the type says nothing (RFC 8551 section 3.10)."""
+        by_name = self.media_type == "application/octet-stream" and any(
+            name.lower().rstrip(". ").endswith(_S_MIME_NAMES) for name in self.filenames
+        )
+        return by_name or self.media_type in _S_MIME
 
     def walk(self) -> Iterator[Part]:
         """This part and all below it, in the order of the message."""

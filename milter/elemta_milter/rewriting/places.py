@@ -17,10 +17,8 @@ from elemta_milter.mime import Part, Tree
 TEXTS = frozenset({"text/plain", "text/html"})
 PGP = re.compile(rb"^-----BEGIN PGP (?:SIGNED )?MESSAGE-----", re.MULTILINE)
 
-_S_MIME = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
 _ANYWHERE = {"multipart/signed": "it is signed", "multipart/encrypted": "it is encrypted"}
 _WHOLE = {
-    **dict.fromkeys(_S_MIME, "it is signed or encrypted (S/MIME)"),
     "multipart/report": "it is a report",
     "message/partial": "it is a part of a mail that was cut into several",
     "message/external-body": "its content is elsewhere",
@@ -34,8 +32,8 @@ _CERTAIN = ("uuencode in text", "base64 in text", "yenc in text", "a multipart w
 def why_not(tree: Tree) -> str:
     """Why the text of this mail must stay as it is; "" when it need not."""
     root = tree.root
-    if root.media_type in _WHOLE:
-        return _WHOLE[root.media_type]
+    if reason := "it is signed or encrypted (S/MIME)" if root.is_s_mime else _WHOLE.get(root.media_type):
+        return reason
     for part in _own(root):
         if part.media_type in _ANYWHERE:
             return f"{_ANYWHERE[part.media_type]} ({part.media_type})"

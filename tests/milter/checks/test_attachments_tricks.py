@@ -216,7 +216,7 @@ def test_a_name_that_is_read_as_a_part_of_itself_makes_no_archive_of_a_document(
 
 @pytest.mark.parametrize(("name", "end"), [("a.eml", MAIL), ("a.zip", zipped(("evil.js", b"var a;")))])
 def test_what_is_too_long_to_be_opened_in_an_archive_is_not_called_clean(name, end):
-    filler = random.Random(1).randbytes(9 << 20)  # noqa: S311 - so that it does not shrink
+    filler = random.Random(1).randbytes(9 << 20)  # which does not shrink
     if name == "a.eml":
         header = CRLF.join((b"Subject: x", b"Content-Type: multipart/mixed; boundary=b", b"", b""))
         end = header + body(TEXT + base64.b64encode(filler), MAIL)
@@ -228,5 +228,17 @@ def test_what_is_too_long_to_be_opened_in_an_archive_is_not_called_clean(name, e
 
 
 def test_a_long_file_in_an_archive_that_nobody_opens_as_one_is_well():
-    filler = random.Random(1).randbytes(9 << 20)  # noqa: S311 - so that it does not shrink
+    filler = random.Random(1).randbytes(9 << 20)  # which does not shrink
     assert mixed(part(b"Content-Type: application/zip; name=x.zip", content=zipped(("a.mp4", filler)))).result == "pass"
+
+
+@pytest.mark.parametrize(("kind", "flag"), [(2, "unread"), (3, "encrypted")])  # CMS: signed, enveloped data
+def test_a_mail_in_s_mime_is_known_by_its_name_too(kind, flag):
+    octets = bytes.fromhex(f"3080 06092a864886f70d0107{kind:02x} a080") + bytes(50)
+    header = part(OCTETS + b"; name=smime.p7m", b"Content-Transfer-Encoding: base64", content=b64(octets))
+    found = mixed(TEXT, header)
+    assert (found.result, found.fields["encrypted"], found.fields["unread"]) == (
+        Result.NEUTRAL,
+        flag == "encrypted",
+        flag == "unread",
+    )

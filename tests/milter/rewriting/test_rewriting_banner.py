@@ -312,6 +312,7 @@ SIGNED = "Content-Type: multipart/signed; boundary=c; protocol=x/y\n\n"
         ("multipart/encrypted; boundary=b", parts("\nVersion: 1", "\ny"), "encrypted"),
         ("application/pkcs7-mime; smime-type=enveloped-data", "x", "S/MIME"),
         ("application/x-pkcs7-mime; name=smime.p7m", "x", "S/MIME"),
+        ("application/octet-stream; name=smime.p7m", "x", "S/MIME"),
         ("multipart/report; report-type=delivery-status; boundary=b", parts(P + "\nx"), "a report"),
         ("message/partial; id=1; number=1", "x", "cut into several"),
         ("", "Hello\n-----BEGIN PGP MESSAGE-----\n", "PGP"),
