@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from elemta.findings import Value
 from elemta_milter.archives import Budget, Entry, Walk
@@ -12,7 +12,7 @@ from elemta_milter.contents import macros, names
 from elemta_milter.contents.families import contradicts
 from elemta_milter.contents.look import Look, look
 from elemta_milter.files import attachments, is_composite, text_with_files
-from elemta_milter.mime import MAIL, Part, Tree, content, is_wrapped, read_octets, read_wrapped
+from elemta_milter.mime import ENCODED, MAIL, Part, Tree, content, is_wrapped, read_octets, read_wrapped
 
 LONGEST = 64 << 20
 """Octets of one attachment that are looked at."""
@@ -85,6 +85,16 @@ class Attached:
         for bound in tree.excess:
             self.passed(bound)
         self._defects(tree.defects, of)
+        if any(each.startswith("a multipart in ") for each in tree.defects):
+            self._encoded_multiparts(tree, of)
+
+    def _encoded_multiparts(self, tree: Tree, of: str) -> None:
+        """Whether a program that decodes such a multipart as a whole finds more parts than stand in it as it is."""
+        for part in tree.root.walk():
+            if part.parts and part.encoding in ENCODED and part.media_type.startswith("multipart/"):
+                inner = read_wrapped(tree, replace(part, parts=()), LONGEST)
+                if sum(1 for _ in inner.root.walk()) > sum(1 for _ in part.walk()):
+                    self._so("broken", f"{of}: a multipart in {part.encoding} with other parts before it is decoded")
 
     def _defects(self, defects: Iterable[str], of: str) -> None:
         for each in defects:

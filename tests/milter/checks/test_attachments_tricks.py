@@ -60,6 +60,20 @@ def test_one_in_quoted_printable_is_not_called_clean():
     assert look(packed, *header).result is Result.NEUTRAL
 
 
+@pytest.mark.parametrize(
+    ("encoding", "content", "result"),
+    [
+        (b"base64", b64(body(TEXT, ENCODED_EXE)) + CRLF + body(TEXT), "neutral"),
+        (b"quoted-printable", body(TEXT) + body(TEXT, ENCODED_EXE).replace(b"--b\r\n", b"-=2Db\r\n"), "neutral"),
+        (b"base64", body(TEXT, TEXT), "none"),  # an encoding that was only told
+        (b"quoted-printable", body(TEXT, TEXT), "none"),
+    ],
+)
+def test_an_encoded_multipart_with_parts_that_are_not_encoded_hides_none(encoding, content, result):
+    kind = b"Content-Type: multipart/mixed; boundary=b"
+    assert look(content, kind, b"Content-Transfer-Encoding: " + encoding).result == result
+
+
 def test_multiparts_in_encoded_multiparts_end_at_the_depth():
     inner = ENCODED_EXE
     for _ in range(9):
