@@ -20,7 +20,7 @@ class MimeBounds:
         headers: octets of the headers of all parts.
         boundary: octets of a boundary; one that is longer is compared so far.
         wrapped: messages and multiparts that are themselves encoded and were decoded.
-        dashes: lines that begin with "--" and were compared with the boundaries.
+        dashes: lines that begin with "--" and were compared with the boundaries; with many of them fewer lines.
     """
 
     octets: int = 1 << 28

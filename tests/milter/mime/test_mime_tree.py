@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from elemta.testing import message
 from elemta_milter.body import Spool
-from elemta_milter.mime import MimeBounds, content, read, tree_of, trees
+from elemta_milter.mime import MimeBounds, content, read, read_octets, tree_of, trees
 
 
 def mail(body, content_type='multipart/mixed; boundary="b"', *more):
@@ -398,3 +398,12 @@ def test_the_standard_library_reads_well_formed_mail_alike(entity):
     assert ours == [part.get_payload().encode() for part in theirs.walk() if part.get_content_maintype() == "text"]
     assert not tree.excess
     assert not tree.defects
+
+
+@pytest.mark.parametrize(
+    ("boundaries", "line", "told"), [(900, b"--x", True), (900, b"--5--", True), (6, b"--x", False)]
+)
+def test_many_boundaries_are_compared_with_fewer_lines(boundaries, line, told):  # or it takes seconds
+    header = [(b"Content-Type", b" multipart/mixed; boundary=%d" % number) for number in range(boundaries)]
+    found = read_octets((line + b"\r\n") * 30_000, header)
+    assert bool(found.excess) == told
