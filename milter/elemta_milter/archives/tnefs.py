@@ -26,6 +26,7 @@ _STRING, _UNICODE, _SEVERAL = 0x1E, 0x1F, 0x1000
 _CLASS = 16
 """Octets before an embedded object: the id of its class."""
 _LONGEST_NAME = 4096
+_OFTEN = 1000  # values between two looks at the clock
 
 
 @dataclass
@@ -54,7 +55,7 @@ def members(data: memoryview, budget: Budget) -> Iterator[Member]:
         elif tag == _DATA:
             found.contents.append(value)
         elif tag == _PROPERTIES:
-            _read_properties(value, found)
+            _read_properties(value, found, budget)
         at += _ATTRIBUTE + size + 2  # a checksum follows
     yield from _told(found, budget)
     if at > len(data) or len(data) - at >= _ATTRIBUTE:
@@ -71,10 +72,12 @@ def _told(found: _Attachment, budget: Budget) -> Iterator[Member]:
         yield Member(own[0], Stream(iter((content,))), tuple(own[1:]), defect=found.defect)
 
 
-def _read_properties(data: memoryview, found: _Attachment) -> None:
+def _read_properties(data: memoryview, found: _Attachment, budget: Budget) -> None:
     """Take names and embedded objects out of the properties of an attachment."""
     try:
-        for tag, kind, value in _properties(data):
+        for number, (tag, kind, value) in enumerate(_properties(data, budget), 1):
+            if not number % _OFTEN and not budget.goes_on():
+                return
             if tag == _OBJECT and len(value) > _CLASS:
                 found.contents.append(value[_CLASS:])
             elif tag in _NAMES and kind in (_STRING, _UNICODE):
@@ -85,10 +88,12 @@ def _read_properties(data: memoryview, found: _Attachment) -> None:
         found.defect = "its properties cannot be read"
 
 
-def _properties(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+def _properties(data: memoryview, budget: Budget) -> Iterator[tuple[int, int, memoryview]]:
     (count,) = struct.unpack_from("<L", data)
     at = 4
-    for _ in range(count):
+    for number in range(1, count + 1):
+        if not number % _OFTEN and not budget.goes_on():
+            return
         kind, tag = struct.unpack_from("<HH", data, at)
         at += 4
         if tag >= 0x8000:  # a named property
@@ -99,7 +104,9 @@ def _properties(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         if several or single not in _FIXED:
             (values,) = struct.unpack_from("<L", data, at)
             at += 4
-        for _ in range(min(values, len(data))):
+        if single in _FIXED and not _FIXED[single]:
+            values = min(values, 1)  # they take no octets, however many there are
+        for _ in range(values):
             size = _FIXED[single] if single in _FIXED else struct.unpack_from("<L", data, at)[0]
             at += 0 if single in _FIXED else 4
             if at + size > len(data):

@@ -185,3 +185,17 @@ def test_a_onenote_section_of_nothing_but_files_and_references_ends_in_time():
     assert excess(many + bytes(8 << 20))
     far = many.replace(struct.pack("<QLQ", 0, 0, 0), struct.pack("<QLQ", 1 << 40, 0, 0))  # each reaches to the end
     assert excess(far + bytes(8 << 20))
+
+
+@pytest.mark.parametrize(
+    ("several", "ends"),
+    [
+        (struct.pack("<HHL", 0x1001, 0x3001, 0xFFFFFFFF) * 2500, ()),  # each has billions of values without an octet
+        (struct.pack("<HHL", 0x101F, 0x3001, 0xFFFFFFFF) + bytes(16 * MIB), ("0.3 s of processor time",)),
+        (struct.pack("<HHL", 0x101F, 0x3001, 0) * (2 * MIB), ("0.3 s of processor time",)),
+    ],
+)
+def test_properties_of_a_winmail_dat_without_end_cost_no_more(several, ends):
+    properties = struct.pack("<L", 1 << 31) + several
+    made = b"\x78\x9f\x3e\x22\0\0\2" + struct.pack("<HHL", 0x9005, 6, len(properties)) + properties + b"\0\0"
+    assert excess(made, "winmail.dat", seconds=0.3) == ends
