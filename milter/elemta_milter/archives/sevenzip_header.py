@@ -1,6 +1,7 @@
 """7z header: which files does a 7-Zip archive name, and how were its octets packed?
 
-Its numbers are believed only as far as its octets reach, and so many things are counted and no more.
+Its numbers are believed only as far as its octets reach, so many things are counted and no more, and nothing is told
+twice: each time would cost as much as there are files.
 
 Source: 7zFormat.txt of the 7-Zip SDK.
 """
@@ -16,6 +17,7 @@ LIMIT = 1 << 20
 HEADER, FILES, STREAMS, PACKED_HEADER, PROPERTIES = 1, 5, 4, 23, 2
 _MOST = 1 << 15
 _PACK, _FOLDERS, _SUBSTREAMS, _SIZES, _CRCS, _FOLDER, _UNPACK_SIZES, _COUNTS = 6, 7, 8, 9, 10, 11, 12, 13
+_TWICE = "its header tells something twice"
 _EMPTY, _EMPTY_FILE, _NAMES = 14, 15, 17
 
 
@@ -88,7 +90,11 @@ def file_table(cursor: Cursor) -> tuple[list[str], list[bool], list[bool]]:
     count = cursor.count()
     names: list[str] = []
     empty, empty_files = [False] * count, []
+    told: set[int] = set()
     while kind := cursor.number():
+        if kind in told and kind in (_EMPTY, _EMPTY_FILE, _NAMES):
+            raise BrokenError(_TWICE)
+        told.add(kind)
         part = Cursor(cursor.take(cursor.number()))
         if kind == _EMPTY:
             empty = part.bits(count)
@@ -104,7 +110,11 @@ def streams(cursor: Cursor) -> list[Folder]:
     start = 0
     sizes: list[int] = []
     folders: list[Folder] = []
+    last = 0
     while kind := cursor.octet():
+        if kind <= last:
+            raise BrokenError(_TWICE)
+        last = kind
         if kind == _PACK:
             start, sizes = _packs(cursor)
         elif kind == _FOLDERS:
@@ -194,8 +204,8 @@ def _substreams(cursor: Cursor, folders: list[Folder]) -> None:
         folder.files = [*sizes, max(folder.size - sum(sizes), 0)] if count else []
     if kind == _SIZES:
         kind = cursor.octet()
-    while kind:
-        if kind != _CRCS:
-            raise BrokenError("its header is broken")
+    if kind == _CRCS:
         _crcs(cursor, sum(n for folder, n in zip(folders, counts, strict=True) if n != 1 or not folder.crc))
         kind = cursor.octet()
+    if kind:
+        raise BrokenError("its header is broken")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from elemta_milter.archives import Bounds, Budget, Walk, oles
-from harness.archives import PROGRAM, ole, onenote, sevenzipped, tarred, zipped
+from harness.archives import PROGRAM, _number, ole, onenote, sevenzipped, tarred, zipped
 
 NO_BOUND = {"ratio": 10**12, "octets": 10**15}
 MIB = 1 << 20
@@ -199,3 +199,23 @@ def test_properties_of_a_winmail_dat_without_end_cost_no_more(several, ends):
     properties = struct.pack("<L", 1 << 31) + several
     made = b"\x78\x9f\x3e\x22\0\0\2" + struct.pack("<HHL", 0x9005, 6, len(properties)) + properties + b"\0\0"
     assert excess(made, "winmail.dat", seconds=0.3) == ends
+
+
+_FOLDERS = b"\7\x0b" + _number(3000) + b"\0" + b"\1\1\0" * 3000 + b"\x0c" + b"\0" * 3000
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"\1\5" + _number(20_000) + b"\x0f\0" * 20_000 + b"\0",  # which of no files are folders
+        b"\1\4" + _FOLDERS + b"\0" + b"\x08\0" * 6000 + b"\0\0",  # how many files each folder holds
+        b"\1\4" + _FOLDERS + b"\x0a\1" + bytes(12_000) + b"\0" + b"\x08" + b"\x0a\0" * 6000 + b"\0\0\0",
+    ],
+)
+def test_a_7z_header_that_tells_one_thing_again_and_again_is_broken(header):
+    start = struct.pack("<QQL", 0, len(header), zlib.crc32(header))
+    made = b"7z\xbc\xaf\x27\x1c\0\4" + struct.pack("<L", zlib.crc32(start)) + start + header
+    walk = Walk(Budget(Bounds()))
+    with cheap(seconds=0.5):
+        assert len(list(walk.over(made, "x.7z"))) == 1
+    assert walk.broken
