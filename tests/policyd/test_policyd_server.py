@@ -551,11 +551,12 @@ def test_the_service_within_the_skeleton(monkeypatch):
         with listen(socket.AF_UNIX) as listener:
             world = World(listener)
             settings = SimpleNamespace(policyd=SimpleNamespace(budget=7.0, idle=100.0, connections=10))
-            told, adopted = [], []
+            told, adopted, gauges = [], [], []
+            metrics = SimpleNamespace(connections="connections", gauge=lambda *gauge: gauges.append(gauge))
             worker = SimpleNamespace(
                 settings=settings, engine=world.engine, listener=listener, stopping=asyncio.Event(), grace=1.0,
                 ready=lambda: told.append("ready"), closed=lambda: told.append("closed"), adopt=adopted.append,
-                hand_over=lambda _: False,
+                hand_over=lambda _: False, opened=SimpleNamespace(metrics=metrics),
             )  # fmt: skip
             serving = asyncio.create_task(PolicydService().serve(worker))
             client = await world.client()
@@ -563,6 +564,8 @@ def test_the_service_within_the_skeleton(monkeypatch):
             assert told == ["ready"]
             assert len(adopted) == 1
             assert world.engine.cases[0].budget == 7.0
+            [(name, connections)] = gauges
+            assert (name, connections()) == ("connections", 1)
             worker.stopping.set()
             await serving
             assert told == ["ready", "closed"]
