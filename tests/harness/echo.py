@@ -36,6 +36,7 @@ from elemta.findings import AuthResult, Finding, Result
 from elemta.verdict import Action, ActionKind, Disposition, Verdict
 
 HOST = "mx1.example.org"
+TESTS = str(Path(__file__).resolve().parents[1])
 
 
 class EchoMilter:
@@ -71,7 +72,7 @@ class EchoMilter:
                 [sys.executable, "-m", "harness.echo", json.dumps(self._settings)],
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (TESTS, os.environ.get("PYTHONPATH"))))},
             )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == b"ready\n", self.log()
@@ -210,6 +211,7 @@ def main() -> None:
         )
         worker: Any = SimpleNamespace(
             slot=0,
+            opened=SimpleNamespace(metrics=SimpleNamespace(connections=None, gauge=lambda _family, _value: None)),
             listener=listener,
             engine=engine,
             settings=settings,
