@@ -154,7 +154,7 @@ def _decode(body: bytes) -> _Answer:
     """Decode; octets that are no UTF-8 are a stranger's, quoted from his mail, and must not cost the answer."""
     try:
         return _decoder.decode(body)
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, msgspec.DecodeError):  # the one up to msgspec 0.22, the other since
         return _decoder.decode(body.decode("utf-8", "replace"))
 
 
