@@ -1,7 +1,8 @@
 """The pool: which process of a plugin is asked, and when is the plugin left alone?
 
-Up to `processes` of them, started when they are first needed; a question waits its turn within its mail's time.  One
-that ended, or whose memory grows, is replaced in the background, so that the next question finds the new one ready.
+Up to `processes` of them, started when they are first needed; a question waits its turn within its mail's time, for the
+process that is free first: a start takes far longer than most answers.  One that ended, or whose memory grows, is
+replaced in the background, so that the next question finds the new one ready.
 After `FAILURES` in a row the plugin is left alone: questions then cost microseconds.  After a pause a new process is
 started; if it starts, one single question is tried on it; its answer ends the pause, another failure doubles it.
 """
@@ -12,6 +13,7 @@ import asyncio
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -41,8 +43,12 @@ class Pool:
         self._name = name
         self._what = what
         self._make = make
+        self._most = processes
         self._slots = asyncio.Semaphore(processes)
         self._idle: list[Process] = []
+        self._usable: set[Process] = set()  # idle, asked or starting
+        self._starting = 0
+        self._wanted: deque[asyncio.Future[Process]] = deque()  # never more than are starting: each will be served
         self._processes: set[Process] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._questions: set[asyncio.Task[Any]] = set()
@@ -141,27 +147,57 @@ class Pool:
             self._slots.release()
 
     async def _take(self) -> Process:
+        """The process that is free first: idle, given back meanwhile, or newly started."""
         while self._idle:
             process = self._idle.pop()
             if not process.gone:
                 return process
             self._dismiss(process)
+        if len(self._usable) < self._most:  # else one is starting that nobody waits for
+            self._start()
+        wanted: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
+        self._wanted.append(wanted)
+        return await wanted
+
+    def _start(self) -> None:
         try:
             process = self._make(self._name)
         except OSError as error:
             raise ProcessError(f"it cannot be started: {error}") from error
         self._processes.add(process)
+        self._usable.add(process)
+        self._starting += 1
+        self._background(self._get_ready(process))
+
+    async def _get_ready(self, process: Process) -> None:
         try:
             await process.start(self._what)
-        except BaseException:
+        except BaseException as error:
             process.kill()
+            self._starting -= 1
             self._dismiss(process)
+            if len(self._wanted) > self._starting:
+                wanted = self._wanted.popleft()
+                if not wanted.done():
+                    wanted.set_exception(error)  # whose question it is counts the failure
+            elif isinstance(error, ProcessError):
+                self._failed(str(error))
             raise
-        return process
+        self._starting -= 1
+        self._offer(process, 0)
+
+    def _offer(self, process: Process, place: int) -> None:
+        """Give it to who has waited longest, or put it at this place among the idle ones."""
+        while self._wanted:
+            wanted = self._wanted.popleft()
+            if not wanted.done():
+                wanted.set_result(process)
+                return
+        self._idle.insert(place, process)
 
     def _put_back(self, process: Process) -> None:
         if not process.gone and not process.tired:
-            self._idle.append(process)
+            self._offer(process, len(self._idle))
             return
         self._dismiss(process)
         if not self._open and not self._closed:
@@ -169,6 +205,7 @@ class Pool:
 
     def _dismiss(self, process: Process) -> None:
         """Let it end; it is ours until its exit status is taken."""
+        self._usable.discard(process)
         if not self._closed:
             self._background(process.leave()).add_done_callback(lambda _: self._processes.discard(process))
 
@@ -182,7 +219,7 @@ class Pool:
             return
         async with self._slots:
             try:
-                self._idle.insert(0, await self._take())
+                self._offer(await self._take(), 0)
             except ProcessError as error:
                 self._failed(str(error))
             else:
