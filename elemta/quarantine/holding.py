@@ -13,13 +13,16 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from elemta.addresses import split
 from elemta.config.model import Quarantine
-from elemta.journal import Entry, Reader
+from elemta.journal import Deed, Entry, Reader
 from elemta.quarantine.queue import Queued
 from elemta.verdict import ActionKind, Disposition
 
 SESSION = 3600.0  # seconds from a mail's arrival (its first recipient) to its decision, at most
 MOMENT = 5.0  # seconds between the answer at RCPT TO and the queue file that Postfix opens upon it, at most
+MOST = 1000  # decisions about one sender and recipient within a moment that are looked at
+_PAIR = re.compile(r"\\(.)")  # RFC 5321 section 4.1.2: quoted-pairSMTP
 _SHORT = re.compile(r"[0-9A-F]+")  # a short queue id; a long one has a z in it, and is never given again
 
 
@@ -75,28 +78,47 @@ def _holder(mail: Queued, reader: Reader) -> Entry | None:
     found = [
         entry
         for entry in reader.search(queue_id=mail.queue_id, disposition=Disposition.QUARANTINE)
-        if not _SHORT.fullmatch(mail.queue_id) or (fits(mail, entry) and mail.sender.lower() in _senders(entry))
+        if not _SHORT.fullmatch(mail.queue_id)
+        or (fits(mail, entry) and any(_same(sender, _senders(entry)) for sender in _forms(mail.sender)))
     ]
     if not found:
-        found = list(_at_recipient(mail, reader))
+        found = _at_recipient(mail, reader)
     if any(entry.acts for entry in found):  # released, and on hold again: that was not us
         return None
     return min(found, key=lambda entry: entry.stage != "message", default=None)
 
 
-def _at_recipient(mail: Queued, reader: Reader) -> Iterator[Entry]:
-    """Decisions about its first recipient."""
-    recipients = {address.lower() for address in mail.recipients}
-    for entry in reader.search(
-        stage="recipient", disposition=Disposition.QUARANTINE, sender=mail.sender,
-        since=mail.arrived - MOMENT, until=mail.arrived + MOMENT,
-    ):  # fmt: skip
-        same = mail.sender.lower() == entry.sender.lower()  # a * in a sender stands for itself here
-        if same and not entry.queue_id and recipients & {address.lower() for address in entry.recipients}:
-            yield entry
+def _at_recipient(mail: Queued, reader: Reader) -> list[Entry]:
+    """Decisions about its first recipient; that of a mail like it, which was deleted since, is none of them."""
+    for recipient in mail.recipients:
+        found = [
+            entry
+            for to in _forms(recipient)
+            for sender in _forms(mail.sender)
+            for entry in reader.search(
+                stage="recipient", disposition=Disposition.QUARANTINE, queue_id="", sender=sender, recipient=to,
+                since=mail.arrived - MOMENT, until=mail.arrived + MOMENT, limit=MOST,
+            )  # a * in an address stands for itself here
+            if _same(sender, [entry.sender]) and _same(to, entry.recipients)
+            and not any(act.deed in {Deed.DELETED, Deed.EXPIRED} for act in entry.acts)
+        ]  # fmt: skip
+        if found:
+            return found
+    return []
 
 
-def _senders(entry: Entry) -> set[str]:
+def _forms(address: str) -> list[str]:
+    """The address as the queue and a milter have it, and without its quotes, as Postfix tells it a policy service."""
+    local, domain = split(address)
+    if not local.startswith('"'):
+        return [address]
+    return [address, _PAIR.sub(r"\1", local[1:-1]) + f"@{domain}"]
+
+
+def _same(address: str, among: Iterable[str]) -> bool:
+    return address.lower() in {each.lower() for each in among}
+
+
+def _senders(entry: Entry) -> list[str]:
     """The sender that was judged, and the one that a rule may have put in its place."""
-    changed = (each.value for each in entry.actions if each.kind is ActionKind.CHANGE_SENDER)
-    return {address.lower() for address in (entry.sender, *changed)}
+    return [entry.sender, *(each.value for each in entry.actions if each.kind is ActionKind.CHANGE_SENDER)]

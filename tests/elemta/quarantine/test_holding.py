@@ -106,6 +106,38 @@ def test_a_hold_at_the_first_recipient_is_found_without_a_queue_id(journal, chan
     assert (mail.decision is not None) == ours
 
 
+@pytest.mark.parametrize("queue_id", [LONG, SHORT])
+@pytest.mark.parametrize("told", ["queue_id", ""])
+def test_postfix_tells_a_policy_service_an_address_without_its_quotes(journal, queue_id, told):
+    entry = holding(
+        stage="recipient", queue_id=told and queue_id, sender='Ann "x" Lee@sender.test', recipients=("b ob@here.test",)
+    )
+    quoted = {"sender": '"ann \\"x\\" lee"@sender.test', "recipients": ('"b ob"@here.test',)}
+    [mail] = looked_up(journal(entry), queued(queue_id, **quoted))
+    assert mail.decision is not None
+
+
+def test_a_burst_from_one_sender_is_recognised_to_its_last(journal):
+    many = [f"r{number}@here.test" for number in range(70)]
+    path = journal(*(holding(stage="recipient", queue_id="", recipients=(each,)) for each in many))
+    mails = looked_up(path, *(queued(f"z{each[:3]}", recipients=("alias@here.test", each)) for each in many))
+    assert all(mail.decision is not None for mail in mails)
+
+
+@pytest.mark.parametrize(("deed", "ours"), [(Deed.DELETED, True), (Deed.EXPIRED, True), (Deed.RELEASED, False)])
+def test_one_of_two_alike_is_still_ours_when_the_other_was_deleted(journal, deed, ours):
+    """They came within seconds from one sender to one recipient, and were held before they had a queue id."""
+    first, second = (holding(id=each * 10, stage="recipient", queue_id="") for each in "AB")
+    path = journal(first, second)
+    [mail] = looked_up(path, queued())
+    record(path, [Act(mail.decision.id, NOW + 9, deed, "root")])
+    [other] = looked_up(path, queued("another"))
+    assert (other.decision is not None) == ours
+    if ours:
+        record(path, [Act(other.decision.id, NOW + 9, deed, "root")])
+        assert looked_up(path, queued("third"))[0].decision is None, "both are gone: this is somebody else's"
+
+
 def test_a_star_in_a_sender_is_no_wildcard(journal):
     [mail] = looked_up(journal(holding(stage="recipient", queue_id="")), queued(sender="*@sender.test"))
     assert mail.decision is None
