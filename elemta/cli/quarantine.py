@@ -214,8 +214,12 @@ def _expire(hold: _Hold, args: argparse.Namespace) -> int:
 
 
 def _done(hold: _Hold, mails: Sequence[Held], done: dict[str, Deed]) -> int:
-    """Say what was done, and have the journal say it."""
-    status = os.EX_OK
+    """Have the journal say what was done, and say it; the journal first, since nobody may be reading any more."""
+    status, trouble = os.EX_OK, ""
+    try:
+        record(hold.settings.journal.path, acts(mails, done, hold.now))
+    except JournalError as error:
+        trouble = str(error)
     for each in mails:
         deed = done.get(each.mail.queue_id)
         if deed is None:
@@ -224,11 +228,7 @@ def _done(hold: _Hold, mails: Sequence[Held], done: dict[str, Deed]) -> int:
             what = _DONE.get(deed, "deleted")
             who = f"from {each.mail.sender or '<>'} to {', '.join(each.mail.recipients)}"
             _terminal.out(clean(f"{each.mail.queue_id}  {what}  {who}") + "\n")
-    try:
-        record(hold.settings.journal.path, acts(mails, done, hold.now))
-    except JournalError as error:
-        return fail(f"elemta quarantine: done, but not noted: {error}", os.EX_IOERR)
-    return status
+    return fail(f"elemta quarantine: done, but not noted: {trouble}", os.EX_IOERR) if trouble else status
 
 
 def _absent(name: str) -> str:

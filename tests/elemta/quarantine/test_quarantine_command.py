@@ -192,6 +192,18 @@ def test_only_what_was_kept_long_enough_expires(place, elemta):
     assert acts(place, "BBBBBBBBBB") == []
 
 
+def test_what_was_done_is_noted_though_nobody_reads_what_is_told(place, elemta, monkeypatch):
+    """`elemta quarantine delete … --yes | head -1`"""
+    on_hold(place, ("AzA", "AAAAAAAAAA", DAY))
+
+    def gone(_):
+        raise SystemExit
+
+    monkeypatch.setattr("elemta.cli._terminal.out", gone)
+    elemta("delete", "AzA")
+    assert [deed for deed, _ in acts(place, "AAAAAAAAAA")] == ["deleted"]
+
+
 def test_what_postsuper_did_not_do_is_neither_told_nor_noted(place, elemta):
     on_hold(place, ("AzA", "AAAAAAAAAA", DAY))
     (place / "word").write_text("warning: something else")
