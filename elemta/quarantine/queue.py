@@ -131,12 +131,14 @@ class HoldQueue:
 
     def lifetimes(self) -> tuple[float, float]:
         """Seconds from its arrival after which Postfix gives up a mail that it cannot deliver; and a bounce."""
-        done = self._run("postconf", "-h", "maximal_queue_lifetime", "bounce_queue_lifetime")
+        done = self._run("postconf", "-xh", "maximal_queue_lifetime", "bounce_queue_lifetime")
         if done.returncode:
             raise _trouble("postconf", done.stderr)
-        mail, bounce = (  # postconf(5): a bare number is days
-            duration(f"{word}d" if word.isdigit() else word) for word in done.stdout.decode().split()
-        )
+        words = done.stdout.decode("utf-8", "replace").splitlines()
+        try:  # postconf(5): a bare number is days
+            mail, bounce = (duration(f"{word}d" if word.isdigit() else word) for word in words)
+        except ValueError as error:
+            raise QueueError(f"maximal_queue_lifetime, bounce_queue_lifetime: {error}", os.EX_CONFIG) from None
         return mail, bounce
 
     def release(self, queue_ids: Sequence[str]) -> set[str]:

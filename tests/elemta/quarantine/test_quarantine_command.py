@@ -204,6 +204,19 @@ def test_what_was_done_is_noted_though_nobody_reads_what_is_told(place, elemta, 
     assert [deed for deed, _ in acts(place, "AAAAAAAAAA")] == ["deleted"]
 
 
+def test_times_of_postfix_are_read_as_it_means_them(place, elemta):
+    """One may be said by the other: bounce_queue_lifetime = $maximal_queue_lifetime."""
+    on_hold(place, ("AzA", "AAAAAAAAAA", 4 * DAY), ("BzB", "BBBBBBBBBB", DAY))
+    (place / "word").write_text("released from hold")
+    program = place / "bin" / "postconf"
+    program.write_text('#!/bin/sh\ncase "$3" in -*x*) echo 2w; echo 2w;; *) echo 2w; echo "\\$maximal";; esac\n')
+    assert elemta("release", "AzA")[:2] == (0, "AzA  released  from alice@sender.test to bob@here.test\n")
+    program.write_text("#!/bin/sh\necho 5D; echo 5\n")
+    status, out, err = elemta("release", "BzB")
+    assert (status, out) == (os.EX_CONFIG, "")
+    assert 'maximal_queue_lifetime, bounce_queue_lifetime: "5D" is not a duration' in err
+
+
 def test_what_postsuper_did_not_do_is_neither_told_nor_noted(place, elemta):
     on_hold(place, ("AzA", "AAAAAAAAAA", DAY))
     (place / "word").write_text("warning: something else")
