@@ -15,6 +15,7 @@ from string import Template
 import elemta
 from elemta.cli import fail
 from elemta.plugins import find_checks
+from elemta.plugins.contract import has_meaning
 from elemta.version import VERSION
 
 NAME = "plugin"
@@ -37,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
         return fail(f"elemta plugin new: {text}", os.EX_USAGE)
     if args.name in find_checks():
         return fail(f'elemta plugin new: there is a check "{args.name}" already; take another name', os.EX_USAGE)
+    if has_meaning(args.name):
+        return fail(f'elemta plugin new: "{args.name}" means something else in rules; take another name', os.EX_USAGE)
     directory: Path = args.directory or Path(f"elemta-{args.name}")
     module = f"elemta_{args.name.replace('-', '_')}"
     words = {

@@ -15,10 +15,12 @@ from typing import Any, get_args
 from elemta.check import Check, Field, Options, Trouble
 from elemta.config.problems import either, quoted
 from elemta.findings import Result
+from elemta.rules.catalogue import MAIL_FACTS
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")  # as under `checks:`
 _FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")  # the part of a fact's name after the dot
 _TYPES = (str, int, float, bool, IPv4Address, tuple)
+_TAKEN = {fact.name.partition(".")[0] for fact in MAIL_FACTS} | {"header", "all", "any", "not"}
 COUNTING = ("recipient_refused", "message_accepted", "message_given_up", "message_refused")
 
 
@@ -31,6 +33,11 @@ def complaint(check: type[Check[Any]]) -> str:
     return next(_complaints(check), "")
 
 
+def has_meaning(name: str) -> bool:
+    """Whether rules know this word as something else, so that no check can have it as its name."""
+    return name in _TAKEN
+
+
 def counts(check: type[Check[Any]]) -> bool:
     """Whether it wants to be told what became of the mail."""
     return any(getattr(check, name) is not getattr(Check, name) for name in COUNTING)
@@ -40,6 +47,8 @@ def _complaints(check: type[Check[Any]]) -> Iterator[str]:
     name = getattr(check, "name", None)
     if not isinstance(name, str) or not NAME.fullmatch(name):
         yield f'it needs a name of letters, digits, - and _: name = "{check.__name__.lower()}"'
+    elif has_meaning(name):
+        yield f'the name "{name}" means something else in rules; take another'
     if not (check.__doc__ or "").strip():
         yield "it needs a docstring whose first line is the question it answers"
     try:

@@ -59,7 +59,7 @@ def test_the_skeleton_can_be_installed_and_used(new, tmp_path, capsys):
     assert main(["config", "check", configured(tmp_path, new)]) == os.EX_OK
 
 
-@pytest.mark.parametrize("name", ["spf", "9lives", "a b", "../x", "Ä"])
+@pytest.mark.parametrize("name", ["spf", "sender", "any", "9lives", "a b", "../x", "Ä"])
 def test_names_that_are_none(name, capsys):
     assert main(["plugin", "new", name]) == os.EX_USAGE
     assert "elemta plugin new: " in capsys.readouterr().err
