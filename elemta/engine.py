@@ -29,6 +29,7 @@ from elemta.check import Check, Stage, Tools
 from elemta.decision import Decision, Observer, StageName
 from elemta.facts import Message
 from elemta.findings import Finding, Result
+from elemta.plugins.contract import depends
 from elemta.plugins.isolated import Isolated
 from elemta.policy import CheckPlan, Policy
 from elemta.rules.refresh import first_snapshot, refresh_sets
@@ -188,7 +189,7 @@ class Engine:
         return {
             (name, dependency): why
             for name, check in self._asked(stage).items()
-            for dependency, why in check.dependencies().items()
+            for dependency, why in depends(check).items()
         }
 
     def warn(self, check: str, text: str) -> None:

@@ -26,6 +26,7 @@ from elemta.config.model import Settings
 from elemta.dns import DEADLINE, DnsError
 from elemta.findings import Finding
 from elemta.plugins.answer import ANSWER, REASON, finding_data
+from elemta.plugins.contract import depends
 from elemta.plugins.sources import EntrySource, FileSource
 from elemta.plugins.wire import Json, read_facts, read_seen
 from elemta.store import StoreError
@@ -87,7 +88,7 @@ async def _answer_all(own: socket.socket, check: Check[Any], memory: int) -> Non
             for each in descriptors:
                 os.close(each)
         asked += 1
-        told |= {"number": question["number"], "depends": dict(check.dependencies())}
+        told |= {"number": question["number"], "depends": depends(check)}
         if asked >= _SETTLED and _taken() > start + _ROOM * (memory - start):
             told["tired"] = True
         own.send(_short(told))

@@ -43,6 +43,14 @@ def counts(check: type[Check[Any]]) -> bool:
     return any(getattr(check, name) is not getattr(Check, name) for name in COUNTING)
 
 
+def depends(check: Check[Any]) -> dict[str, str]:
+    """What it says that it depends on; a crash of it is told likewise, and harms nobody else's."""
+    try:
+        return {str(name): str(why) for name, why in check.dependencies().items()}
+    except Exception as error:  # noqa: BLE001 - whatever a plugin raises
+        return {"dependencies": f"crashed: {type(error).__name__}: {error}"}
+
+
 def _complaints(check: type[Check[Any]]) -> Iterator[str]:
     name = getattr(check, "name", None)
     if not isinstance(name, str) or not NAME.fullmatch(name):

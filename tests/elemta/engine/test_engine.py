@@ -403,6 +403,19 @@ def test_what_checks_depend_on_is_told_by_check_and_name(monkeypatch):
     assert engine.dependencies("message") == {("leaning", "a"): "", ("leaning", "b"): "refused"}
 
 
+@pytest.mark.parametrize("says", ["raise KeyError('a bug')", "return 5"])
+def test_one_that_cannot_say_what_it_depends_on_hides_no_other(monkeypatch, says):
+    """What is told every second, metrics and /readyz, goes on."""
+    broken = {}
+    exec(f"def dependencies(self): {says}", broken)
+    odd = type("Odd", (Leaning,), {"name": "odd", "dependencies": broken["dependencies"]})
+    monkeypatch.setattr("elemta.policy.find_checks", lambda: {"odd": odd, "leaning": Leaning})
+    engine = Engine(policy("host: mx.test.example\nchecks: {odd: , leaning: }\n"), tools())
+    told = engine.dependencies("message")
+    assert told["odd", "dependencies"].startswith("crashed: ")
+    assert told["leaning", "b"] == "refused"
+
+
 def test_a_check_waits_for_others_by_its_options():
     checks = "spf: , dkim: , rspamd: {{hand_over: {}}}"
     for hand_over, wanted in (("true", {"spf", "dkim"}), ("false", set())):

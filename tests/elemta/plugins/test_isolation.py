@@ -41,6 +41,8 @@ class Worst(Check[Message]):
         match what:
             case "raise":
                 raise KeyError("a bug")
+            case "lean":
+                self.dependencies = lambda: {"x": 1 / 0}
             case "refuse":
                 raise ConnectionRefusedError("nobody there")
             case "spin":
@@ -398,6 +400,16 @@ def test_one_that_always_fails_is_left_alone_and_tried_again(folder, monkeypatch
                 while (await judged.see("")).trouble:  # noqa: ASYNC110 - it is the engine that is asked
                     await asyncio.sleep(0.05)
             assert judged.engine.dependencies("message")["worst", "process"] == ""
+
+    asyncio.run(scene())
+
+
+def test_one_that_cannot_say_what_it_depends_on_is_asked_like_any(folder):
+    async def scene():
+        async with Judged(folder) as judged:
+            assert not (await judged.see("lean")).trouble
+            told = judged.engine.dependencies("message")
+            assert told["worst", "dependencies"] == "crashed: ZeroDivisionError: division by zero"
 
     asyncio.run(scene())
 
