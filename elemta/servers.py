@@ -7,7 +7,8 @@ it answers, one single question is tried on it; an answer closes the breaker, a 
 
 A question that one server could not answer goes to the next, as long as there is time.  No server left is trouble.
 A server that says that it cannot answer this very question (`Declined`) is well: nothing is counted against it, or
-three odd mails would have it left alone.
+three odd mails would have it left alone.  Nor is a question that had waited for a thread until most of its time was
+over: in a burst the last ones do, and the server is only busy.
 """
 
 from __future__ import annotations
@@ -128,12 +129,14 @@ class Servers:
         """
         if not self._candidates():  # no thread, no waiting: this is what a dead scanner costs
             raise NoServer(self._story())
-        loop = asyncio.get_running_loop()
-        until -= min(MARGIN, max(0.0, until - time.monotonic()) / 10)
-        return await loop.run_in_executor(self._threads, self._ask, question, until)
+        loop, now = asyncio.get_running_loop(), time.monotonic()
+        until -= min(MARGIN, max(0.0, until - now) / 10)
+        return await loop.run_in_executor(self._threads, self._ask, question, until, now + (until - now) / 2)
 
-    def _ask(self, question: Callable[[str, float], T], until: float) -> T:
+    def _ask(self, question: Callable[[str, float], T], until: float, half: float) -> T:
+        """Ask; `half`: when half of the time is over."""
         said: list[str] = []
+        late = time.monotonic() > half
         candidates = self._in_turn(self._candidates())
         for place, server in enumerate(candidates):
             now = time.monotonic()
@@ -142,15 +145,19 @@ class Servers:
                 break
             if not self._take(server):
                 continue
+            share = now + (until - now) / (len(candidates) - place)
             try:
-                answer = question(server.name, now + (until - now) / (len(candidates) - place))
+                answer = question(server.name, share)
             except Declined as error:
                 said.append(f"{server.name}: {error}")
                 self._give_back(server)
             except (OSError, EOFError) as error:
                 why = _words(error)
                 said.append(f"{server.name}: {why}")
-                self._failed(server, why)
+                if late and time.monotonic() >= share:
+                    self._give_back(server)
+                else:
+                    self._failed(server, why)
             except BaseException:
                 self._give_back(server)
                 raise

@@ -305,3 +305,25 @@ def test_one_kind_that_hangs_takes_no_threads_from_another(world, opened):
         return answer
 
     assert asyncio.run(both()) == "b answers"
+
+
+@pytest.mark.parametrize(("takes", "answered", "well"), [(0.4, 16, True), (60.0, 0, False)])
+def test_a_burst_of_more_than_a_server_can_answer_is_no_failure_of_it(world, opened, takes, answered, well):
+    """The last questions get a thread when hardly any time is left; a server that hangs fails the first ones, too."""
+    servers = opened(["a"], world.ping)
+
+    def question(name, until):
+        left = until - time.monotonic()
+        time.sleep(min(takes, max(0.0, left)))
+        if left < takes:
+            raise TimeoutError("timed out")
+        return "well"
+
+    async def burst():
+        until = time.monotonic() + 1.0
+        return await asyncio.gather(*(servers.ask(question, until) for _ in range(24)), return_exceptions=True)
+
+    found = asyncio.run(burst())
+    assert found.count("well") == answered
+    assert all(isinstance(each, NoServer) for each in found if each != "well")
+    assert (servers.states["a"] == "") == well
