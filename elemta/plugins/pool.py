@@ -78,24 +78,26 @@ class Pool:
     async def ask(self, question: Json, body: Callable[[], int | None], until: float) -> Json:
         """The plugin's answer.
 
-        When the caller is cancelled, the process keeps the question until it answers or `until` comes.
+        When the caller is cancelled, the process keeps the question until it answers or its time is over.
 
         Args:
             question: see `Process.ask`.
             body: opens the mail's body, for this question only.
-            until: see `Process.ask`.
+            until: `time.monotonic()` when nobody waits any more. A process may then go on for a while: it has half of
+                the time for each question, however late in a burst it gets it, before it is ended for a failure.
 
         Raises:
             ProcessError: there is none.
             OSError: the question cannot be written down.
         """
         self._refuse_if_open()
+        half = (until - time.monotonic()) / 2
         await self._slots.acquire()
         try:
             self._refuse_if_open()
             if self._open:
                 self._trial, self._timer = False, None  # this is the one question
-            task = self._background(self._ask(question, body, until))
+            task = self._background(self._ask(question, body, until, half))
         except BaseException:
             self._slots.release()
             raise
@@ -119,7 +121,7 @@ class Pool:
             task.cancel()
         await asyncio.gather(*(process.leave() for process in self._processes))
 
-    async def _ask(self, question: Json, body: Callable[[], int | None], until: float) -> Json:
+    async def _ask(self, question: Json, body: Callable[[], int | None], until: float, half: float) -> Json:
         """Ask with a slot taken, and give it back."""
         process: Process | None = None
         trying = self._open
@@ -129,7 +131,7 @@ class Pool:
                 raise TimeoutError(_TOO_LATE)
             descriptor = body()
             try:
-                answer = await process.ask(question, descriptor, until)
+                answer = await process.ask(question, descriptor, max(until, time.monotonic() + half))
             finally:
                 if descriptor is not None:
                     os.close(descriptor)

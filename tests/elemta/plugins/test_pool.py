@@ -26,7 +26,7 @@ class Slow(Check[Message]):
             raise OSError("not today")
 
     async def run(self, facts, seen):
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.5 if pathlib.Path("NAP").exists() else 0.02)
         return self.finding(Result.PASS, process=os.getpid())
 '''
 
@@ -34,7 +34,9 @@ class Slow(Check[Message]):
 @pytest.fixture
 def scene(tmp_path):
     """Run a coroutine function with a way to ask the plugin, once one process of up to three is ready."""
-    text = SLOW.replace("WAIT", str(tmp_path / "wait")).replace("FAIL", str(tmp_path / "fail"))
+    text = SLOW
+    for word in ("WAIT", "FAIL", "NAP"):
+        text = text.replace(word, str(tmp_path / word.lower()))
     (tmp_path / "slow.py").write_text(text)
     rules = policy(f"""
 host: mx.receiver.test
@@ -103,3 +105,19 @@ def test_a_question_that_nobody_else_can_answer_is_told_why_none_started(scene, 
         return await see()
 
     assert scene(play).reason == "the plugin's process: it cannot start: OSError: not today"
+
+
+def test_the_last_of_a_burst_cost_no_process(scene, tmp_path):
+    """They get it when hardly any time is left."""
+
+    async def play(see, pool):
+        first = await see()
+        (tmp_path / "wait").touch()  # there is but one
+        (tmp_path / "nap").touch()
+        found = await asyncio.gather(*(see(2.0) for _ in range(12)))
+        assert 1 <= sum(not each.trouble for each in found) <= 4
+        (tmp_path / "nap").unlink()
+        assert (pool.why, pool._failures) == ("", 0)
+        assert (await see()).fields == first.fields
+
+    scene(play)
