@@ -146,6 +146,7 @@ async def open_observers(policy: Policy, daemon: str, tools: Tools) -> AsyncIter
     metrics.count(metrics.journal_written, lambda: journal.written)
     metrics.count(metrics.journal_dropped, lambda: journal.dropped)
     metrics.count(metrics.journal_failures, lambda: journal.failures)
+    metrics.count(metrics.log_dropped, lambda: log.dropped)
     if isinstance(tools.resolver, CachedResolver):
         counts = tools.resolver.counts
         metrics.count(metrics.dns_hits, lambda: counts.hits)

@@ -24,6 +24,7 @@ from elemta.daemon import privileges, sockets
 from elemta.daemon.observing import Observing, metrics_directory, section
 from elemta.daemon.supervisor import Supervisor
 from elemta.daemon.worker import Service
+from elemta.observe.outlet import detach
 from elemta.policy import Policy
 from elemta.store.urls import preload
 from elemta.version import VERSION, refuse_python
@@ -44,6 +45,7 @@ def run(service: Service) -> int:
         policy = loaded_and(Policy.compile, path)
         settings = policy.settings
         own = section(settings, service.name)
+        detach()
         watch = Observing(settings, service.name)
         privileges.prepare(_directories(policy), settings.user)
         if own.listen.path:

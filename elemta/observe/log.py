@@ -23,6 +23,7 @@ from typing import Literal
 
 from elemta.decision import Decision
 from elemta.facts import Message
+from elemta.observe.outlet import Outlet
 from elemta.printable import LONGEST, bare, quoted
 from elemta.verdict import ActionKind, Verdict
 
@@ -55,7 +56,8 @@ class Log:
         self.json = format_ == "json"
         self.daemon = daemon
         self.level = _LEVELS[level]
-        self._fd = fd
+        self._outlet = Outlet(fd)
+        self._told = 0  # lines that were dropped, as far as the log says so
         self._timed = self.json or "JOURNAL_STREAM" not in os.environ
         self._second = 0, ""  # the present second, and how it is written
         logging.getLogger().handlers[:] = [_Standard(self)]
@@ -95,20 +97,21 @@ class Log:
             self.write(line, logging.getLevelName(level).lower())
 
     def write(self, line: str, level: str = "info") -> None:
-        """Write a finished line in one call, so that the lines of several processes never mix.
-
-        It never raises: a log that cannot be written must not stop the mail.
-        """
+        """Write a finished line. It never raises: a log that cannot be written must not stop the mail."""
         if self.json:
             line = f'{{"time":"{self._time()}","level":"{level}",{line[1:]}\n'
         elif self._timed:
             line = f"{self._time()} {line}\n"
         else:
             line += "\n"
-        try:  # noqa: SIM105 - `suppress` costs a microsecond
-            os.write(self._fd, line.encode("utf-8", "backslashreplace"))
-        except OSError:
-            pass
+        if self._outlet.put(line.encode("utf-8", "backslashreplace")):
+            told, self._told = self._told, self.dropped
+            self.trouble(f"{self._told - told} lines of this log were dropped: nobody read it, and there was no room")
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were dropped since nobody read the log."""
+        return self._outlet.dropped
 
     def _time(self) -> str:
         """Now, as RFC 3339 writes it, UTC; the part before the fraction is made once a second."""

@@ -121,6 +121,7 @@ class Metrics:
         self.journal_written = _counter("journal_written", "Decisions written to the journal.", "daemon")
         self.journal_dropped = _counter("journal_dropped", "Decisions that never reached the journal.", "daemon")
         self.journal_failures = _counter("journal_failures", "Attempts to write the journal that failed.", "daemon")
+        self.log_dropped = _counter("log_dropped", "Lines of the log that were dropped.", "daemon")
         self.dns_hits = _counter("dns_cache_hits", "DNS answers taken from the cache.", "daemon")
         self.dns_queries = _counter("dns_queries", "DNS queries sent.", "daemon")
         self.dns_errors = _counter("dns_errors", "DNS queries that nobody answered.", "daemon")
@@ -144,7 +145,7 @@ class Metrics:
         self.build.child(daemon, _version(), platform.python_version()).set(1)
         for gauge in (self.journal_queue, self.connections):
             gauge.child(daemon).set(0)  # what a worker that was killed left behind
-        for counter in (self.restarts, self.journal_dropped, self.journal_failures):
+        for counter in (self.restarts, self.journal_dropped, self.journal_failures, self.log_dropped):
             counter.child(daemon).inc(0)  # an alert on an increase needs a beginning
 
     def open(self) -> None:
