@@ -80,7 +80,7 @@ class Envelope(Struct, frozen=True, dict=True):
 
     Attributes:
         client: see `Client`.
-        sender: MAIL FROM without angle brackets; "" is the null sender.
+        sender: MAIL FROM as the MTA reads it, without angle brackets or a source route; "" is the null sender.
         recipients: RCPT TO addresses known so far: the one asked about (policy service), or all that
             Postfix accepted (milter).
         recipient_count: recipients of the message as far as Postfix told; 0 when it did not.

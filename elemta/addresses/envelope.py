@@ -14,7 +14,42 @@ from elemta.addresses.domains import a_label
 
 _PLAIN = re.compile(r"[^@\"<>\\\x80-\U0010ffff]++@[^@\"<>\[\\\x80-\U0010ffff]*+(?<!\.)")
 _DOT_STRING = re.compile(r'[^\s()<>\[\]:;@\\,."]+(?:\.[^\s()<>\[\]:;@\\,."]+)*')  # RFC 5321 section 4.1.2
+_USUAL = re.compile(r"[^@()<>\[\\\s\"]*@[^@()<>\[\\\s\"]*")
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+
+
+def mailbox(path: str) -> str:
+    """The address that the MTA reads in the argument of MAIL or RCPT, without its outer angle brackets.
+
+    Postfix takes what mail once allowed (unless strict_rfc821_envelopes): comments, blanks, a phrase before <address>
+    and a source route (RFC 5321 appendix C).  None of it is part of the address.
+    """
+    if _USUAL.fullmatch(path):
+        return path
+    kept: list[str] = []
+    place, end, depth, inside = 0, len(path), 0, ""
+    while place < end:
+        char = path[place]
+        if char == "\\":
+            pair = path[place : place + 2]
+            kept += () if depth else pair[1:] if not inside and _DOT_STRING.fullmatch(pair[1:]) else pair
+            place += 2
+            continue
+        place += 1
+        if depth or (char == "(" and not inside):
+            depth += {"(": 1, ")": -1}.get(char, 0)
+        elif inside:
+            kept.append(char)
+            inside = "" if char == inside else inside
+        elif char == "<":
+            kept.clear()
+        elif char == ">":
+            break
+        elif char not in " \t":
+            kept.append(char)
+            inside = {'"': '"', "[": "]"}.get(char, "")
+    address = "".join(kept)
+    return _without_route(address) if address.startswith("@") else address
 
 
 def compared(address: str) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct, field
 
+from elemta.addresses import mailbox
 from elemta.facts import BytesBody, Client, Envelope, Message, parse_ip
 from elemta_milter.body import Spool
 from elemta_milter.bounds import BOUNDS, Bounds
@@ -257,7 +258,7 @@ def _number(text: str | bytes) -> int:
 
 
 def _address(path: bytes) -> str:
-    """Give the address of a MAIL or RCPT argument; octets that are no UTF-8 as surrogates."""
+    """Give the address of a MAIL or RCPT argument, as the MTA reads it; octets that are no UTF-8 as surrogates."""
     if path[:1] == b"<" and path[-1:] == b">":
         path = path[1:-1]
-    return path.decode("utf-8", "surrogateescape")
+    return mailbox(path.decode("utf-8", "surrogateescape"))

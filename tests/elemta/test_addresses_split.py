@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elemta.addresses import compared, split
+from elemta.addresses import compared, mailbox, split
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,34 @@ def test_split_never_raises_and_invents_nothing(address):
 def test_an_address_has_one_form_in_which_it_is_compared(address, form):
     assert compared(address) == form
     assert compared(form) == form
+
+
+@pytest.mark.parametrize(
+    ("path", "address"),
+    [
+        ("a@b.test", "a@b.test"),
+        ("", ""),
+        (" a @ b. test\t", "a@b.test"),
+        ("a(c)@b.test", "a@b.test"),
+        (r"(c (d) \) e)a@b.test(", "a@b.test"),
+        ("Foo <a@b.test>", "a@b.test"),
+        ('"Foo <x@y.test>" <a@b.test> bar', "a@b.test"),
+        ("@a.test,@[IPv6:2001:db8::1]:a@b.test", "a@b.test"),
+        ('"a (b) <c> \\"d"@b.test', '"a (b) <c> \\"d"@b.test'),
+        (r"a\b@b.test", "ab@b.test"),
+        (r"a\ b@b.test", r"a\ b@b.test"),
+        ("a@[192.0.2.1]", "a@[192.0.2.1]"),
+        ("a@[IPv6:2001:db8::1]", "a@[IPv6:2001:db8::1]"),
+        ("jörg\xa0x@b.test", "jörg\xa0x@b.test"),
+        ("postmaster", "postmaster"),
+        ("(c)", ""),
+        ("a\\", "a\\"),
+    ],
+)
+def test_the_address_that_the_mta_reads(path, address):
+    assert mailbox(path) == address
+
+
+@given(st.text(alphabet=' ()<>@"[]\\:,.ab', max_size=60) | st.text(max_size=200))
+def test_reading_never_raises(path):
+    assert len(mailbox(path)) <= len(path)

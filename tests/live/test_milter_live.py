@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from elemta.addresses import compared
 from harness.echo import EchoMilter
 from harness.postfix import PrivatePostfix, why_not
 
@@ -121,6 +122,21 @@ def test_a_recipient_is_removed(carry, postfix):
     _, seen, mail = carry(to=to, do={"actions": [["remove_recipient", "", "gone@EXAMPLE.org"]]})
     assert seen["recipients"] == to
     assert header(mail, "Delivered-To") == ["keep@example.org"]
+    assert postfix.queue() == []
+
+
+@pytest.mark.parametrize("form", [
+    "gone@example.org", "@relay.test:gone@example.org", " gone@example.org ", "gone(c)@example.org",
+    "gone@example.org(c)",
+    "Foo <gone@example.org>", '"gone"@example.org', r"go\ne@example.org", "GONE@example.org.",
+])  # fmt: skip
+def test_an_address_is_what_postfix_reads(carry, postfix, form):
+    do = {"actions": [["remove_recipient", "", "gone@example.org"]]}
+    sender = form.replace("example.org", "b.test")
+    _, seen, mail = carry(sender=sender, to=[form, "keep@example.org"], do=do)
+    assert header(mail, "Delivered-To") == ["keep@example.org"]
+    assert compared(seen["sender"]).lower() == "gone@b.test"
+    assert header(mail, "Return-Path")[0].lower() == "<gone@b.test>"
     assert postfix.queue() == []
 
 

@@ -104,11 +104,13 @@ def test_a_mail_from_connect_to_end(session, engine):
         (b"<>", ""),
         (b"", ""),
         (b"a@b.test", "a@b.test"),
-        (b"<@relay.test:a@b.test>", "@relay.test:a@b.test"),
+        (b"<@relay.test:a@b.test>", "a@b.test"),
+        (b"< a@b.test >", "a@b.test"),
+        (b"<a@b.test(comment)>", "a@b.test"),
         ("<ü@ö.test>".encode(), "ü@ö.test"),
         (b"<\xff@b.test>", "\udcff@b.test"),
         (b'<"a b"@c.test>', '"a b"@c.test'),
-        (b"<a@b.test\r\nX-Injected: 1>", "a@b.test\r\nX-Injected: 1"),
+        (b"<a@b.test\r\nX-Injected:1>", "a@b.test\r\nX-Injected:1"),
     ],
 )
 def test_sender(session, path, sender):
