@@ -20,6 +20,7 @@ DEED: Mapping[Deed, str] = {
     Deed.REQUEUED: "released as a new message, with a new queue id,",
     Deed.DELETED: "deleted",
     Deed.EXPIRED: "deleted, since its time was over,",
+    Deed.UNDONE: "not carried out, the mail was deferred",
 }
 COLOUR: Mapping[Disposition, str] = {Disposition.ACCEPT: "32", Disposition.REJECT: "31"}  # SGR: green, red
 OTHER_COLOUR = "33"  # yellow

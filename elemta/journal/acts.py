@@ -1,4 +1,4 @@
-"""Acts: what did somebody do with a mail after the decision that held it?"""
+"""Acts: what was done with a mail after its decision?"""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from elemta.journal.schema import JournalError, connect
 
 
 class Deed(StrEnum):
-    """What was done with a held mail."""
+    """What was done: with a held mail, or, `UNDONE`, not done with any."""
 
     RELEASED = "released"
     REQUEUED = "requeued"  # released as a new message, with a new queue id
     DELETED = "deleted"
     EXPIRED = "expired"  # deleted since its time was over
+    UNDONE = "undone"  # the decision could not be carried out: the client was told to come again
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,10 @@ class Act:
     """One deed.
 
     Attributes:
-        id: the reference id of the decision that held the mail.
+        id: the reference id of the decision.
         at: seconds since 1970.
         deed: see `Deed`.
-        who: the user that did it.
+        who: the user or daemon that did it.
     """
 
     id: str

@@ -20,9 +20,12 @@ from collections.abc import Callable
 from functools import partial
 
 from elemta.case import Case
+from elemta.config.model import Settings
 from elemta.daemon.worker import Worker
+from elemta.decision import Decision
 from elemta.engine import Engine
 from elemta.facts import Client
+from elemta.journal import Act, Deed, JournalError, record
 from elemta.rules.sets import members
 from elemta_milter.keyring.watch import watch
 from elemta_milter.port import LoopPort
@@ -56,6 +59,7 @@ class MilterService:
             early=engine.wants.early,
             body=engine.wants.body,
             trusts=trust(engine),
+            undone=partial(_undone, worker, loop),
             voucher=Voucher.of(engine.policy.parts, worker.settings.host),
         )
         metrics = worker.opened.metrics
@@ -106,6 +110,20 @@ def trust(engine: Engine) -> Callable[[Client], bool]:
         return address is not None and (address in networks or any(address in named.members for named in sets))
 
     return trusts
+
+
+def _undone(worker: Worker, loop: asyncio.AbstractEventLoop, decision: Decision) -> None:
+    """Tell log and journal that what was decided was not done."""
+    _log.error("decision %s was not carried out, the mail is deferred", decision.id)
+    act = Act(decision.id, time.time(), Deed.UNDONE, "elemta-milter")
+    loop.call_soon_threadsafe(loop.run_in_executor, worker.engine.tools.threads, _kept, worker.settings, act)
+
+
+def _kept(settings: Settings, act: Act) -> None:
+    try:
+        record(settings.journal.path, [act])
+    except JournalError as error:
+        _log.error("the journal is not told that decision %s was not carried out: %s", act.id, error)
 
 
 def _stop_listening(listener: int) -> None:

@@ -22,6 +22,7 @@ from functools import wraps
 import Milter
 
 from elemta.config.model import Settings
+from elemta.decision import Decision
 from elemta.facts import Client
 from elemta.verdict import Disposition
 from elemta_milter import edits, reply
@@ -116,6 +117,7 @@ class Wire:
         early: bool,
         body: bool,
         trusts: Callable[[Client], bool],
+        undone: Callable[[Decision], None],
         voucher: Voucher | None = None,
         bounds: Bounds = BOUNDS,
     ) -> None:
@@ -127,6 +129,7 @@ class Wire:
             early: some check runs before the message.
             body: some check reads the body.
             trusts: whether a client may bring Authentication-Results in our name.
+            undone: is told of a decision that could not be carried out, on any thread.
             voucher: signs and seals what is edited; None where nothing is.
             bounds: see there.
         """
@@ -136,6 +139,7 @@ class Wire:
         self._early = early
         self._body = body
         self._trusts = trusts
+        self._undone = undone
         self._voucher = voucher
         self._bounds = bounds
         self._links: set[Link] = set()
@@ -241,11 +245,15 @@ class Wire:
     def _eom(self, ctx: Context, link: Link, session: Session) -> int:
         if link.broken:
             session.abort()
-            return int(Milter.TEMPFAIL)
-        ending = session.eom(macros(ctx, EOM_MACROS))
+        ending = session.eom(macros(ctx, EOM_MACROS))  # None after an abort
         if ending is None:
-            return int(Milter.TEMPFAIL)
-        return self._carry_out(ctx, link, ending)
+            return _TEMPFAIL
+        decision = self._port.decide(ending.case, ending.message, ctx.progress)
+        try:
+            return self._carry_out(ctx, link, ending, decision)
+        except BaseException:
+            self._undone(decision)
+            raise
 
     @_step()
     def _abort(self, _ctx: Context, _link: Link, session: Session) -> None:
@@ -285,9 +293,8 @@ class Wire:
         """
         return self._link(ctx, Terms(self._agreed.acts, self._agreed.steps & Step.LEADING_SPACE))
 
-    def _carry_out(self, ctx: Context, link: Link, ending: Ending) -> int:
+    def _carry_out(self, ctx: Context, link: Link, ending: Ending, decision: Decision) -> int:
         message = ending.message
-        decision = self._port.decide(ending.case, message, ctx.progress)
         changes: Sequence[edits.Edit] = plan(
             decision,
             message,
@@ -300,8 +307,7 @@ class Wire:
             changes = self._voucher.vouch(decision, message, changes)
         send(ctx, changes, leading_space=link.leading_space)
         verdict = decision.verdict
-        parts = reply.split(verdict.reply) if verdict.reply else None
-        if parts is not None:
+        if verdict.reply and (parts := reply.split(verdict.reply)) is not None:
             ctx.setreply(*parts)
         return int(_FINAL[verdict.disposition])
 

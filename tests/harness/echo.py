@@ -27,7 +27,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
-from elemta.config.model import Milter, Settings
+from elemta.config.model import Journal, Milter, Settings
 from elemta.config.types import Listen
 from elemta.daemon import sockets
 from elemta.decision import Decision, new_id
@@ -196,7 +196,10 @@ def main() -> None:
         function.__kwdefaults__["bounds"] = limits
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     settings = Settings(
-        host=HOST, spool=given["spool"], milter=Milter(budget=f"{given['budget']}s", trusted=tuple(given["trusted"]))
+        host=HOST,
+        spool=given["spool"],
+        journal=Journal(path=str(Path(given["spool"]).parent / "journal.db")),
+        milter=Milter(budget=f"{given['budget']}s", trusted=tuple(given["trusted"])),
     )  # type: ignore[call-arg]
     listener = sockets.listen(Listen.parse(given["listen"]), "postfix")
 
@@ -206,6 +209,7 @@ def main() -> None:
 
     async def serve() -> None:
         engine = SimpleNamespace(
+            tools=SimpleNamespace(threads=None),
             wants=SimpleNamespace(early=given["early"], body=given["body"]),
             policy=SimpleNamespace(settings=settings, sets={}, parts={}),
         )

@@ -1,10 +1,13 @@
 """Does the milter speak the protocol? Sessions by an independent client against a real process."""
 
 import hashlib
+import re
 import signal
 import socket
+import sqlite3
 import struct
 import time
+from contextlib import closing
 
 import pytest
 from miltertest import codec
@@ -199,6 +202,30 @@ def test_trouble_in_the_engine_defers_the_mail_and_nothing_else(mta, trouble):
 def test_an_unlawful_edit_defers_the_mail_before_any_edit(mta):
     order = {"actions": [["add_header", "X-First", "1"], ["add_header", "no name", "1"]]}
     assert mta.carry(do=order) == [(TEMPFAIL, {})]
+
+
+def test_what_was_decided_and_not_carried_out_is_told(echo, mta):
+    told = r"decision (\w{10}) was not carried out"
+    before = re.findall(told, echo.log())
+    assert mta.carry(do={"actions": [["add_header", "no name", "1"]]}) == [(TEMPFAIL, {})]
+    [reference] = [each for each in re.findall(told, echo.log()) if each not in before]
+    deadline = time.monotonic() + 5
+    while not (acts := undone(echo.directory / "journal.db", reference)):
+        assert time.monotonic() < deadline, echo.log()
+        time.sleep(0.02)
+    assert acts == [("undone", "elemta-milter")]
+    assert mta.carry(do={"then": "reject", "reply": "550 No"})[-1][0] == REPLY
+    assert len(re.findall(told, echo.log())) == len(before) + 1
+
+
+def undone(path, reference):
+    if not path.exists():
+        return []
+    with closing(sqlite3.connect(path)) as journal:
+        try:
+            return journal.execute("SELECT deed, who FROM acts WHERE id = ?", (reference,)).fetchall()
+        except sqlite3.OperationalError:  # it is being made
+            return []
 
 
 def test_many_mails_with_aborts_between(mta, echo):

@@ -50,6 +50,11 @@ def test_acts_are_told_with_their_decision_in_order(path):
     assert "deleted by a\\x1b[2J\n" in story
 
 
+def test_a_decision_that_was_not_carried_out_is_told_so(path):
+    record(path, [Act("HELDAAAAAA", 11 * DAY, Deed.UNDONE, "elemta-milter")])
+    assert "not carried out, the mail was deferred by elemta-milter\n" in explain.story(entries(path)["HELDAAAAAA"])
+
+
 def test_what_holds_mail_stays_as_long_as_the_mail(path):
     record(path, [Act("HELDAAAAAA", 11 * DAY, Deed.RELEASED, "root")])
     assert expire(path, 20 * DAY, held=5 * DAY) == 1
