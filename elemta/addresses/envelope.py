@@ -14,7 +14,7 @@ from elemta.addresses.domains import a_label
 
 _PLAIN = re.compile(r"[^@\"<>\\\x80-\U0010ffff]++@[^@\"<>\[\\\x80-\U0010ffff]*+(?<!\.)")
 _DOT_STRING = re.compile(r'[^\s()<>\[\]:;@\\,."]+(?:\.[^\s()<>\[\]:;@\\,."]+)*')  # RFC 5321 section 4.1.2
-_USUAL = re.compile(r"[^@()<>\[\\\s\"]*@[^@()<>\[\\\s\"]*")
+_USUAL = re.compile(r"[^@()<>\[\\\s\",:;]*@[^@()<>\[\\\s\",:;]*")
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 
 
@@ -27,7 +27,8 @@ def mailbox(path: str) -> str:
     if _USUAL.fullmatch(path):
         return path
     kept: list[str] = []
-    place, end, depth, inside = 0, len(path), 0, ""
+    place, end, depth, inside, opened = 0, len(path), 0, "", False
+    last = path.rfind(">")
     while place < end:
         char = path[place]
         if char == "\\":
@@ -43,9 +44,10 @@ def mailbox(path: str) -> str:
             inside = "" if char == inside else inside
         elif char == "<":
             kept.clear()
-        elif char == ">":
+            opened = True
+        elif char == ">" and opened and kept and place > last:
             break
-        elif char not in " \t":
+        elif char not in " \t,;>":  # two addresses with a comma between them are refused
             kept.append(char)
             inside = {'"': '"', "[": "]"}.get(char, "")
     address = "".join(kept)

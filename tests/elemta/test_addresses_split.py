@@ -82,6 +82,11 @@ def test_an_address_has_one_form_in_which_it_is_compared(address, form):
         ("jörg\xa0x@b.test", "jörg\xa0x@b.test"),
         ("postmaster", "postmaster"),
         ("(c)", ""),
+        (";a@b.test", "a@b.test"),
+        (",a@b.test,", "a@b.test"),
+        ("@a.test:a", "a"),
+        ("<>a@b.test>", "a@b.test"),
+        ("x < >a@b.test", "a@b.test"),
         ("a\\", "a\\"),
     ],
 )
