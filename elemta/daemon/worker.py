@@ -25,7 +25,6 @@ from typing import Protocol
 import uvloop
 
 from elemta.config.model import Settings
-from elemta.daemon import sockets
 from elemta.daemon.observing import Opened, open_observers
 from elemta.decision import StageName
 from elemta.engine import Engine
@@ -101,7 +100,7 @@ class Worker:
         try:
             self.control.send(CLOSED)
         except OSError:  # it was killed: nobody shall wait here for an answer, and another daemon may have the place
-            sockets.shut(self.listener)
+            self.listener.close()  # ours alone: to shut it for all ends a libmilter that does not know yet
 
     def hand_over(self, connection: socket.socket) -> bool:
         """Give an open, idle connection to a worker of the next generation; False when there is none."""

@@ -106,9 +106,6 @@ class Server:
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return  # another worker was faster, or the peer has gone
         except OSError as error:
-            if error.errno == errno.EINVAL:  # shut, since the supervisor was killed: this worker hears of it soon
-                self.stop_listening()
-                return
             if error.errno not in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
                 raise
             _log.error("cannot accept for a second: %s", error.strerror)
