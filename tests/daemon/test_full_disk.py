@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -11,6 +10,7 @@ import urllib.request
 import pytest
 
 from harness.daemon import Daemon, free_port
+from harness.disk import small_disk
 
 LABELS = 'rules: {recipient: [{id: count, when: {sender: {glob: "*@*"}}, label: "{sender}"}]}\n'
 REQUEST = (
@@ -20,12 +20,9 @@ REQUEST = (
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A file system of three megabytes."""
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m,mode=755", "tmpfs", tmp_path], check=False).returncode:
-        pytest.skip("nothing can be mounted here")
-    yield tmp_path
-    subprocess.run(["umount", "-l", tmp_path], check=True)
+def disk(tmp_path):
+    with small_disk(tmp_path, megabytes=3):
+        yield tmp_path
 
 
 def page(port, path):
@@ -54,16 +51,16 @@ def until(daemon, port, status, told="", seconds=60):
         time.sleep(0.5)
 
 
-def test_the_daemon_answers_while_there_is_no_room_for_counts_journal_and_status(small_disk):
+def test_the_daemon_answers_while_there_is_no_room_for_counts_journal_and_status(disk):
     port = free_port()
     daemon = Daemon("policyd", LABELS, workers=2, metrics=port)
     policy = daemon.policy.read_text()
     for kept in ("journal.db", "metrics"):
-        policy = policy.replace(f"{daemon.directory}/{kept}", f"{small_disk}/{kept}")
+        policy = policy.replace(f"{daemon.directory}/{kept}", f"{disk}/{kept}")
     daemon.policy.write_text(policy)
     with daemon:
         until(daemon, port, 200)
-        filling = small_disk / "filling"
+        filling = disk / "filling"
         with filling.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(bytes(4096))

@@ -3,13 +3,13 @@
 import os
 import shutil
 import sqlite3
-import subprocess
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from harness.daemon import Daemon, free_port
+from harness.disk import small_disk
 from harness.watching import CLASSES, TROUBLE, WORDS, Watch, by_policyd, wait_until
 
 pytestmark = pytest.mark.live
@@ -104,12 +104,9 @@ def test_one_that_was_deleted_is_made_anew(watch):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A file system of one megabyte."""
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "tmpfs", tmp_path], check=False).returncode:
-        pytest.skip("nothing can be mounted here")
-    yield tmp_path
-    subprocess.run(["umount", "-l", tmp_path], check=True)
+def disk(tmp_path):
+    with small_disk(tmp_path, megabytes=1):
+        yield tmp_path
 
 
 @contextmanager
@@ -121,17 +118,17 @@ def reading(path):
         yield
 
 
-def test_a_full_disk(small_disk):
+def test_a_full_disk(disk):
     daemon = Daemon("policyd", "", workers=1, metrics=free_port(), own="budget: 2s")
-    fixed = daemon.policy.read_text().replace(f"{daemon.directory}/state.db", f"{small_disk}/state.db")
+    fixed = daemon.policy.read_text().replace(f"{daemon.directory}/state.db", f"{disk}/state.db")
     daemon.policy.write_text(fixed + POLICY)
     with daemon:
         watch = Watch(daemon, by_policyd)
         well(watch)
-        filling = small_disk / "filling"
-        with reading(small_disk / "state.db"):
+        filling = disk / "filling"
+        with reading(disk / "state.db"):
             with filling.open("wb", buffering=0) as file:
-                while shutil.disk_usage(small_disk).free:
+                while shutil.disk_usage(disk).free:
                     file.write(bytes(4096))
             wait_until(lambda: watch.finding(watch.entry(watch.carry("accept.test").sender), "greylist").trouble)
             fails(watch, r"state\.db: database or disk is full")
