@@ -38,9 +38,7 @@ def run(service: Service) -> int:
     """Be the daemon `service` until SIGTERM; the exit status."""
     refuse_python()
     path = _arguments(service).config
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, {signal.SIGHUP}
-    )  # who asks for a reload too early waits for the supervisor
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # a reload asked for too early waits for the supervisor
     try:
         policy = loaded_and(Policy.compile, path)
         settings = policy.settings

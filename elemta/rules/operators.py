@@ -32,6 +32,7 @@ _MEANT = {
     "contains": "regex", "network": "cidr", "net": "cidr", "present": "exists", "or": "any", "and": "all",
 }  # fmt: skip
 _COMPARED = re.compile(r"([<>]=?) *(\S+)")
+_NO_TEXT = frozenset({"ip", "number", "bool"})  # kinds of facts that are compared as what they are
 _SIGN = {"lt": "<", "le": "≤", "gt": ">", "ge": "≥"}
 
 
@@ -75,11 +76,8 @@ class Reader:
         return Condition(lifted(self.fact, predicate), f"{self.fact.name} is {_word(spec)}", (self.fact.name,))
 
     def _any_of(self, specs: list[object]) -> Condition:
-        if not any(isinstance(spec, (dict, list)) for spec in _several(specs)) and self.fact.kind not in (
-            "ip",
-            "number",
-            "bool",
-        ):
+        deeper = any(isinstance(spec, (dict, list)) for spec in _several(specs))
+        if not deeper and self.fact.kind not in _NO_TEXT:
             words = frozenset(self._text(spec) for spec in specs)
             text = f"{self.fact.name} is any of {', '.join(map(_word, specs))}"
             return Condition(lifted(self.fact, lambda value: value.lower() in words), text, (self.fact.name,))
@@ -199,7 +197,7 @@ class Reader:
             raise ValueError(str(error.args[0])) from None
         if misplaced := self.owner.misplaced(other):
             raise ValueError(misplaced)
-        if self.fact.kind != other.kind and {self.fact.kind, other.kind} & {"number", "ip", "bool"}:
+        if self.fact.kind != other.kind and _NO_TEXT & {self.fact.kind, other.kind}:
             kinds = f"{self.fact.name} is {_a(self.fact.kind)} and {other.name} is {_a(other.kind)}"
             raise ValueError(f"{kinds}: they cannot be compared")
         if compare is not operator.eq and self.fact.kind != "number":
