@@ -25,7 +25,7 @@ from elemta.config.names import (
 )
 from elemta.config.rule_model import Rules, TestModel
 from elemta.config.section import Positive, Section, Words
-from elemta.config.types import Duration, Listen, Size
+from elemta.config.types import AlwaysTrue, Duration, Listen, Size
 
 
 class Dns(Section):
@@ -127,7 +127,7 @@ class FileSet(Section):
 class DynamicSet(Section):
     """A set kept in the state store, filled by rules and `elemta sets add`."""
 
-    dynamic: Literal[True] = Field(description="always true")
+    dynamic: AlwaysTrue = Field(description="always true")
 
 
 class KeyFile(Section):

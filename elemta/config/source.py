@@ -31,7 +31,7 @@ from elemta.config.problems import (
     quoted,
     spaced,
 )
-from elemta.config.words import beside
+from elemta.config.words import beside, unreadable
 from elemta.config.words import read as read_word
 
 MAX_OCTETS = 16 << 20
@@ -202,16 +202,16 @@ class _Reader:
 
     def _text(self, path: str, named: Origin | None) -> str | None:
         """What stands in a file; None and a problem when it cannot be read."""
+        if named is not None and (trouble := unreadable(path)):
+            self._fail(trouble, named, _INCLUDE)
+            return None
         try:
             with File(path).open("rb") as file:
                 octets = file.read(MAX_OCTETS + 1)
         except (OSError, ValueError) as error:
             reason = (getattr(error, "strerror", None) or str(error)).lower()
-            if named is None:
-                self.status = os.EX_NOINPUT
-                self._fail(f"this file cannot be read: {reason}", Origin(path))
-            else:
-                self._fail(f"{quoted(path, PATH_MAX)} cannot be read: {reason}; correct the name", named, _INCLUDE)
+            self.status = os.EX_NOINPUT
+            self._fail(f"this file cannot be read: {reason}", Origin(path))
             return None
         if len(octets) > MAX_OCTETS:
             text = f"this file is longer than {MAX_OCTETS >> 20} MiB; keep long lists in files of their own"

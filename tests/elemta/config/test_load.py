@@ -233,6 +233,11 @@ def test_a_file_that_cannot_be_a_value(write, tmp_path):
 # ── includes and paths ───────────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_pipe_is_no_file_to_include(write, tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # would wait for a writer for ever
+    assert '"pipe" is not a file' in complaints(write("host: mx.test\ninclude: pipe\n")).replace(f"{tmp_path}/", "")
+
+
 def test_includes_are_merged_in_order(write):
     write("rules: {message: [{id: c}]}\ntests: [{name: c, expect: {}}]\nsets: {two: [x]}\n", "conf.d/20.yaml")
     write("rules:\n  message:\n  - id: b\n  recipient: [{id: r}]\nlog: {level: debug}\n", "conf.d/10.yaml")
