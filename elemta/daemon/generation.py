@@ -14,6 +14,8 @@ from elemta.policy import Policy
 
 KEEPER = -1
 """The slot of the keeper process."""
+BACK_OFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Seconds before the first, second … restart in a row."""
 
 
 @dataclass
@@ -70,6 +72,13 @@ class Generation:
     def told(self) -> dict[str, str | int]:
         """What the log says of it."""
         return {"policy": self.policy.fingerprint, "workers": self.workers}
+
+    def again_later(self, slot: int) -> float:
+        """Let a slot be filled again; after how many seconds."""
+        deaths = self.deaths[slot] = self.deaths.get(slot, 0) + 1
+        pause = BACK_OFF[min(deaths, len(BACK_OFF)) - 1]
+        self.restart_at[slot] = time.monotonic() + pause
+        return pause
 
     def close(self) -> None:
         """Close what only this generation used."""

@@ -36,7 +36,6 @@ _log = logging.getLogger("elemta.daemon.supervisor")
 
 START_LIMIT = 30.0  # seconds in which a new generation must answer
 MOST_LEAVING = 3  # generations that may take their time; one more, and the oldest has no more than GRACE
-BACK_OFF = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before the 1st, 2nd … restart in a row
 SETTLED = 30.0  # seconds after which a worker's death is its first again
 POLL = 0.5  # seconds
 
@@ -228,7 +227,7 @@ class Supervisor:
             process = fork(self.service, generation, slot, partial(self._forget, generation))
         except OSError as error:
             _log.error("cannot start a process: %s", error.strerror)
-            self._again_later(generation, slot)
+            generation.again_later(slot)
             return False
         generation.processes[process.pid] = process
         self._selector.register(process.control, selectors.EVENT_READ, process)
@@ -242,6 +241,9 @@ class Supervisor:
         os.close(self._wake_w)
         for other in (*self._all(), *own.processes.values()):  # which may be none of the supervisor's generations yet
             other.control.close()
+        for generation in self._generations():
+            if generation is not own:
+                generation.close()  # what is handed to workers that are gone would wait in their inbox for ever
 
     def _reap(self) -> None:
         while True:
@@ -269,16 +271,9 @@ class Supervisor:
         lived = time.monotonic() - process.born
         if lived > SETTLED:
             generation.deaths.pop(process.slot, None)
-        pause = self._again_later(generation, process.slot)
+        pause = generation.again_later(process.slot)
         self.restarts += 1
         self.watch.died(process.slot, how_it_ended(status), lived, pause)
-
-    def _again_later(self, generation: Generation, slot: int) -> float:
-        """Let a slot be filled again; after how many seconds."""
-        deaths = generation.deaths[slot] = generation.deaths.get(slot, 0) + 1
-        pause = BACK_OFF[min(deaths, len(BACK_OFF)) - 1]
-        generation.restart_at[slot] = time.monotonic() + pause
-        return pause
 
     def _restart(self) -> None:
         generation = self.current

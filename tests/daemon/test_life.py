@@ -160,6 +160,26 @@ def test_requests_during_reloads_are_all_answered():
     assert "closed" not in answers
 
 
+def test_who_is_answered_after_a_second_reload_is_not_left_waiting_for_workers_that_are_gone():
+    with Daemon("policyd", workers=1) as daemon:
+        connection = daemon.connect()
+        assert ask(connection) == "DUNNO"
+        begin, rest = REQUEST.format("1.2").encode().split(b"\n", 1)
+        connection.sendall(begin)
+        time.sleep(0.3)  # the first worker has it, and waits for the rest
+        daemon.reload(ACCEPT)
+        daemon.reload(REJECT)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and len(daemon.children()) > 3:  # the first worker, the last with its keeper
+            time.sleep(0.05)
+
+        connection.sendall(b"\n" + rest)
+        assert connection.recv(100) == b"action=DUNNO\n\n"
+        connection.settimeout(5)
+        assert connection.recv(100) == b""  # Postfix then asks over a new one
+        assert ask(daemon.connect()) == "550 5.7.1 no"
+
+
 def test_a_reload_to_another_address_moves_there():
     with Daemon("policyd", ACCEPT) as daemon:
         old = Path(daemon.listen[5:])
