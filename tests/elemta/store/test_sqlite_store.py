@@ -8,6 +8,8 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -464,6 +466,31 @@ def test_a_file_made_by_root_belongs_to_the_daemons_whose_directory_it_is(tmp_pa
 
     assert {(each.stat().st_uid, each.stat().st_gid) for each in tmp_path.iterdir()} == {(65534, 65533)}
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+INTO_A_SET = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("INSERT INTO sets VALUES ('frozen', ?, 0)", (sys.argv[2].encode(),))
+db.close()
+"""
+
+
+def test_a_second_opening_in_one_process_leaves_the_first_its_locks(path):
+    """Else whoever closes the file next elsewhere takes himself for the last, and throws the write-ahead log away."""
+
+    async def work(store):
+        await store.add_to_set("frozen", "ann", 0.0)
+        second = SqliteStore(path)  # as a keeper has, and a worker after a disk error
+        await second.close()
+        for entry in ("bob", "cid"):
+            subprocess.run([sys.executable, "-c", INTO_A_SET, path, entry], check=True)  # noqa: ASYNC221
+            await store.add_to_set("frozen", f"{entry}'s friend", 0.0)
+        return set(await store.set_entries("frozen", 0.0))
+
+    everybody = {"ann", "bob", "bob's friend", "cid", "cid's friend"}
+    assert use(path, work) == everybody
+    assert {entry for (entry,) in rows(path, "SELECT CAST(entry AS TEXT) FROM sets")} == everybody
 
 
 # ── a file that breaks or goes away while it is open ─────────────────────────────────────────────────────────
