@@ -86,10 +86,12 @@ class SqliteStore:
             before = self._read_grey(keys)
         except sqlite3.Error:
             before = await self._patiently(self._read_grey, keys)
-        grey, known, proof = attempt(*before, now, terms)
-        if known is not before[0] and not await self._patiently(self._swap, keys[0], before[0], known):
+        grey, known, proof = attempt(*before, now, terms)  # None for what is over, and `expire` throws away
+        if known is not None and (
+            known is not before[0] and not await self._patiently(self._swap, keys[0], before[0], known)
+        ):
             return await self._patiently(self._count, keys, now, terms)
-        if proof is not before[1]:
+        if proof is not None and proof is not before[1]:
             await self._patiently(self._prove, keys[1], before[1], proof)
         return grey
 
@@ -193,17 +195,15 @@ class SqliteStore:
                 triplet = Triplet(since, until, count, passed == 1)
         return triplet, network
 
-    def _swap(self, key: Key, before: Triplet | None, after: Triplet | None) -> bool:
+    def _swap(self, key: Key, before: Triplet | None, after: Triplet) -> bool:
         """Write what was judged, in one statement; False when somebody was faster."""
-        assert after is not None  # noqa: S101 - a triplet that changes is there
         row = (after.first, after.until, after.attempts, int(after.passed), key)
         if before is None:
             return self._change(_NEW_TRIPLET, row) == 1
         return self._change(_SWAP_TRIPLET, (*row, before.attempts, before.until)) == 1
 
-    def _prove(self, key: Key, before: Network | None, after: Network | None) -> None:
+    def _prove(self, key: Key, before: Network | None, after: Network) -> None:
         """Write what a pass means for the network; not if somebody did at this moment: passes at once count once."""
-        assert after is not None  # noqa: S101 - a network that changes is there
         row = (after.passes, after.counted, after.until, key)
         if before is None:
             self._change(_NEW_NETWORK, row)

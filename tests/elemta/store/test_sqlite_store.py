@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from elemta.store import GreyTerms, StoreError, sqlite
+from elemta.store import Grey, GreyTerms, StoreError, sqlite
 from elemta.store.sqlite import SqliteStore
 
 TERMS = GreyTerms(delay=300, window=172800, keep=3024000, proven=5)
@@ -352,6 +352,24 @@ def test_expire_throws_away_what_has_expired_and_nothing_else(path, monkeypatch)
         assert (await store.greylist("known", "n", 172_802.0, TERMS)).known
         assert (await store.greylist("young3", "n", 172_802.0, TERMS)).passed
         assert await store.set_entries("s", 0.0) == {"ever": 0.0}
+
+    use(path, work)
+
+
+def test_what_is_over_is_as_if_it_had_never_been_also_before_it_is_thrown_away(path):
+    terms = GreyTerms(delay=10, window=1000, keep=5000, proven=1)
+
+    async def work(store):
+        async def at(now, triplet):
+            return (await store.greylist(triplet, "n", now, terms)).passed
+
+        assert [await at(now, "old") for now in (0, 10)] == [False, True]
+        assert [await at(now, "older") for now in (20, 30)] == [False, True]
+        assert await at(1000, "proven")
+        assert [await at(now, "old") for now in (7000, 7010)] == [False, True]  # its network is over, too
+        assert await store.greylist("waits", "n", 7011, terms) == Grey(passed=False, wait=10, attempts=1)
+        assert [await at(now, "other") for now in (7020, 7030)] == [False, True]
+        assert await at(8500, "waits")  # its own window is over; its network is proven anew
 
     use(path, work)
 
