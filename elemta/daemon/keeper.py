@@ -53,7 +53,8 @@ async def keep(settings: Settings, daemon: str, stopping: asyncio.Event) -> None
     works: list[Work] = [
         partial(_serve, settings, directory),
         partial(_live, directory, daemon),
-        partial(_expire, settings),
+        partial(_expire, expire_journal, settings),
+        partial(_expire, expire_store, settings),
         partial(_settle, settings),
     ]
     if daemon == "milter" and settings.reports is not None:
@@ -124,14 +125,13 @@ async def _live(directory: str, daemon: str) -> None:
         await asyncio.sleep(ALIVE)
 
 
-async def _expire(settings: Settings) -> None:
+async def _expire(throw_away: Callable[[Settings], Coroutine[Any, Any, int]], settings: Settings) -> None:
     """Throw away what is old, once a minute; the keepers of both daemons not at the same moment."""
     complaint = _Complaint()
     await asyncio.sleep(random.uniform(1.0, MINUTE))  # noqa: S311 - spreads work, keeps no secret
     while True:
         try:
-            await expire_journal(settings)
-            await expire_store(settings)
+            await throw_away(settings)
         except (JournalError, StoreError, OSError) as error:
             complaint.about(f"nothing expires: {error}")
         else:
