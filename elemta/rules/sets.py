@@ -107,7 +107,9 @@ def members(entries: Iterable[str], *, lenient: bool = False) -> Members:
         if entry.startswith((".", "*.")) and (domain := entry.partition(".")[2]):
             suffixes.add(a_label(domain) or domain.lower())
         else:
-            words.add(entry.lower() if entry.isascii() else _word(entry))
+            words.add(entry.lower())
+            if not entry.isascii():  # domains and addresses are known by their A-labels, other texts as they are
+                words.add(_labelled(entry))
     by_version: dict[int, list[tuple[int, frozenset[int]]]] = {4: [], 6: []}
     for (version, shift), numbers in sorted(networks.items()):
         by_version[version].append((shift, frozenset(numbers)))
@@ -137,8 +139,8 @@ def _network(entry: str, networks: dict[tuple[int, int], set[int]], lenient: boo
     return True
 
 
-def _word(entry: str) -> str:
-    """A word with letters beyond ASCII: its domain as A-labels."""
+def _labelled(entry: str) -> str:
+    """A word with letters beyond ASCII as what it may be: a domain, or an address; its domain as A-labels."""
     local, at, domain = entry.rpartition("@")
     return local.lower() + at + (a_label(domain) or domain.lower())
 

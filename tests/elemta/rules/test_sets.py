@@ -43,6 +43,9 @@ from elemta.store.sqlite import SqliteStore
         (["a:b"], "a:b", True),  # looks like an address, is a word
         (["1.2.3"], "1.2.3", True),
         (["bücher.example"], "xn--bcher-kva.example", True),
+        (["Jürgen"], "jürgen", True),  # a login
+        (["Jürgen@bücher.example"], "jürgen@bücher.example", True),
+        (["Jürgen@bücher.example"], "jürgen@xn--bcher-kva.example", True),
         (["42"], 42, True),
         ([], "x", False),
     ],
