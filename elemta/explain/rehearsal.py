@@ -16,9 +16,11 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from urllib.parse import quote
 
+from msgspec.structs import replace
+
 from elemta.case import Case
 from elemta.check import Tools
-from elemta.decision import Decision
+from elemta.decision import Decision, new_id
 from elemta.dns import DnsError
 from elemta.engine import Engine
 from elemta.facts import BytesBody, Client, Envelope, Message
@@ -67,7 +69,8 @@ async def rehearse(policy: Policy, client: Client, sender: str, recipients: Sequ
                 named.members = members(await store.set_entries(named.name, tools.clock()), lenient=True)
         client = await _named(client, tools)
         headers, body = read_mail(mail)
-        before = Envelope(client, sender, size=len(mail))
+        size = sum(len(name) + len(value) + 3 for name, value in headers) + 2 + body.size  # as it is sent, with CRLF
+        before = Envelope(client, sender, size=size, instance=new_id())  # all recipients are of one message
         engine = Engine(policy, tools, isolate=False)  # plugins too see the copied store
         await engine.open()
         try:
@@ -76,7 +79,7 @@ async def rehearse(policy: Policy, client: Client, sender: str, recipients: Sequ
             refused = {each.envelope.recipients[0] for each in asked if each.verdict.disposition in _REFUSED}
             accepted = tuple(each for each in recipients if each not in refused)
             left = accepted or tuple(recipients)
-            envelope = Envelope(client, sender, left, len(left), len(mail))
+            envelope = Envelope(client, sender, left, len(left), size)
             decision = await Case(engine, settings.milter.budget).message(Message(envelope, headers, body))
         finally:
             await engine.close()
@@ -174,4 +177,4 @@ async def _leads_back(name: str, address: IPv4Address | IPv6Address, tools: Tool
 
 
 def _to(envelope: Envelope, recipient: str) -> Envelope:
-    return Envelope(envelope.client, envelope.sender, (recipient,), 0, envelope.size)
+    return replace(envelope, recipients=(recipient,))

@@ -166,13 +166,23 @@ def test_a_mail_is_judged_at_rcpt_and_as_a_whole_without_sending_it(elemta, conf
     assert (whole["stage"], whole["rule"], whole["disposition"]) == ("message", "spoofed", "reject")
     assert whole["shadow"] == ["world"]
     assert whole["recipients"] == ["bob@here.test", "carol@here.test"]
-    assert whole["size"] == len(MAIL)
+    assert whole["size"] == len(MAIL.replace(b"\n", b"\r\n"))  # as it is sent
     assert {each["check"]: each["result"] for each in whole["findings"]}["spf"] == "fail"
     assert not (config.parent / "journal.db").exists()
     assert not (config.parent / "state.db").exists()
     status, out, _ = elemta("explain", "--mail", config.parent / "mail.eml", *args, "--rcpt", "bob@here.test")
     assert status == 0
     assert out.startswith("A rehearsal: nothing was sent, kept or changed.\nEvery recipient would be refused;")
+
+
+def test_the_recipients_of_one_mail_use_the_limits_of_one_mail(elemta, config):
+    limited = "limits: {one: {key: client.address, count: messages, windows: {1h: 1}}}"
+    over = "- {id: over, when: {limits: fail}, then: defer}"
+    policy = config.read_text().replace("greylist: {delay: 5m}", limited)
+    config.write_text(policy.replace("- {id: greylist, class: inbound, when: {greylist: fail}, then: defer}", over))
+    recipients = ("--rcpt", "bob@here.test", "--rcpt", "carol@here.test", "--rcpt", "dora@here.test")
+    *asked, _ = rehearsal(elemta, config, "--client", "192.0.2.3", *recipients)
+    assert [each["rule"] for each in asked] == ["", "", ""]
 
 
 def test_the_client_is_named_as_postfix_names_it(elemta, config):
