@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from enum import StrEnum
 
 from msgspec import Struct
+
+LONGEST_ON_TOP = 900  # characters of a field added at RCPT TO: below the 998 of RFC 5322 section 2.1.1
+
+_FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322 section 2.2: printable ASCII without the colon
 
 
 class Disposition(StrEnum):
@@ -79,3 +85,15 @@ class Verdict(Struct, frozen=True):
     reply: str = ""
     findings: tuple[str, ...] = ()
     actions: tuple[Action, ...] = ()
+
+
+def on_top(actions: Iterable[Action]) -> str:
+    """The one field, "Name: value", that can be put on top of a mail at RCPT TO: the first asked for; "" for none.
+
+    Policy service and rehearsal share it.  Octets that are no printable ASCII become "?" (Postfix takes no others).
+    """
+    for action in actions:
+        if action.kind is ActionKind.ADD_HEADER and _FIELD_NAME.fullmatch(action.name):
+            field = f"{action.name}: {action.value}"[:LONGEST_ON_TOP]
+            return "".join(char if " " <= char <= "~" else "?" for char in field)
+    return ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -29,7 +29,10 @@ from elemta.rules.sets import members
 from elemta.store import Store, StoreError
 from elemta.store.urls import open_store, split_url
 from elemta.tools import open_tools
-from elemta.verdict import Disposition
+from elemta.verdict import Disposition, on_top
+
+Fields = tuple[tuple[bytes, bytes], ...]
+"""Name and value of header fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,7 @@ async def rehearse(policy: Policy, client: Client, sender: str, recipients: Sequ
                 named.members = members(await store.set_entries(named.name, tools.clock()), lenient=True)
         client = await _named(client, tools)
         headers, body = read_mail(mail)
-        size = sum(len(name) + len(value) + 3 for name, value in headers) + 2 + body.size  # as it is sent, with CRLF
-        before = Envelope(client, sender, size=size, instance=new_id())  # all recipients are of one message
+        before = Envelope(client, sender, size=_size(headers, body), instance=new_id())  # all are asked of one message
         engine = Engine(policy, tools, isolate=False)  # plugins too see the copied store
         await engine.open()
         try:
@@ -79,7 +81,8 @@ async def rehearse(policy: Policy, client: Client, sender: str, recipients: Sequ
             refused = {each.envelope.recipients[0] for each in asked if each.verdict.disposition in _REFUSED}
             accepted = tuple(each for each in recipients if each not in refused)
             left = accepted or tuple(recipients)
-            envelope = Envelope(client, sender, left, len(left), size)
+            headers = (*_on_top(asked), *headers)
+            envelope = Envelope(client, sender, left, len(left), _size(headers, body))
             decision = await Case(engine, settings.milter.budget).message(Message(envelope, headers, body))
         finally:
             await engine.close()
@@ -89,7 +92,20 @@ async def rehearse(policy: Policy, client: Client, sender: str, recipients: Sequ
 _REFUSED = (Disposition.DEFER, Disposition.REJECT)
 
 
-def read_mail(mail: bytes) -> tuple[tuple[tuple[bytes, bytes], ...], BytesBody]:
+def _on_top(asked: Iterable[Decision]) -> Fields:
+    """The field that a rule at RCPT TO puts on top: one a mail."""
+    verdicts = (each.verdict for each in asked if each.verdict.disposition is Disposition.ACCEPT)
+    field = next(filter(None, (on_top(verdict.actions) for verdict in verdicts)), "")
+    name, _, value = field.encode().partition(b":")
+    return ((name, value),) if field else ()
+
+
+def _size(headers: Fields, body: BytesBody) -> int:
+    """Octets as they are sent, with CRLF."""
+    return sum(len(name) + len(value) + 3 for name, value in headers) + 2 + body.size
+
+
+def read_mail(mail: bytes) -> tuple[Fields, BytesBody]:
     """Header fields and body of a mail file, as a milter gets them: values with leading space and folding, CRLF.
 
     A first line "From ..." of a mailbox file is left out.  The first line that is no header field ends the header, as
@@ -111,6 +127,8 @@ def read_mail(mail: bytes) -> tuple[tuple[tuple[bytes, bytes], ...], BytesBody]:
     else:
         place = len(lines)
     rest = lines[place + 1 :] if place < len(lines) and not lines[place] else lines[place:]
+    if rest and rest[-1]:
+        rest.append(b"")  # the last line ends, as all do in SMTP
     return tuple(fields), BytesBody(b"\r\n".join(rest))
 
 

@@ -21,11 +21,10 @@ from itertools import repeat
 
 from elemta.decision import Decision
 from elemta.facts import Client, Envelope, parse_ip
-from elemta.verdict import Action, ActionKind, Disposition
+from elemta.verdict import Disposition, on_top
 
 DUNNO = "DUNNO"
 MAX_TEXT = 480  # characters of an action: an SMTP reply line has 512 octets (RFC 5321 section 4.5.3.1.5)
-MAX_HEADER = 900  # characters of a header field to prepend: below the 998 of RFC 5322 section 2.1.1
 
 _REPLY = {
     Disposition.DEFER: (re.compile(r"4\d\d "), "450 4.7.1 Try again later"),
@@ -39,7 +38,6 @@ _STATED = (
 _ABSENT = repeat("")
 _UNKNOWN = "unknown"
 _XTEXT = re.compile(rb"\+([0-9A-Fa-f]{2})")  # RFC 3461 section 4
-_FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322 section 2.2: printable ASCII without the colon
 
 
 def envelope(attributes: Mapping[str, str]) -> Envelope:
@@ -70,7 +68,8 @@ def action(decision: Decision, *, may_prepend: bool) -> str:
     verdict = decision.verdict
     match verdict.disposition:
         case Disposition.ACCEPT:
-            return (prepend(verdict.actions) if may_prepend else "") or DUNNO
+            field = on_top(verdict.actions) if may_prepend else ""
+            return f"PREPEND {field}" if field else DUNNO
         case Disposition.QUARANTINE:
             return _bounded(f"HOLD held by rule {verdict.rule}, reference {decision.id}")
         case Disposition.DISCARD:
@@ -78,14 +77,6 @@ def action(decision: Decision, *, may_prepend: bool) -> str:
         case refusal:
             form, fallback = _REPLY[refusal]
             return _bounded(verdict.reply if form.match(verdict.reply) else fallback)
-
-
-def prepend(actions: tuple[Action, ...]) -> str:
-    """The PREPEND action for the first header that can be one; "" for none."""
-    for wish in actions:
-        if wish.kind is ActionKind.ADD_HEADER and _FIELD_NAME.fullmatch(wish.name):
-            return f"PREPEND {wish.name}: {wish.value}"[:MAX_HEADER]
-    return ""
 
 
 def _bounded(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sqlite3
 import time
 from ipaddress import ip_address
@@ -183,6 +184,17 @@ def test_the_recipients_of_one_mail_use_the_limits_of_one_mail(elemta, config):
     recipients = ("--rcpt", "bob@here.test", "--rcpt", "carol@here.test", "--rcpt", "dora@here.test")
     *asked, _ = rehearsal(elemta, config, "--client", "192.0.2.3", *recipients)
     assert [each["rule"] for each in asked] == ["", "", ""]
+
+
+def test_the_header_that_a_rule_adds_at_rcpt_is_seen_by_the_rules_for_the_message(elemta, config):
+    told = '- {id: told, when: {client.name: {exists: false}}, add_header: {X-Stranger: "yes, für {recipient}"}}'
+    seen = '- {id: seen, when: {header.x-stranger: "yes, f?r bob@here.test"}, then: defer}'
+    policy = config.read_text().replace("recipient:\n", f"recipient:\n    {told}\n    - {{id: all, then: accept}}\n")
+    policy = re.sub("(?m)^    - {id: (known|greylist|frozen),.*\n", "", policy)
+    config.write_text(policy.replace("message:\n", f"message:\n    {seen}\n"))
+    recipients = ("--rcpt", "bob@here.test", "--rcpt", "carol@here.test")
+    *_, whole = rehearsal(elemta, config, "--client", "192.0.2.3", *recipients)
+    assert (whole["rule"], whole["size"]) == ("seen", len(MAIL.replace(b"\n", b"\r\n")) + 36)
 
 
 def test_the_client_is_named_as_postfix_names_it(elemta, config):
