@@ -13,9 +13,9 @@ import re
 from elemta.addresses.domains import a_label
 
 _PLAIN = re.compile(r"[^@\"<>\\\x80-\U0010ffff]++@[^@\"<>\[\\\x80-\U0010ffff]*+(?<!\.)")
-_DOT_STRING = re.compile(r'[^\s()<>\[\]:;@\\,."]+(?:\.[^\s()<>\[\]:;@\\,."]+)*')  # RFC 5321 section 4.1.2
+_PLAIN_LOCAL = re.compile(r'[^\s()<>\[\]:;@\\,"]+')  # RFC 5321 section 4.1.2: Dot-string; Postfix takes a..b, too
 _USUAL = re.compile(r"[^@()<>\[\\\s\",:;]*@[^@()<>\[\\\s\",:;]*")
-_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+_QUOTING = re.compile(r'\\(.)|"', re.DOTALL)
 
 
 def mailbox(path: str) -> str:
@@ -33,7 +33,7 @@ def mailbox(path: str) -> str:
         char = path[place]
         if char == "\\":
             pair = path[place : place + 2]
-            kept += () if depth else pair[1:] if not inside and _DOT_STRING.fullmatch(pair[1:]) else pair
+            kept += () if depth else pair[1:] if not inside and _PLAIN_LOCAL.fullmatch(pair[1:]) else pair
             place += 2
             continue
         place += 1
@@ -66,12 +66,27 @@ def compared(address: str) -> str:
 
 
 def bare(local: str) -> str:
-    """A local part without quotes that it does not need (RFC 5321 section 4.1.2: "anna"@ and anna@ are the same)."""
-    if len(local) > 2 and local[0] == local[-1] == '"':
-        inner = _QUOTED_PAIR.sub(r"\1", local[1:-1])
-        if _DOT_STRING.fullmatch(inner):
-            return inner
-    return local
+    r"""A local part without quotes that it does not need: "anna"@, an\na@ and anna@ are the same, a."b"@ and a.b@ too.
+
+    RFC 5321 section 4.1.2; Postfix takes quotes around one atom of it as well.
+    """
+    if '"' not in local and "\\" not in local:
+        return local
+    inner = _QUOTING.sub(r"\1", local)
+    return inner if _PLAIN_LOCAL.fullmatch(inner) else _quoted(inner)
+
+
+def written(address: str) -> str:
+    """The address as SMTP has it, of what Postfix tells a policy service, where no quotes are: "an na"@example.org."""
+    if _USUAL.fullmatch(address) or address.startswith("@"):
+        return address
+    local, _, domain = address.rpartition("@")
+    return address if not local or _PLAIN_LOCAL.fullmatch(local) else f"{_quoted(local)}@{domain}"
+
+
+def _quoted(local: str) -> str:
+    escaped = local.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def split(address: str) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from binascii import unhexlify
 from collections.abc import Mapping
 from itertools import repeat
 
+from elemta.addresses import written
 from elemta.decision import Decision
 from elemta.facts import Client, Envelope, parse_ip
 from elemta.verdict import Disposition, on_top
@@ -60,7 +61,8 @@ def envelope(attributes: Mapping[str, str]) -> Envelope:
         key_bits,
         _from_xtext(certificate) if "+" in certificate else certificate,
     )
-    return Envelope(client, sender, (recipient,) if recipient else (), so_far, octets, False, queue_id, instance)
+    to = (written(recipient),) if recipient else ()
+    return Envelope(client, written(sender), to, so_far, octets, False, queue_id, instance)
 
 
 def action(decision: Decision, *, may_prepend: bool) -> str:

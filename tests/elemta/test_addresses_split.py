@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elemta.addresses import compared, mailbox, split
+from elemta.addresses import compared, mailbox, split, written
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,10 @@ def test_split_never_raises_and_invents_nothing(address):
         ("jörg@example.org", "jörg@example.org"),
         ('"an na"@example.org', '"an na"@example.org'),
         ('"an@na"@example.org.', '"an@na"@example.org'),
-        ('"an."@example.org', '"an."@example.org'),
+        ('"an..na."@example.org', "an..na.@example.org"),  # for Postfix one mailbox
+        (r'an."n\a".b@example.org', "an.na.b@example.org"),
+        (r"an\ na@example.org", '"an na"@example.org'),
+        (r'"an \"\\ na"@example.org', r'"an \"\\ na"@example.org'),
         ("anna@[192.0.2.1]", "anna@[192.0.2.1]"),
         ("postmaster", "postmaster"),
         ("", ""),
@@ -76,6 +79,7 @@ def test_an_address_has_one_form_in_which_it_is_compared(address, form):
         ("@a.test,@[IPv6:2001:db8::1]:a@b.test", "a@b.test"),
         ('"a (b) <c> \\"d"@b.test', '"a (b) <c> \\"d"@b.test'),
         (r"a\b@b.test", "ab@b.test"),
+        (r"a\.b@b.test", "a.b@b.test"),
         (r"a\ b@b.test", r"a\ b@b.test"),
         ("a@[192.0.2.1]", "a@[192.0.2.1]"),
         ("a@[IPv6:2001:db8::1]", "a@[IPv6:2001:db8::1]"),
@@ -97,3 +101,22 @@ def test_the_address_that_the_mta_reads(path, address):
 @given(st.text(alphabet=' ()<>@"[]\\:,.ab', max_size=60) | st.text(max_size=200))
 def test_reading_never_raises(path):
     assert len(mailbox(path)) <= len(path)
+
+
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        ("anna.b+c@example.org", "anna.b+c@example.org"),
+        ("a..b@example.org", "a..b@example.org"),
+        ("an na@example.org", '"an na"@example.org'),
+        (r'an"n\a@example.org', r'"an\"n\\a"@example.org'),
+        ("a@b@example.org", '"a@b"@example.org'),
+        ("anna@[IPv6:2001:db8::1]", "anna@[IPv6:2001:db8::1]"),
+        ("jörg@example.org", "jörg@example.org"),
+        ("@a.test:anna@example.org", "@a.test:anna@example.org"),
+        ("postmaster", "postmaster"),
+        ("", ""),
+    ],
+)
+def test_what_postfix_tells_a_policy_service_is_written_as_in_smtp(told, address):
+    assert written(told) == address

@@ -101,7 +101,7 @@ def test_client_facts(name, value, fact, expected):
     [
         ("sender", "", "sender", ""),
         ("sender", "j\udcf6rg@sender.test", "sender", "j\udcf6rg@sender.test"),
-        ("sender", "a@b@sender.test", "sender", "a@b@sender.test"),
+        ("sender", "a@b@sender.test", "sender", '"a@b"@sender.test'),
         ("recipient", "", "recipients", ()),
         ("recipient", "postmaster", "recipients", ("postmaster",)),
         ("recipient_count", "3", "recipient_count", 3),
