@@ -208,15 +208,18 @@ class Connection(asyncio.Protocol):
     async def _of_whole(self, attributes: Attributes, state: str | None) -> str:
         """The action for DATA or END-OF-MESSAGE: judged only if nothing was asked at RCPT; then it may be accepted."""
         facts = self._asked = envelope(attributes)
+        found = DUNNO
         if self._case is None:
             self._case = self._new_case()
+            self._prepended = state == _END  # access(5): nothing can be prepended any more
             decision = await self._case.whole(facts)
+            found = self._answer(decision)
             if decision.verdict.disposition not in KEPT:
-                return self._answer(decision)
+                return found
         if state == _END:
             await self._case.accepted(facts)
             self._asked = None
-        return DUNNO
+        return found
 
     async def _given_up(self) -> None:
         """Another message begins: the one before is complete or was given up (SMTPD_POLICY_README)."""

@@ -36,7 +36,7 @@ class Engine:
 
     def __init__(self):
         self.cases, self.cancelled, self.release = [], 0, asyncio.Event()
-        self.counting, self.refuses_whole, self.told = (), False, []
+        self.counting, self.of_whole, self.told = (), Verdict(), []
 
     def case(self, budget=0.0):
         case = SimpleNamespace(engine=self, asked=[], budget=budget)
@@ -53,8 +53,7 @@ class Engine:
 
     async def whole(self, envelope):
         await self.tell("whole", envelope)
-        verdict = Verdict(Disposition.REJECT, "r", "550 5.7.1 too much") if self.refuses_whole else Verdict()
-        return Decision("ID", 0.0, "recipient", "inbound", envelope, {}, (), verdict)
+        return Decision("ID", 0.0, "recipient", "inbound", envelope, {}, (), self.of_whole)
 
     async def recipient(self, case, envelope):
         [recipient] = envelope.recipients
@@ -225,12 +224,12 @@ def test_a_message_is_one_case():
 END = "END-OF-MESSAGE"
 
 
-def told(*requests, refuses=False):
+def told(*requests, of_whole=None):
     """What the engine is told, and the answers, where some check counts."""
     found = []
 
     async def test(world):
-        world.engine.refuses_whole = refuses
+        world.engine.of_whole = of_whole or Verdict()
         client = await world.client()
         found.append(await client.ask(*requests))
         found.append(world.engine.told)
@@ -255,9 +254,23 @@ def test_a_message_of_which_nothing_was_asked_is_judged_whole(state):
     answers, heard = told(request("", state=state, recipient_count="4"))
     assert answers == ["DUNNO"]
     assert heard == [("whole", "i.1", 4), ("accepted", "i.1", 4)][: 1 if state == "DATA" else 2]
-    answers, heard = told(request("", state=state, recipient_count="4"), refuses=True)
+    refusal = Verdict(Disposition.REJECT, "r", "550 5.7.1 too much")
+    answers, heard = told(request("", state=state, recipient_count="4"), of_whole=refusal)
     assert answers == ["550 5.7.1 too much"]
     assert heard == [("whole", "i.1", 4)]  # and not accepted
+
+
+def test_a_whole_message_is_held_and_counts():
+    answers, heard = told(request("", state=END), of_whole=Verdict(Disposition.QUARANTINE, "r"))
+    assert answers == ["HOLD held by rule r, reference ID"]
+    assert heard == [("whole", "i.1", 0), ("accepted", "i.1", 0)]
+
+
+def test_a_header_is_prepended_at_data_but_not_when_the_message_is_there():
+    marked = Verdict(Disposition.ACCEPT, actions=(Action(ActionKind.ADD_HEADER, "X-Seen", "yes"),))
+    data, end = request("", state="DATA"), request("", state=END)
+    assert told(data, end, of_whole=marked)[0] == ["PREPEND X-Seen: yes", "DUNNO"]
+    assert told(end, of_whole=marked)[0] == ["DUNNO"]  # Postfix would log a warning, and do nothing
 
 
 def test_a_whole_message_is_judged_once():
