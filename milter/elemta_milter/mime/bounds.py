@@ -19,6 +19,7 @@ class MimeBounds:
         part_header: octets of the header of one part, and of the fields that describe the message itself.
         headers: octets of the headers of all parts.
         boundary: octets of a boundary; one that is longer is compared so far.
+        begins: places in texts that are compared with how an embedded file begins ("begin").
         wrapped: messages and multiparts that are themselves encoded and were decoded.
         dashes: lines that begin with "--" and were compared with the boundaries; with many of them fewer lines.
     """
@@ -30,6 +31,7 @@ class MimeBounds:
     headers: int = 1 << 20
     boundary: int = 512
     dashes: int = 200_000
+    begins: int = 100_000
     wrapped: int = 20
 
 

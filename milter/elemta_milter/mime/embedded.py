@@ -7,16 +7,17 @@ text, and no farther than it is asked.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from mmap import mmap
 
 from elemta.charsets import undeclared
 
-_UUENCODE = re.compile(rb"begin(-base64)? +(?:[0-7]{3,4} +)?([^\r\n]{1,1000}?) *\r?\n")
+# Linear: no two parts next to each other can both take a blank, but for those of which the first gives none back.
+_UUENCODE = re.compile(rb"begin(-base64)? ++(?:[0-7]{3,4} ++)?([^\r\n]{1,1000}+) *+\r?\n")
 _UU_LINE = re.compile(rb"([!-_])([ -`]{1,90})\r?(?:\n|\Z)")
 _BASE64_LINE = re.compile(rb"[A-Za-z0-9+/=]{4,}\r?(?:\n|\Z)")
-_YENC = re.compile(rb"=ybegin [^\r\n]{0,1000}?name=([^\r\n]{1,1000}?) *\r?\n(?:=ypart [^\r\n]{0,200}\r?\n)?")
+_YENC = re.compile(rb"=ybegin ([^\r\n]{1,2000}+) *+\r?\n(?:=ypart [^\r\n]{0,200}\r?\n)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,10 @@ class Block:
     end: int
 
 
-def blocks(data: bytes | mmap, start: int, end: int, most: int) -> Iterator[Block]:
-    """Give the blocks between two places, at most so many."""
+def blocks(data: bytes | mmap, start: int, end: int, most: int, goes_on: Callable[[], bool]) -> Iterator[Block]:
+    """Give the blocks between two places, at most so many; `goes_on` is asked at each place where one may begin."""
     place, ends = start, dict[bytes, int]()
-    while most and (place := data.find(b"begin", place, end)) >= 0:
+    while most and (place := data.find(b"begin", place, end)) >= 0 and goes_on():
         found = None
         if place == start or data[place - 1] in b"\r\n":
             found = _uuencode(data, place, end)
@@ -63,7 +64,7 @@ def _uuencode(data: bytes | mmap, place: int, end: int) -> tuple[Block, bytes] |
     match = _UUENCODE.match(data, place, end)
     if match is None:
         return None
-    name = undeclared(match[2])
+    name = undeclared(match[2].rstrip(b" "))
     if match[1]:
         base64 = _BASE64_LINE.match(data, match.end(), end)
         return (Block("base64", name, place, match.end(), end), b"\n====") if base64 else None
@@ -75,4 +76,7 @@ def _uuencode(data: bytes | mmap, place: int, end: int) -> tuple[Block, bytes] |
 
 def _yenc(data: bytes | mmap, place: int, end: int) -> tuple[Block, bytes] | None:
     match = _YENC.match(data, place, end)
-    return (Block("yenc", undeclared(match[1]), place, match.end(), end), b"\n=yend") if match else None
+    _, named, name = match[1].partition(b"name=") if match else (b"", b"", b"")  # the last of its keywords
+    if match is None or not named or not name:
+        return None
+    return Block("yenc", undeclared(name.rstrip(b" ")), place, match.end(), end), b"\n=yend"

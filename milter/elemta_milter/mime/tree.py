@@ -87,6 +87,7 @@ class _Reader:
         self.excess: dict[str, None] = {}
         self.defects: dict[str, None] = {}
         self.headers = bounds.headers  # octets that may still be read
+        self.begins = bounds.begins  # places that may still be looked at
 
     def read(self, header: Sequence[tuple[bytes, bytes]] | None) -> Tree:
         if len(self.data) > self.size:
@@ -223,9 +224,17 @@ class _Reader:
         room = self.bounds.parts - len(self.nodes) - sum(len(each.blocks) for each in self.nodes)
         if room <= 0 or node.said.is_encoded:
             return
-        for count, block in enumerate(blocks(self.data, node.start, min(node.end, self.size), room), 1):
+        end = min(node.end, self.size)
+        for count, block in enumerate(blocks(self.data, node.start, end, room, self._another_begin), 1):
             node.blocks.append(_block(node, count, block))
             self._defect(f"{block.encoding} in text")
+
+    def _another_begin(self) -> bool:
+        """Whether one more place may be looked at where an embedded file could begin."""
+        self.begins -= 1
+        if self.begins < 0:
+            self.excess[f"{self.bounds.begins} times begin in text"] = None
+        return self.begins >= 0
 
     def _frozen(self) -> Part:
         """Make the parts, the innermost first."""

@@ -238,7 +238,10 @@ EMBEDDED = [
     ("begin 644 a.exe\n#0V%T\n`\nend\n", "uuencode", "a.exe", b"Cat"),
     ("text\nbegin  a b.exe\n#0V%T\n", "uuencode", "a b.exe", b"Cat"),
     ("begin-base64 644 a.exe\nQ2F0\n====\n", "base64", "a.exe", b"Cat"),
+    ("begin 644   a b.exe \n#0V%T\n", "uuencode", "a b.exe", b"Cat"),
+    ("begin 644 \n#0V%T\n", "uuencode", "644", b"Cat"),
     (b"=ybegin line=128 size=3 name=a.exe\r\nm\x8b\x9e\r\n=yend size=3\r\n", "yenc", "a.exe", b"Cat"[:1] + b"at"),
+    (b"=ybegin line=128 name=a=name=b.exe  \r\nm\x8b\x9e\r\n", "yenc", "a=name=b.exe", b"Cat"),
 ]
 
 
@@ -257,6 +260,23 @@ def test_the_word_begin_is_no_file():
     ).root.parts
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"begin" + b" " * 10_000 + b"x",
+        b"begin 644 a" + b" " * 10_000 + b"x",
+        b"begin 644 " + b"a " * 5_000,
+        b"=ybegin " + b"name=" * 200 + b" " * 10_000 + b"x",
+    ],
+)
+def test_a_line_that_nearly_begins_a_file_is_read_once(line):
+    began = time.process_time()
+    tree = tree_of(mail(line * 5, "text/plain"))
+
+    assert time.process_time() - began < 1  # it took hours
+    assert not tree.root.parts
+
+
 RFC822 = b"Content-Type: message/rfc822\r\n\r\n"
 DEEP = b"--b\r\n" + b"".join(
     b"Content-Type: multipart/mixed; boundary=%dx\r\n\r\n--%dx\r\n" % (n, n) for n in range(1000)
@@ -270,6 +290,8 @@ BOUNDS = [
     (b"--b\r\nA:" + b"\r" * 2_000_000, None, 2),
     (b"\r" * 5_000_000, None, 1),
     (b"\r\n--" * 2_000_000, "200000 lines that begin with --", 1),
+    (b"--b\r\n\r\n" + b"begin" * 2_000_000, "100000 times begin in text", 2),
+    (b"--b\r\n\r\n" + b"begin 6\n" * 2_000_000, "100000 times begin in text", 2),
     (b"--b\r\n" + RFC822 * 10_000, "50 parts within each other", 51),
     (DEEP, "50 parts within each other", 51),
 ]
