@@ -13,7 +13,7 @@ from binascii import b2a_qp
 LONGEST_LINE = 998  # RFC 5322 section 2.1.1
 LONGEST_VALUE = 16_000
 
-_LINE_END = re.compile(r"[ \t]*[\r\n][ \t\r\n]*")
+_LINE_END = re.compile(r"(?<![ \t])[ \t]*+[\r\n][ \t\r\n]*+")  # from where the blanks begin: linear
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 

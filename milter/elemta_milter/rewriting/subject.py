@@ -18,7 +18,7 @@ _BEFORE = re.compile(
     r"[^\s:\uff1a\[\]]{1,12}(?:\[\d{1,4}\]|\(\d{1,4}\))?\s?[:\uff1a]"  # "Re:", "AW[2]:"
     r"|\[[^\[\]]{0,80}\]"  # "[list]"
 )
-_FOLD = re.compile(r"[ \t]*\r?\n(?=[ \t])")
+_FOLD = re.compile(r"(?<![ \t])[ \t]*+\r?\n(?=[ \t])")  # from where the blanks begin: linear
 _LONGEST_WORD = 45  # octets of UTF-8 in an encoded word of at most 75 characters (RFC 2047 section 2)
 
 
