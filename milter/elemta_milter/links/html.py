@@ -29,7 +29,8 @@ _HIDING = re.compile(
     r"display\s*:\s*none|visibility\s*:\s*hidden|mso-hide\s*:\s*all|(?:font-size|max-height|opacity)\s*:\s*0(?![.\d]*[1-9])",
     re.IGNORECASE,
 )
-_HUGE_ENTITY = re.compile(r"&#(?:0*[1-9]\d{7,}|[xX]0*[1-9a-fA-F][0-9a-fA-F]{6,});?")
+_HUGE_ENTITY = re.compile(r"&#(?:0*+[1-9][0-9]{7,}+|[xX]0*+[1-9a-fA-F][0-9a-fA-F]{6,}+);?")
+_ZEROS = re.compile(r"(?<=&#)0{9,}+")  # of which int() takes no thousands
 _VOID = frozenset(("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"))
 _BREAKING = frozenset(("br", "p", "div", "td", "th", "tr", "li", "hr", "h1", "h2", "h3", "table", "blockquote", "pre"))
 
@@ -200,4 +201,4 @@ class _Scanner:
 
 def resolved(text: str) -> str:
     """The text with its entities resolved."""
-    return unescape(_HUGE_ENTITY.sub("\ufffd", text)) if "&" in text else text
+    return unescape(_ZEROS.sub("0", _HUGE_ENTITY.sub("\ufffd", text))) if "&" in text else text

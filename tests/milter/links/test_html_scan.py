@@ -17,6 +17,20 @@ def test_text_and_anchors():
 
 
 @pytest.mark.parametrize(
+    ("entity", "shown"),
+    [
+        (f"&#{'0' * 10_000}65;", "A"),
+        (f"&#x{'0' * 10_000}41;", "A"),
+        (f"&#{'0' * 10_000};", "\ufffd"),
+        (f"&#{'9' * 10_000};", "\ufffd"),
+        ("&#000000065;", "A"),
+    ],
+)
+def test_an_entity_of_any_length(entity, shown):
+    assert scan(f"<p>{entity}</p>").shown == [" ", shown, " "]
+
+
+@pytest.mark.parametrize(
     "html",
     [
         '<a href="http://x.test/">',
