@@ -27,7 +27,7 @@ _WORDS = {
 }
 _NAMES = re.compile(
     rb"/(?:(JavaScript|Launch|OpenAction|EmbeddedFiles?|Encrypt|ObjStm)(?![A-Za-z0-9_#])"
-    rb"|(First)\s{0,9}\d{1,9}\s{0,9}(?:/|>>)"  # of an object stream that does not say what it is
+    rb"|(First)\s{0,9}\d{1,9}\s{0,9}(?=/|>>)"  # of an object stream that does not say what it is
     rb"|([A-Za-z]{0,16}#[0-9A-Fa-f]{2}[A-Za-z0-9#]{0,60}))"
 )
 _ESCAPE = re.compile(rb"#([0-9A-Fa-f]{2})")
@@ -39,6 +39,8 @@ _DICTIONARY = 4096
 """Octets between an object stream's name and its beginning."""
 _INFLATED = 4 << 20
 _MOST = 2000  # object streams
+_PIECE, _LONGEST = 1 << 18, 100
+"""Octets that are looked through at once, since nothing else runs meanwhile; and those of the longest match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +81,21 @@ def look(data: memoryview, budget: Budget) -> Pdf:
 
 def _words(data: memoryview, budget: Budget) -> Iterator[tuple[str, int]]:
     """The names of interest, and where they end; no more of them once the budget is spent."""
-    for match in _NAMES.finditer(data):
+    for match in _matches(data, budget):
         if not budget.goes_on():
             return
         name = match[1] or match[2] or _ESCAPE.sub(lambda escape: bytes((int(escape[1], 16),)), match[3])
         word = _WORDS.get(name)
         if word:
             yield word, match.end()
+
+
+def _matches(data: memoryview, budget: Budget) -> Iterator[re.Match[bytes]]:
+    for start in range(0, len(data), _PIECE):
+        if not budget.goes_on():
+            return
+        end = start + _PIECE
+        for match in _NAMES.finditer(data, start, end + _LONGEST):
+            if match.start() >= end:  # it comes again
+                break
+            yield match

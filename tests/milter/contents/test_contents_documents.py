@@ -170,6 +170,17 @@ def test_an_object_stream_that_does_not_say_what_it_is(data):
     assert look(b"<</Type /Outlines /First 5 0 R /Last 7 0 R>> stream\nx") == pdf.Pdf()
 
 
+def test_a_name_right_behind_the_place_of_the_first_object_is_one():
+    assert look(b"%PDF-1.7 <</S/First 1/JavaScript>>").does == ("javascript",)
+
+
+@pytest.mark.parametrize("before", range(90))
+def test_a_name_that_is_cut_in_two_by_how_much_is_looked_at_is_found_once(before, monkeypatch):
+    monkeypatch.setattr(pdf, "_PIECE", 90)
+    data = memoryview(b" " * before + b"/Java#53cript")
+    assert [each for each, _ in pdf._words(data, Budget(Bounds()))] == ["javascript"]
+
+
 def test_what_could_not_be_unpacked_is_counted():
     assert look(object_stream(b"").replace(zlib.compress(b"1 0 "), zlib.compress(zlib.compress(b"1 0 x")))).unread == 1
     assert look(b"%PDF-1.7 <</Type/ObjStm/Filter/LZWDecode>> stream\n????").unread == 1
@@ -184,8 +195,9 @@ def test_what_could_not_be_unpacked_is_counted():
         b"/#41" * 1_000_000,
         object_stream(bytes(50 << 20)) * 100,
         b"/" + b"a#41" * 1_000_000,
+        b"/" * 48_000_000,
     ],
-    ids=["no-streams", "one-stream", "escapes", "bombs", "one-name"],
+    ids=["no-streams", "one-stream", "escapes", "bombs", "one-name", "slashes"],
 )
 def test_a_hostile_pdf_costs_no_more_than_the_budget(data):
     began = time.thread_time()
