@@ -23,6 +23,7 @@ from elemta_milter.mime.parts import Part, Tree
 PIECE = 1 << 18  # octets decoded at once
 MAX_SEGMENTS = 1000  # of base64 with its padding, one behind the other
 MAX_STEPS = 1_500_000  # lines of uuencode, escapes of yEnc: those of 64 MiB, if they are lawful
+MAX_LINE = 1000  # octets of a line of uuencode that are kept; programs read some ninety
 
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _NO_BASE64 = bytes(set(range(256)) - set(_BASE64) - {ord("=")})
@@ -167,7 +168,7 @@ def _uuencode(raw: memoryview, defects: dict[str, None]) -> Iterator[bytes]:
     rest, steps = b"", 0
     for at in range(0, len(raw), PIECE):
         lines = (rest + _piece(raw, at)).splitlines()
-        rest = lines.pop() if lines and at + PIECE < len(raw) else b""
+        rest = lines.pop()[:MAX_LINE] if lines and at + PIECE < len(raw) else b""
         steps += len(lines)
         if steps > MAX_STEPS:
             defects["a broken uuencode of too many lines"] = None
