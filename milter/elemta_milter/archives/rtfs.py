@@ -9,6 +9,7 @@ Source: Rich Text Format Specification 1.9.1, "Objects"; [MS-OLEDS] section 2.2.
 from __future__ import annotations
 
 import re
+from binascii import a2b_hex
 from collections.abc import Iterator
 
 from elemta_milter.archives.budget import Budget
@@ -19,8 +20,8 @@ from elemta_milter.archives.stream import Stream
 MAGIC = b"{\\rt"
 _OBJECT = re.compile(rb"\\objdata(?![a-z])")
 _TOKEN = re.compile(
-    rb"(?P<digits>[0-9A-Fa-f]+)|(?P<open>\{(?P<other>\\\*)?)|(?P<close>\})|(?P<bin>\\bin([0-9]{1,9}) ?)"
-    rb"|\\'[0-9A-Fa-f]{0,2}|\\[A-Za-z]{1,40}-?[0-9]{0,10} ?|\\.|[^\\{}0-9A-Fa-f]+",
+    rb"(?P<digits>[0-9A-Fa-f]{1,65536}+)|(?P<open>\{(?P<other>\\\*)?)|(?P<close>\})|(?P<bin>\\bin([0-9]{1,9}) ?)"
+    rb"|\\'[0-9A-Fa-f]{0,2}|\\[A-Za-z]{1,40}-?[0-9]{0,10} ?|\\.|[^\\{}0-9A-Fa-f]{1,65536}+",
     re.DOTALL,
 )
 _OFTEN = 1000  # tokens between two looks at the clock
@@ -30,9 +31,9 @@ _LONGEST_WORD = 1000
 def members(data: memoryview, budget: Budget) -> Iterator[Member]:
     """Its objects."""
     at = 0
-    while (found := _OBJECT.search(data, at)) is not None:
+    while budget.goes_on() and (found := _OBJECT.search(data, at)) is not None:
         digits, at = _digits(data, found.end(), budget)
-        octets = bytes.fromhex(digits[: len(digits) & ~1].decode())
+        octets = a2b_hex(digits[: len(digits) & ~1])
         if not budget.unpacked(len(octets)):
             return
         if octets:
