@@ -88,6 +88,7 @@ class _Reader:
         self.defects: dict[str, None] = {}
         self.headers = bounds.headers  # octets that may still be read
         self.begins = bounds.begins  # places that may still be looked at
+        self.blocks = 0  # files found in texts
 
     def read(self, header: Sequence[tuple[bytes, bytes]] | None) -> Tree:
         if len(self.data) > self.size:
@@ -221,12 +222,13 @@ class _Reader:
     # ── what is left at the end ──────────────────────────────────────────────────────────────────────────
 
     def _look_for_blocks(self, node: _Node) -> None:
-        room = self.bounds.parts - len(self.nodes) - sum(len(each.blocks) for each in self.nodes)
+        room = self.bounds.parts - len(self.nodes) - self.blocks
         if room <= 0 or node.said.is_encoded:
             return
         end = min(node.end, self.size)
         for count, block in enumerate(blocks(self.data, node.start, end, room, self._another_begin), 1):
             node.blocks.append(_block(node, count, block))
+            self.blocks += 1
             self._defect(f"{block.encoding} in text")
 
     def _another_begin(self) -> bool:

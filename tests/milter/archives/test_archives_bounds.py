@@ -166,7 +166,9 @@ def test_a_compound_file_whose_tables_go_round_in_a_circle_is_cheap():
         oles.Ole(memoryview(made))
 
 
-@pytest.mark.parametrize("token", [b"{", b"}", b"\\a", b"4 ", b"{\\*", b"\\objdata ", b"\\bin1 x", b"\\'", b"\\objdata}"])
+@pytest.mark.parametrize(
+    "token", [b"{", b"}", b"\\a", b"4 ", b"{\\*", b"\\objdata ", b"\\bin1 x", b"\\'", b"\\objdata}"]
+)
 def test_rtf_of_nothing_but_tokens_ends_in_time(token):
     assert excess(b"{\\rtf\\objdata " + token * (8 * MIB // len(token)), seconds=0.3) in (
         (),
