@@ -16,7 +16,7 @@ class MimeBounds:
         octets: of the body; delimiter lines beyond are not seen.
         parts: parts in all, multiparts and attached messages included.
         depth: parts within parts.
-        part_header: octets of the header of one part, and of the fields that describe the message itself.
+        part_header: octets of the header of one part, and of the fields that describe it or the message itself.
         headers: octets of the headers of all parts.
         boundary: octets of a boundary; one that is longer is compared so far.
         begins: places in texts that are compared with how an embedded file begins ("begin").

@@ -13,7 +13,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from elemta_milter.mime.parameters import Value, parameters
+from elemta_milter.mime.bounds import BOUNDS
+from elemta_milter.mime.parameters import MAX_PIECES, Value, parameters
 
 MAX_NAME = 1024  # characters of a file name kept
 MAIL = frozenset({"message/rfc822", "message/global", "message/news"})
@@ -34,6 +35,7 @@ class Description:
     Attributes:
         boundaries: what begins its delimiter lines after "--", of a multipart; every reading.
         defects: what is wrong with it, in words.
+        excess: bounds that were passed, in words: what lies beyond was not read.
     """
 
     media_type: str
@@ -43,6 +45,7 @@ class Description:
     encoding: str = "7bit"
     boundaries: tuple[bytes, ...] = ()
     defects: tuple[str, ...] = ()
+    excess: tuple[str, ...] = ()
 
     @property
     def is_multipart(self) -> bool:
@@ -60,13 +63,17 @@ class Description:
         return self.encoding in ENCODED
 
 
-def describe(header: Sequence[tuple[bytes, bytes]], default: str = "text/plain") -> Description:
-    """Read the fields; `default` is the media type of a part that tells none."""
+def describe(
+    header: Sequence[tuple[bytes, bytes]], default: str = "text/plain", most: int = BOUNDS.part_header
+) -> Description:
+    """Read the fields, `most` octets of them; `default` is the media type of a part that tells none."""
     by_name: dict[bytes, list[bytes]] = {}
+    room = most
     for name, value in header:
         lower = name.strip(_BLANKS).lower()
-        if lower.startswith(b"content-"):
-            by_name.setdefault(lower, []).append(value)
+        if lower in _DESCRIBING:
+            by_name.setdefault(lower, []).append(value[: max(room, 0)])
+            room -= len(name) + len(value)
     if not by_name:
         return Description(default)
     types = [parameters(value) for value in by_name.get(b"content-type", ())]
@@ -80,6 +87,9 @@ def describe(header: Sequence[tuple[bytes, bytes]], default: str = "text/plain")
     boundaries = _boundaries(types) if media_type.startswith("multipart/") else ()
     if len(boundaries) > 1:
         defects.append("a boundary that can be read in several ways")
+    excess = [f"{most} octets of header fields that describe a part"] if room < 0 else []
+    if any(each.cut for each in (*types, *dispositions)):
+        excess.append(f"{MAX_PIECES} pieces of a header field")
     names = [name[:MAX_NAME] for each in dispositions for name in each.readings.get("filename", ())]
     names += [name[:MAX_NAME] for each in types for name in each.readings.get("name", ())]
     names += [name[:MAX_NAME] for each in types for name in each.readings.get("filename", ())]
@@ -92,10 +102,12 @@ def describe(header: Sequence[tuple[bytes, bytes]], default: str = "text/plain")
         "base64" if "base64" in encodings else encodings[0] if encodings else "7bit",
         boundaries,
         tuple(defects),
+        tuple(excess),
     )
 
 
 _NAMES = ("Content-Type", "Content-Disposition", "Content-Transfer-Encoding")
+_DESCRIBING = frozenset(name.lower().encode() for name in _NAMES)
 
 
 def _media_type(word: str, default: str) -> str:

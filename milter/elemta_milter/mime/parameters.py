@@ -17,6 +17,7 @@ from elemta.addresses.encoded_words import decode_words
 from elemta.charsets import decode, undeclared
 
 MAX_READINGS = 50  # of one parameter
+MAX_PIECES = 5000  # of one field: quoted texts, others, and what separates them
 
 _LINE_END = re.compile("[\r\n]+")
 _UNQUOTED = r'(?P<special>["(;])|(?P<text>[^"(;]++)'
@@ -37,10 +38,12 @@ class Value:
     Attributes:
         word: what stands before the parameters, lower case: "multipart/mixed", "attachment".
         readings: by name in lower case, every reading of the parameter, each once.
+        cut: it has more than MAX_PIECES, and was not read to its end.
     """
 
     word: str = ""
     readings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    cut: bool = False
 
     def first(self, name: str) -> str:
         """What most programs read; "" where the parameter is absent."""
@@ -61,26 +64,27 @@ class _Parameter:
 def parameters(value: bytes) -> Value:
     """Read the raw value of a field."""
     text = _LINE_END.sub("", value.decode("latin-1"))  # one character for each octet
-    word, found = _read(text, comments=True)
+    word, found, cut = _read(text, comments=True)
     if "(" in text:  # programs that know no comments
-        found += _read(text, comments=False)[1]
+        _, more, more_cut = _read(text, comments=False)
+        found, cut = found + more, cut or more_cut
     by_name: dict[str, list[_Parameter]] = {}
     for parameter in found:
         by_name.setdefault(parameter.name, []).append(parameter)
     readings = {name: _unique(_readings(same)) for name, same in by_name.items()}
-    return Value(word, {name: of for name, of in readings.items() if of})
+    return Value(word, {name: of for name, of in readings.items() if of}, cut)
 
 
-def _read(text: str, *, comments: bool) -> tuple[str, list[_Parameter]]:
-    first, *rest = _segments(text, comments=comments)
+def _read(text: str, *, comments: bool) -> tuple[str, list[_Parameter], bool]:
+    """Give the first word, the parameters, and whether there are more of them."""
+    (first, *rest), cut = _segments(text, comments=comments)
     word = "".join(part for kind, part in first if kind == "text")
     if "=" in word and (blank := _BLANK_BEFORE_NAME.search(word)):  # "attachment filename=a.exe"
         place = word.index("=")
         word = word[: blank.start()]
         rest = [_after(first, min(place, blank.end())), *rest]
-    return word.partition("(")[0].strip(" \t,").lower(), [
-        each for segment in rest if (each := _parameter(segment)) is not None
-    ]
+    found = [each for segment in rest if (each := _parameter(segment)) is not None]
+    return word.partition("(")[0].strip(" \t,").lower(), found, cut
 
 
 def _after(segment: list[Token], place: int) -> list[Token]:
@@ -94,11 +98,15 @@ def _after(segment: list[Token], place: int) -> list[Token]:
     return []
 
 
-def _segments(text: str, *, comments: bool) -> list[list[Token]]:
-    """Cut at each ";" outside quotes and comments."""
+def _segments(text: str, *, comments: bool) -> tuple[list[list[Token]], bool]:
+    """Cut at each ";" outside quotes and comments; and whether there is more."""
     segments: list[list[Token]] = [[]]
     place, token, open_comment = 0, _TOKEN, not comments
+    pieces = 0
     while match := token.match(text, place):
+        pieces += 1
+        if pieces > MAX_PIECES:
+            return segments, True
         kind, part, place = str(match.lastgroup), match[0], match.end()
         if part == ";":
             segments.append([])
@@ -112,7 +120,7 @@ def _segments(text: str, *, comments: bool) -> list[list[Token]]:
                 place = end
                 continue
         segments[-1].append(("quoted" if kind == "quoted" else "text", part))
-    return segments
+    return segments, False
 
 
 def _in_value(text: str, place: int, segment: list[Token]) -> bool:

@@ -207,11 +207,9 @@ class _Reader:
         return place
 
     def _described(self, header: Sequence[tuple[bytes, bytes]], default: str = "text/plain") -> Description:
-        longest = self.bounds.part_header
-        if any(len(value) > longest for name, value in header if name[:8].lower() == b"content-"):
-            self.excess[f"{longest} octets of a header field"] = None
-            header = [(name, value[:longest]) for name, value in header]
-        said = describe(header, default)
+        said = describe(header, default, self.bounds.part_header)
+        for bound in said.excess:
+            self.excess[bound] = None
         for defect in said.defects:
             self._defect(defect)
         return said
