@@ -21,6 +21,7 @@ from elemta_policyd import server as server_module
 from elemta_policyd.protocol import MAX_REQUEST
 from elemta_policyd.server import Server
 from elemta_policyd.service import PolicydService
+from harness.daemon import free_port
 
 
 def request(recipient="b@receiver.test", instance="i.1", state="RCPT", **more):
@@ -128,11 +129,10 @@ async def eventually(condition):
 
 
 def listen(family):
+    host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    address = f"{tempfile.mkdtemp()}/policyd.sock" if family == socket.AF_UNIX else (host, free_port(host))
     listener = socket.socket(family)
-    if family == socket.AF_UNIX:
-        listener.bind(f"{tempfile.mkdtemp()}/policyd.sock")
-    else:
-        listener.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
+    listener.bind(address)
     listener.listen(64)
     listener.setblocking(False)
     return listener
