@@ -121,6 +121,8 @@ class Connection(asyncio.Protocol):
 
     def cut_off_if_late(self, now: float) -> None:
         """Close if the peer is silent, half done or deaf for too long. What we owe it is not its fault."""
+        if self._work is None:
+            return  # it was accepted just now, and begins in the loop's next turn
         waiting = now - self._since
         if self._drained is not None:
             late, why = waiting > SLOW, "it does not read our answers"

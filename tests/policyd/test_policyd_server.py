@@ -145,11 +145,13 @@ def serve(test, family=socket.AF_UNIX, **options):
         with listen(family) as listener:
             world = World(listener, **options)
             world.server.listen(listener)
-            async with asyncio.timeout(30):
-                await test(world)
-            for client in world.clients:
-                client.writer.close()
-            await world.server.drain(lambda _: False, 1.0)
+            try:
+                async with asyncio.timeout(30):
+                    await test(world)
+            finally:  # else uvloop's close waits for them
+                for client in world.clients:
+                    client.writer.close()
+                await world.server.drain(lambda _: False, 1.0)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())
@@ -454,6 +456,17 @@ def test_silent_and_slow_clients_are_cut_off(monkeypatch, caplog, idle, slow, se
         world.engine.release.set()
 
     serve(test, idle=idle)
+
+
+def test_looks_go_on_after_one_that_came_while_a_connection_began(monkeypatch):
+    monkeypatch.setattr(server_module, "LOOK", 0.0)  # in every turn of the loop
+
+    async def test(world):
+        client = await world.client()
+        assert await client.ask(request("ok@a")) == ["DUNNO"]
+        await world.open_connections(0)
+
+    serve(test, idle=0.2)
 
 
 def test_dripping_octets_do_not_buy_time(monkeypatch):
