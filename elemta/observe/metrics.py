@@ -107,6 +107,9 @@ class Metrics:
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._define()
+        before = room.kept(directory, self.identity)
+        for family in (each for each in vars(self).values() if isinstance(each, _Family)):
+            family.follow(before.get(family.name, ()))
 
     def _define(self) -> None:
         daemon = self.daemon
@@ -238,14 +241,21 @@ class _Family:
 
     def __init__(self, metric: Any, most: int = CHILDREN) -> None:  # noqa: ANN401 - counter, gauge or histogram
         self.metric = metric
+        self.name: str = metric._name  # noqa: SLF001 - it tells nobody
         self._most = most
         self._children: dict[Labels, Any] = {}
+        self._before = frozenset[Labels]()
+
+    def follow(self, before: Iterable[Mapping[str, str]]) -> None:
+        """Let those count as children that a process had which counted in the same files."""
+        names = self.metric._labelnames  # noqa: SLF001
+        self._before = frozenset(tuple(labels.get(name, "") for name in names) for labels in before)
 
     def child(self, *labels: str) -> Any:  # noqa: ANN401
         """The child for these labels; the one for "other" when there are too many."""
         found = self._children.get(labels)
         if found is None:
-            if len(self._children) >= self._most:
+            if labels not in self._before and len(self._before.union(self._children)) >= self._most:
                 labels = (OTHER,) * len(labels)
             found = self._children[labels] = self.metric.labels(*labels)
         return found

@@ -7,8 +7,10 @@ is written with its next change once there is.
 
 from __future__ import annotations
 
+import json
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 from prometheus_client import values
@@ -60,6 +62,17 @@ def use(directory: str, identity: str) -> None:
     values.MmapedDict = RoomyDict  # type: ignore[attr-defined]
     for kind in KINDS:
         _make(Path(directory) / f"{kind}_{identity}.db")
+
+
+def kept(directory: str, identity: str) -> Mapping[str, list[Mapping[str, str]]]:
+    """By metric, with which labels one who had this number before counted: his counts stand there still."""
+    found: dict[str, list[Mapping[str, str]]] = {}
+    for kind in KINDS:
+        path = Path(directory) / f"{kind}_{identity}.db"
+        for key, *_ in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]
+            metric, _, labels, _ = json.loads(key)  # as `prometheus_client.mmap_dict.mmap_key` makes it
+            found.setdefault(metric, []).append(labels)
+    return found
 
 
 def empty(path: Path) -> None:

@@ -175,6 +175,21 @@ def test_labels_without_end_are_counted_together(directory):
     metrics.close()
 
 
+def test_labels_without_end_are_counted_together_over_the_lives_of_many_workers(directory):
+    for life in range(4):
+        metrics = Metrics(directory, "milter")
+        for number in range(40):
+            metrics.decided(decision(actions=(Action(ActionKind.LABEL, value=f"l{life}.{number}"),)))
+            metrics.decided(decision(actions=(Action(ActionKind.LABEL, value="always"),)))
+        metrics.flush()
+        metrics.close()
+    found = samples(directory)
+    assert sum(name.startswith("elemta_labels_total") for name in found) == LABELS + 1
+    assert found["elemta_labels_total{label=other}"] == 160 - (LABELS - 1)
+    assert found["elemta_labels_total{label=always}"] == 160
+    assert found["elemta_decision_seconds_count{stage=message}"] == 320
+
+
 def test_it_hands_over_every_second_by_itself_and_the_rest_at_the_end(directory, monkeypatch):
     monkeypatch.setattr("elemta.observe.metrics.FLUSH", 0.05)
 
