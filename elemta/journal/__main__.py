@@ -26,8 +26,8 @@ def main() -> int:
     telling = threading.Lock()
 
     def tell(report: str = "") -> None:
-        state = State(writer.written + writer.dropped, writer.written, writer.failures, writer.trouble, report)
-        with telling:
+        with telling:  # two threads tell: what is told later was counted later
+            state = State(writer.written + writer.dropped, writer.written, writer.failures, writer.trouble, report)
             try:
                 sys.stdout.buffer.write(msgspec.json.encode(state) + b"\n")
                 sys.stdout.buffer.flush()

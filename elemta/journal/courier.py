@@ -193,6 +193,7 @@ class Courier:
 
     def _learn(self, state: State) -> None:
         before, self._told = self._told, state
+        state.settled = max(state.settled, before.settled)  # counted while rows went by, it may be too low for a moment
         for _ in range(state.settled - before.settled):
             self._sent.popleft()
         written = state.written - before.written

@@ -189,8 +189,8 @@ class Writer:
     def _fill(self) -> None:
         """Take the head of the queue."""
         while self._queue and len(self._rows) < BATCH:
+            self._taken += 1  # before it goes, or it would count as dropped for a moment
             self._rows.append(self._queue.popleft())
-            self._taken += 1
 
     def _commit(self) -> None:
         database = self._connected()

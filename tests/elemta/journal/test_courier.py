@@ -163,6 +163,14 @@ def test_nor_are_more_of_them_than_one_batch_holds(tmp_path, monkeypatch):
     assert senders(path) == sorted(f"{number}@x.test" for number in range(many))
 
 
+def test_what_was_counted_too_low_for_a_moment_is_settled_once(tmp_path):
+    courier = module.Courier(str(tmp_path / "journal.db"), [].append)
+    courier._sent.extend([b"1", b"2", b"3"])
+    for settled, waiting in ((2, 1), (1, 1), (3, 0)):
+        courier._learn(module.State(settled, settled, 0, ""))
+        assert courier.waiting == waiting
+
+
 @pytest.mark.parametrize("said", ["nonsense", '{"settled": 1}', "x" * 100_000])
 def test_a_process_that_says_what_is_no_answer_is_replaced(tmp_path, monkeypatch, said):
     monkeypatch.setattr(module, "RETRY", 0.05)
