@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from pathlib import Path
 
 from elemta.addresses import a_label
@@ -92,7 +92,8 @@ def members(entries: Iterable[str], *, lenient: bool = False) -> Members:
     """Make the set of `entries`.
 
     Args:
-        entries: as people write them; with `lenient`, as rules took them from mail: what is no network is a word then.
+        entries: as people write them; with `lenient`, as rules made them: of 10.0.0.1/8 the network around it is meant,
+            and what is no network is a word then.
         lenient: see there.
 
     Raises:
@@ -131,9 +132,14 @@ def _network(entry: str, networks: dict[tuple[int, int], set[int]], lenient: boo
     try:
         named = network(entry)
     except ValueError:
-        if _HAS_NETWORK.fullmatch(entry) and not lenient:
+        if not _HAS_NETWORK.fullmatch(entry):
+            return False
+        if not lenient:
             raise
-        return False
+        try:
+            named = network(str(ip_interface(entry).network))  # of {client.address}/24, say
+        except ValueError:
+            return False
     shift = named.max_prefixlen - named.prefixlen
     networks.setdefault((named.version, shift), set()).add(int(named.network_address) >> shift)
     return True
