@@ -154,8 +154,8 @@ class Case(Looking):
         """
         engine, policy, message, found = self.engine, self.engine.policy, view.message, view.findings
         view.klass = self.klass
-        verdict, judgement = judge(rules, policy.checks, view, reference)
         stage: StageName = "recipient" if message is None else "message"
+        verdict, judgement = judge(rules, engine.weighing[stage], view, reference)
         if message is None:
             found = found | engine.absent["recipient"] | found  # what was seen stands first
         findings = tuple(found.values())

@@ -29,9 +29,10 @@ from elemta.check import Check, Stage, Tools
 from elemta.decision import Decision, Observer, StageName
 from elemta.facts import Message
 from elemta.findings import Finding, Result
+from elemta.plans import CheckPlan, needed
 from elemta.plugins.contract import depends
 from elemta.plugins.isolated import Isolated
-from elemta.policy import CheckPlan, Policy
+from elemta.policy import Policy
 from elemta.rules.refresh import first_snapshot, refresh_sets
 from elemta.store import StoreError
 from elemta.verdict import KEPT, Action, ActionKind, Disposition
@@ -88,6 +89,9 @@ class Engine:
         self.early_at_once, self.late_at_once = self._at_once(self.early), self._at_once(self.late)
         self.at_rcpt = {plan.name: plan for plan in plans if plan.kind.per_recipient}
         self.asked_at_rcpt = self._asked_at_rcpt()
+        self.weighing: Mapping[StageName, Sequence[CheckPlan]] = {
+            stage: policy.weighing(stage) for stage in policy.rules
+        }
         self.counting = self._counting()
         self.remembering = tuple(
             self.checks[plan.name] for plan in self.late if plan.kind.message_kept is not Check.message_kept
@@ -116,10 +120,7 @@ class Engine:
 
     def _asked_at_rcpt(self) -> tuple[CheckPlan, ...]:
         """The early checks that rules at RCPT TO need, with those they wait for."""
-        names = set(self.policy.rules["recipient"].sources)
-        for plan in reversed(self.policy.checks):
-            if plan.name in names:
-                names.update(plan.after)
+        names = needed(self.policy.checks, self.policy.rules["recipient"].sources)
         return tuple(plan for plan in self.early if plan.name in names)
 
     def _absent(self) -> Mapping[StageName, dict[str, Finding]]:

@@ -19,7 +19,7 @@ from elemta.dns import DEADLINE, DnsError
 from elemta.engine import Engine
 from elemta.facts import Client, Envelope, Message
 from elemta.findings import Finding, Result
-from elemta.policy import CheckPlan
+from elemta.plans import CheckPlan
 from elemta.rules.catalogue import Wanted
 from elemta.servers import ServerError
 from elemta.store import StoreError

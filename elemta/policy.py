@@ -21,6 +21,7 @@ from elemta.config.types import network
 from elemta.config.validate import read_options
 from elemta.decision import StageName
 from elemta.parts import Part, find_parts
+from elemta.plans import CheckPlan, weighing
 from elemta.plugins import Plugin, PluginError, built_in, find_checks, find_plugins
 from elemta.rules.catalogue import Catalogue, View, catalogue
 from elemta.rules.compiler import Surroundings, compile_rules
@@ -32,40 +33,6 @@ from elemta.rules.trial import run_tests, wrong_tests
 from elemta.verdict import Disposition
 
 UNCLASSIFIED = "unclassified"  # the class of a mail for which no class holds
-
-
-@dataclass(frozen=True)
-class CheckPlan:
-    """An enabled check, before it is made.
-
-    Attributes:
-        name: its name.
-        kind: its class.
-        options: its checked options.
-        stage: how early it can run.
-        after: enabled checks whose findings it wants.
-        classes: the mail classes it runs for; None for all.
-        trouble: what it means that it could not answer, by class; "" holds for classes not named.
-        plugin: where it comes from, None for a built-in check.
-    """
-
-    name: str
-    kind: type[Check[Any]]
-    options: Options
-    stage: Stage
-    after: tuple[str, ...]
-    classes: frozenset[str] | None
-    trouble: Mapping[str, Disposition]
-    plugin: Plugin | None = None
-
-    @property
-    def edits(self) -> bool:
-        """Whether the changes are made that the check itself proposes."""
-        return self.options.edits
-
-    def meaning_of_trouble(self, klass: str) -> Disposition:
-        """What it means for a mail of class `klass` that this check could not answer."""
-        return self.trouble.get(klass) or self.trouble[""]
 
 
 @dataclass(frozen=True)
@@ -114,6 +81,10 @@ class Policy:
             else:
                 return name
         return UNCLASSIFIED
+
+    def weighing(self, stage: StageName) -> tuple[CheckPlan, ...]:
+        """The checks whose trouble weighs in at a stage."""
+        return self.checks if stage == "message" else weighing(self.checks, self.rules[stage])
 
     def describe(self) -> dict[str, Any]:
         """The rules in words, for the journal: an old decision can be explained after the policy has changed."""

@@ -47,7 +47,7 @@ def judge(rules: Ruleset, checks: Sequence[Meaning], view: View, reference: str)
 
     Args:
         rules: the rules of the stage.
-        checks: the enabled checks.
+        checks: the enabled checks whose trouble weighs in.
         view: the mail's facts and findings.
         reference: the decision's id, for `{id}` in replies.
 

@@ -39,6 +39,10 @@ class Tried(Protocol):
         """The rules by stage."""
         ...
 
+    def weighing(self, stage: StageName) -> Sequence[Meaning]:
+        """The checks whose trouble weighs in at a stage."""
+        ...
+
     def klass(self, view: View) -> str:
         """The class of a mail."""
         ...
@@ -93,7 +97,7 @@ def _complaint(policy: Tried, test: TestModel) -> str:
     view.klass = str(view.get("class") or policy.klass(view))
     view["class"] = view.klass
     stage = _stage(policy, test)
-    verdict, judgement = judge(policy.rules[stage], policy.checks, view, "TEST")
+    verdict, judgement = judge(policy.rules[stage], policy.weighing(stage), view, "TEST")
     expect, found = test.expect, []
     if expect.then is not None and verdict.disposition != expect.then:
         found.append(f"expected then: {expect.then}, got {verdict.disposition}")

@@ -194,6 +194,21 @@ def test_trouble_weighs_only_where_the_answer_could_have_mattered(rules, disposi
     assert judge(make("refuse", rules=rules), message()).verdict.disposition == disposition
 
 
+@pytest.mark.parametrize(("mode", "disposition"), [("enforce", "defer"), ("shadow", "accept")])
+def test_trouble_of_what_only_a_shadow_rule_asks_for_at_rcpt_has_no_effect(mode, disposition):
+    of = policy(f"""
+host: mx.test
+checks: {{greylist: }}
+rules: {{recipient: [{{id: new, mode: {mode}, when: {{greylist: fail}}, then: defer}}]}}
+tests: [{{name: x, stage: recipient, given: {{greylist: temperror}}, expect: {{then: {disposition}}}}}]
+""")
+    decision = judge(of, envelope(), store=Hangs(60.0), budget=0.1)
+
+    assert found(decision, "greylist").trouble
+    assert decision.verdict.disposition == disposition
+    assert not of.run_tests()
+
+
 def test_a_check_for_other_classes_says_so():
     decision = judge(make(options=", classes: [submission]"), message())
 
