@@ -33,7 +33,7 @@ class Case(Looking):
 
     def __init__(self, engine: Engine, budget: float = 25.0) -> None:
         super().__init__(engine, budget)
-        self.kept: list[str] = []  # the recipients of it that were not refused
+        self.kept: dict[str, None] = {}  # the recipients of it that were not refused
         self._started = False  # every early check was launched; set last, since `message_now` runs on other threads
 
     # ── what the daemons call ────────────────────────────────────────────────────────────────────────────
@@ -84,9 +84,12 @@ class Case(Looking):
 
     async def recipient(self, envelope: Envelope) -> Decision:
         """One recipient is asked about: judge it. May be called for every recipient of the mail."""
+        if self.kept and not envelope.recipient_count:  # Postfix tells it at DATA and later only
+            count = len(self.kept) + sum(each not in self.kept for each in envelope.recipients)
+            envelope = replace(envelope, recipient_count=count)
         decision = await self._judge_recipient(self.engine.policy.rules["recipient"], envelope)
         if decision.verdict.disposition in KEPT:
-            self.kept += envelope.recipients
+            self.kept |= dict.fromkeys(envelope.recipients)
         elif any(finding.check == check.name for check in self.engine.counting for finding in decision.findings):
             facts = self._with_kept(envelope)
             await self._tell(lambda check: check.recipient_refused(facts, only=not self.kept))

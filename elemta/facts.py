@@ -83,9 +83,10 @@ class Envelope(Struct, frozen=True, dict=True):
         sender: MAIL FROM as the MTA reads it, without angle brackets or a source route; "" is the null sender.
         recipients: RCPT TO addresses known so far: the one asked about (policy service), or all that
             Postfix accepted (milter).
-        recipient_count: recipients of the message as far as Postfix told; 0 when it did not.
+        recipient_count: recipients of the message as far as Postfix told, or those kept so far and the one asked about;
+            0 when nothing is known.
         size: the size announced or seen, octets; 0 when unknown.
-        smtputf8: MAIL FROM asked for SMTPUTF8 (RFC 6531).
+        smtputf8: MAIL FROM asked for SMTPUTF8 (RFC 6531); the policy service does not hear of it.
         queue_id: Postfix's queue id; "" before there is one.
         instance: the policy protocol's message instance: the same for all requests about one message.
     """

@@ -293,12 +293,12 @@ _FACTS: tuple[_Entry, ...] = (
         lambda view: _domains(view.envelope.recipients),
     ),
     (
-        Fact("recipient.count", "number", "envelope", Stage.ENVELOPE, "recipients so far, as Postfix counts"),
+        Fact("recipient.count", "number", "envelope", Stage.ENVELOPE, "recipients so far, this one included"),
         lambda view: view.envelope.recipient_count or len(view.envelope.recipients),
     ),
     (Fact("size", "number", "envelope", Stage.ENVELOPE, "the size: announced, or seen if more", unit="octets"), _size),
     (
-        Fact("smtputf8", "bool", "envelope", Stage.ENVELOPE, "MAIL FROM asked for SMTPUTF8"),
+        Fact("smtputf8", "bool", "envelope", Stage.MESSAGE, "MAIL FROM asked for SMTPUTF8, as the milter hears"),
         lambda view: view.envelope.smtputf8,
     ),
     (

@@ -248,6 +248,21 @@ def test_findings_are_shared_by_the_recipients_of_a_mail():
     assert found(first, "iprev").reason == "no rule at RCPT TO asks for it"
 
 
+def test_recipients_are_counted_as_they_come():
+    """Postfix tells the policy service how many there are at DATA and later only."""
+    of = make(
+        recipient="[{id: no, when: {recipient.local: no}, then: reject},"
+        " {id: many, when: {recipient.count: {ge: 3}}, then: defer}]"
+    )
+
+    async def several():
+        case = Case(Engine(of, tools()))
+        names = ("a", "no", "b", "b", "a", "c")  # one may be asked about at several stages
+        return [(await case.recipient(envelope(recipients=[f"{name}@x.test"]))).verdict.rule for name in names]
+
+    assert asyncio.run(several()) == ["", "no", "", "", "", "many"]
+
+
 def test_early_checks_run_before_the_message_is_complete():
     resolver = FakeResolver()
 
