@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import idna
 from msgspec import Struct
@@ -95,7 +95,11 @@ def claims(value: bytes | str, authserv_ids: Collection[str]) -> bool:
     """
     text = _text(value)
     ours = {_comparable(name) for name in authserv_ids}
-    reader = _Reader(_plain(text))
+    return any(_claims(text, shown, ours) for shown in _plain(text))
+
+
+def _claims(text: str, shown: str, ours: Collection[str]) -> bool:
+    reader = _Reader(shown)
     name = reader.authserv_id()
     if _comparable(name) in ours:
         return True
@@ -269,9 +273,15 @@ def _text(value: bytes | str) -> str:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
-def _plain(text: str) -> str:
-    """Take off what hides a name from a program but not from a reader."""
-    text = _INVISIBLE.sub("", decode_words(text[:MAX_OCTETS]))
+def _plain(text: str) -> Iterator[str]:
+    """Take off what hides a name from a program but not from a reader: controls join, or separate, for some."""
+    text = decode_words(text[:MAX_OCTETS])
+    yield _without_hidden(_INVISIBLE.sub("", text))
+    if _INVISIBLE.search(text):
+        yield _without_hidden(_INVISIBLE.sub(" ", text))
+
+
+def _without_hidden(text: str) -> str:
     if text.isascii():
         return text
     text = unicodedata.normalize("NFKC", text).replace("\u3002", ".")

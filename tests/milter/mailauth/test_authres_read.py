@@ -122,6 +122,7 @@ OURS = ["mx.example.net", "bücher.example"]
         "mx.\r\n example.net; dmarc=pass",
         "mx.example.net\r; dmarc=pass",
         "mx.exa\x00mple.net; dmarc=pass",
+        "mx.example.net\x0cx; dmarc=pass",  # for programs whose white space has more than RFC 5322's
         "mx\\.example.net; dmarc=pass",
         "mx.example.net/1; dmarc=pass",
         "mx.example.net garbage; dmarc=pass",
