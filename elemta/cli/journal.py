@@ -22,7 +22,10 @@ from elemta.verdict import Disposition
 
 NAME = "journal"
 HELP = "list decisions, newest first"
-CRITERIA = ("sender", "recipient", "client", "rule", "disposition", "klass", "login", "queue_id", "stage")
+CRITERIA = (
+    "sender", "recipient", "header_from", "message_id", "client",
+    "rule", "disposition", "klass", "login", "queue_id", "stage",
+)  # fmt: skip
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +36,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--until", type=_moment, metavar="WHEN", help="the same")
     parser.add_argument("--sender", metavar="ADDRESS", help="MAIL FROM; * stands for anything, here and below")
     parser.add_argument("--recipient", metavar="ADDRESS", help="RCPT TO")
+    parser.add_argument("--header-from", metavar="TEXT", help="a part of From, as it stands in the mail")
+    parser.add_argument("--message-id", metavar="ID", help="Message-ID, with or without its angle brackets")
     parser.add_argument("--client", metavar="IP", help="the client's address")
     parser.add_argument("--rule", metavar="ID", help="the deciding rule")
     parser.add_argument("--disposition", choices=[each.value for each in Disposition], help="what happened")
@@ -71,9 +76,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _as_kept(name: str, wanted: str) -> str:
-    """A criterion as the journal has it: mail addresses without <>, IP addresses in their one form."""
+    """A criterion as the journal has it: mail addresses without <>, message ids with, IP addresses in one form."""
     if name in ("sender", "recipient"):
         return wanted.removeprefix("<").removesuffix(">")
+    if name == "header_from":
+        return f"*{wanted}*"
+    if name == "message_id":
+        return wanted if wanted[:1] in ("<", "*", "") else f"<{wanted}>"
     return str((name == "client" and parse_ip(wanted)) or wanted)
 
 

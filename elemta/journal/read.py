@@ -18,6 +18,7 @@ from elemta.journal.schema import TOUCH, JournalError, connect
 CRITERIA: Mapping[str, str] = {
     "id": "id", "queue_id": "queue_id", "stage": "stage", "klass": "class", "disposition": "disposition",
     "rule": "rule", "client": "client", "login": "login", "sender": "sender", "recipient": "recipient",
+    "header_from": "header_from", "message_id": "message_id",
 }  # fmt: skip
 SESSION = 3600.0  # seconds between RCPT TO and the end of the message, at most
 MOST_RECIPIENTS = 100  # whose decisions at RCPT TO are looked for

@@ -270,12 +270,18 @@ def test_the_journal_lists_what_meets_the_criteria(elemta, config):
 
 @pytest.mark.parametrize(
     "args",
-    [("--sender", "<>"), ("--sender", ""), ("--client", "2001:DB8:0::1"), ("--recipient", "<bob@here.test>")],
-)
+    [
+        ("--sender", "<>"), ("--sender", ""), ("--client", "2001:DB8:0::1"), ("--recipient", "<bob@here.test>"),
+        ("--message-id", "7@bounce.test"), ("--message-id", "<7@bounce.test>"), ("--message-id", "*@BOUNCE.test>"),
+        ("--header-from", "daemon@bounce.test"), ("--header-from", "Mail System"),
+    ],
+)  # fmt: skip
 def test_a_criterion_may_be_written_as_tables_and_logs_show_it(elemta, config, args):
+    headers = ((b"From", b" Mail System <daemon@bounce.test>"), (b"Message-ID", b" <7@bounce.test>"))
     bounce = decision(
-        id="AAAAAAAAAA", sender="", client=Client(ip_address("2001:db8::1")), recipients=("bob@here.test",)
-    )
+        id="AAAAAAAAAA", sender="", client=Client(ip_address("2001:db8::1")), recipients=("bob@here.test",),
+        headers=headers,
+    )  # fmt: skip
     kept(config, bounce, decision(id="BBBBBBBBBB", recipients=("carol@here.test",)))
     told = elemta("journal", *args)[1]
 

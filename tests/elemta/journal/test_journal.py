@@ -200,6 +200,8 @@ def test_search_by_every_criterion_newest_first(keeping):
     ):  # fmt: skip
         assert ids(**criteria) == special
     assert ids(rule="greylist", sender="s1@a.test") == []
+    assert len(ids(message_id="<1@sender.test>")) == len(ids(header_from="*alice@*")) == 11
+    assert ids(message_id="<2@sender.test>") == []
     with pytest.raises(TypeError, match="no criterion 'colour'; there are id, queue_id"):
         reader.search(colour="red")
 
