@@ -192,6 +192,9 @@ def _instead(value: object, candidates: Sequence[Schema]) -> str:
         return f"{wanted}, in quotes where a colon is in it"
     if "object" in kinds and isinstance(value, list) and value and all(isinstance(each, str) for each in value):
         return f"{wanted}, `{printable(value[0])}:` instead of `- {printable(value[0])}`"
+    any_keys = {"object", "null"} <= kinds and not any(each.get("properties") for each in candidates)
+    if any_keys and isinstance(value, (bool, str)) and not spaced(value):  # a check's: `spf: true`, `spf: off`
+        return f"nothing for the defaults or {wanted}, or remove the key"
     return wanted + (spaced(value) if "object" in kinds else "")
 
 
