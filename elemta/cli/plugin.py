@@ -56,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
             return fail(f"elemta plugin new: {directory / name} is there already", os.EX_CANTCREAT)
     for name, text in files.items():
         (directory / name).write_text(Template(text).substitute(words), encoding="utf-8")
-    sys.stdout.write(Template(_NEXT).substitute(words, directory=directory))
+    place = directory if directory.is_absolute() else f"./{directory}"  # to pip, a bare name is one of a registry
+    sys.stdout.write(Template(_NEXT).substitute(words, directory=directory, place=place))
     return os.EX_OK
 
 
@@ -152,7 +153,7 @@ _NEXT = """\
 $directory is a plugin that works.
 
 Run its test:    pytest $directory
-Install it:      pip install $directory
+Install it:      pip install $place
                  or copy $module.py into the folder that `plugins: {folder: …}` names
 Enable it:       checks: {$name: }
 Judge by it:     when: {$name: fail}

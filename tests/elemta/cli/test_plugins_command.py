@@ -20,7 +20,9 @@ from harness.journal import JournalWriter
 def new(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["plugin", "new", "big-shout"]) == os.EX_OK
-    assert "pytest elemta-big-shout" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "pytest elemta-big-shout" in out
+    assert "pip install ./elemta-big-shout" in out  # without ./ it is what somebody else may have put into a registry
     return tmp_path / "elemta-big-shout"
 
 
