@@ -56,6 +56,14 @@ def drop(user: str, *, named: bool) -> None:
     os.setuid(account.pw_uid)
 
 
+def whoami() -> str:
+    """Who this process is, for people."""
+    try:
+        return f"the user {pwd.getpwuid(os.geteuid()).pw_name}"
+    except KeyError:
+        return f"the user with the number {os.geteuid()}"
+
+
 def _group(name: str) -> int:
     """The number of a group; 0 if there is none of that name."""
     try:

@@ -37,7 +37,7 @@ FILES = 65_536
 def run(service: Service) -> int:
     """Be the daemon `service` until SIGTERM; the exit status."""
     refuse_python()
-    path = _arguments(service).config
+    path, was_root = _arguments(service).config, os.geteuid() == 0
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # a reload asked for too early waits for the supervisor
     try:
         policy = loaded_and(Policy.compile, path)
@@ -58,7 +58,7 @@ def run(service: Service) -> int:
     except privileges.PrivilegeError as error:
         return _fail(str(error), os.EX_NOUSER)
     except OSError as error:
-        return _fail(error.strerror if isinstance(error, sockets.SocketError) else _told(error), os.EX_OSERR)
+        return _fail(error.strerror if isinstance(error, sockets.SocketError) else _told(error, was_root), os.EX_OSERR)
 
     def load() -> Policy:
         policy = loaded_and(Policy.compile, path)
@@ -110,11 +110,12 @@ def _more_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _told(error: OSError) -> str:
+def _told(error: OSError, was_root: bool) -> str:
     """Say what the system refused, and where there is a choice."""
     told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        told += "; start as root, make it writable for this user, or name other places: state, journal, spool, metrics"
+        told += "; " if was_root else "; start as root, "
+        told += f"make it writable for {privileges.whoami()}, or name other places: state, journal, spool, metrics"
     return told
 
 

@@ -52,6 +52,18 @@ def test_a_user_that_is_named_and_missing_is_67():
     assert 'there is no user "nosuchuser"' in daemon.log()
 
 
+@root_only
+def test_directories_of_another_user_are_told_with_the_user_that_needs_them():
+    daemon = Daemon("policyd")
+    (daemon.directory / "metrics").mkdir()  # root's
+    daemon.policy.write_text(daemon.policy.read_text().replace("user: root", "user: nobody"))
+    daemon.start(wait=False)
+
+    assert daemon.process.wait(20) == os.EX_OSERR
+    assert f"{daemon.directory}/metrics" in daemon.log()
+    assert "; make it writable for the user nobody, or name other places" in daemon.log()
+
+
 def test_nothing_is_dropped_without_root(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
