@@ -98,8 +98,9 @@ def table(directory: str) -> dict[str, pages.Page]:
 
     async def metrics() -> Answer:
         async with one_at_a_time:
+            dead, wrong = missing(directory)
             try:
-                body = await asyncio.to_thread(exposition, directory)
+                body = await asyncio.to_thread(exposition, directory, healthy=not dead, ready=not wrong)
             except (OSError, ValueError) as error:
                 return Answer("503 Service Unavailable", f"{error}\n".encode())
         return Answer("200 OK", body, CONTENT_TYPE)

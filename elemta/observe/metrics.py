@@ -150,6 +150,8 @@ class Metrics:
             gauge.child(daemon).set(0)  # what a worker that was killed left behind
         for counter in (self.restarts, self.journal_dropped, self.journal_failures, self.log_dropped):
             counter.child(daemon).inc(0)  # an alert on an increase needs a beginning
+        for outcome in ("ok", "refused"):
+            self.reloads.child(daemon, outcome).inc(0)
 
     def open(self) -> None:
         """Hand over every second from now on."""

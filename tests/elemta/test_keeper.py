@@ -172,6 +172,14 @@ def test_metrics_of_all_processes_are_served(settings, tmp_path):
     answer = on_the_loop(page_of())
     assert answer.status == "200 OK"
     assert answer.content_type.startswith("text/plain; version=0.0.4")
+    assert b"\nelemta_healthy 1.0\n" in answer.body
+    assert b"\nelemta_ready 1.0\n" in answer.body
+    WorkerStatus(str(tmp_path), "milter-0").tell(("journal: disk full",))
+    assert b"\nelemta_healthy 1.0\n" in (answer := on_the_loop(page_of())).body
+    assert b"\nelemta_ready 0.0\n" in answer.body
+    write_status(str(tmp_path), "milter", {"workers": 1, "ready": 1})
+    age(tmp_path / "milter.status")
+    assert b"\nelemta_healthy 0.0\n" in on_the_loop(page_of()).body
     absent = on_the_loop(keeper.table(str(tmp_path / "absent"))["/metrics"]())
     assert absent.status == "503 Service Unavailable"
 

@@ -293,11 +293,29 @@ def test_the_documentation_and_the_code_name_the_same_metrics(directory):
         name = described.name + ("_total" if described.type == "counter" else "")
         in_code[name] = (described.type, ", ".join(metric._labelnames))
     metrics.close()
+    in_code |= {"elemta_healthy": ("gauge", ""), "elemta_ready": ("gauge", "")}
     text = (TESTS.parent / "docs" / "monitoring.md").read_text("utf-8")
     rows = re.findall(r"^\| `(elemta_\w+)` \| (\w+) \| ([^|]*) \| ([^|]+) \|$", text, re.MULTILINE)
     assert len(in_code) > 10
     assert {name: (kind, labels.strip().replace("`", "")) for name, kind, labels, _ in rows} == in_code
     assert len(rows) == len(in_code)
+
+
+def test_what_alerts_ask_for_is_there_and_an_increase_has_a_beginning(directory):
+    """Prometheus sees no increase in a series that appears with its first count."""
+    metrics = Metrics(directory, "milter")
+    known = {family.metric._name for family in vars(metrics).values() if hasattr(family, "metric")}
+    known |= {name for name in ("elemta_healthy", "elemta_ready") if f"{name}{{}}" in samples(directory)}
+    text = (TESTS.parent / "docs" / "monitoring.md").read_text("utf-8")
+    [alerts] = re.findall(r"```yaml\n(groups:.*?)```", text, re.DOTALL)
+    assert {re.sub("_(total|bucket)$", "", name) for name in re.findall(r"elemta_\w+", alerts)} <= known
+    begun = samples(directory)
+    increases = re.findall(r"increase\((elemta_\w+)(?:\{(\w+)=\"(\w+)\"\})?\[", alerts)
+    assert len(increases) >= 3
+    for name, label, value in increases:
+        found = [each for each in begun if each.startswith(name) and (not label or f"{label}={value}" in each)]
+        assert [begun[each] for each in found] == [0], name
+    metrics.close()
 
 
 def test_a_file_that_a_killed_process_had_only_begun_is_not_taken_for_damaged(directory):
