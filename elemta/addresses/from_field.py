@@ -106,15 +106,13 @@ _PLAIN = re.compile(
 # Controls, bare CR or LF: mail programs cut or skip there.  Folding (RFC 5322 section 2.2.3) is the only exception.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|\n(?![ \t])")
 _BLANK_LINE = re.compile(r"\n[ \t]+\r?\n")  # RFC 5322 section 4.2: obsolete folding; some take it for the end
-_TOKEN = re.compile(
-    r"""(?P<space>[ \t\r\n]++)
+_UNQUOTED = r"""(?P<space>[ \t\r\n]++)
       | (?P<text>[^ \t\r\n"()<>@,;:.\[\]\\]++)
-      | (?P<quoted>"(?:[^"\\]|\\.)*+")
       | (?P<literal>\[[^\[\]\\<>@]*+\])
       | (?P<special>[<>@,;:.()\[\]\\"])
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+    """
+_TOKEN = re.compile(rf'(?P<quoted>"(?:[^"\\]|\\.)*+") | {_UNQUOTED}', re.VERBOSE | re.DOTALL)
+_TOKEN_AFTER_OPEN_QUOTE = re.compile(_UNQUOTED, re.VERBOSE)
 _PARENTHESIS = re.compile(r"\\.|[()]", re.DOTALL)
 _AT_DOMAIN = re.compile(r"(\w(?=@\w))?@[ \t\r\n]*+(?:\[([^\[\]]*+)\]|([^\x00-,/:-@\[-^`{-\x7f]*+))")
 
@@ -138,8 +136,8 @@ class _FromField:
         self._weigh()
 
     def _tokens(self) -> Iterator[Token]:
-        raw, place, count = self.raw, 0, 0
-        while place < len(raw) and (match := _TOKEN.match(raw, place)):
+        raw, place, count, token = self.raw, 0, 0, _TOKEN
+        while place < len(raw) and (match := token.match(raw, place)):
             kind, text, place = str(match.lastgroup), match[0], match.end()
             if text == "(":
                 place = self._end_of_comment(place)
@@ -148,6 +146,8 @@ class _FromField:
                     self.odd = self.odd or "address inside a comment in From"
             elif text in {'"', "[", "\\"}:
                 self.trouble = self.trouble or f"From has a stray {text}"
+                if text == '"':  # none of those that follow ends either, and each would be looked for its end
+                    token = _TOKEN_AFTER_OPEN_QUOTE
             elif text in {")", "]"}:
                 self.odd = self.odd or f"From has a stray {text}"
             count += 1
