@@ -16,6 +16,7 @@ from itertools import islice, product
 
 from elemta_milter.archives.budget import Budget
 from elemta_milter.archives.member import Member
+from elemta_milter.archives.piecewise import matches
 from elemta_milter.archives.stream import Stream
 
 _OBJECT = bytes.fromhex("e716e3bd65261145a4c48d4d0b7a9eac")  # {BDE316E7-2665-4511-A4C4-8D4D0B7A9EAC}
@@ -25,6 +26,7 @@ _REFERENCE = re.compile(
     "".join(f"{re.escape(each)}\0" for each in "<ifndf>{").encode()
     + rb"(?P<id>(?:[0-9A-Fa-f-]\0){36})}\0(?P<size>[\x01-\x40])\0\0\0(?P<extension>(?:[^\0]\0){0,64})"
 )
+_LONGEST = 300  # octets of one
 _PLACES = ((8, 1), (4, 1), (4, 8), (2, 8))
 """How a place in the file is written: in so many octets, in units of so many octets."""
 _SIZES = (8, 4, 2, 1)
@@ -50,13 +52,13 @@ def members(data: memoryview, budget: Budget) -> Iterator[Member]:
 def _extensions(data: memoryview, budget: Budget) -> dict[int, str]:
     """The extension of each object, by its place."""
     known: dict[bytes, str] = {}
-    for found in _REFERENCE.finditer(data):
+    for found in matches(_REFERENCE, data, _LONGEST, budget.goes_on):
         extension = found["extension"][: found["size"][0] * 2]
         try:
             known[uuid.UUID(found["id"].decode("utf-16-le")).bytes_le] = extension.decode("utf-16-le", "replace")
         except ValueError:  # hyphens where digits should be
             continue
-        if len(known) >= budget.bounds.entries or not budget.goes_on():
+        if len(known) >= budget.bounds.entries:
             break
     places: dict[int, str] = {}
     for each, extension in known.items():

@@ -9,16 +9,18 @@ Source: Rich Text Format Specification 1.9.1, "Objects"; [MS-OLEDS] section 2.2.
 from __future__ import annotations
 
 import re
-from binascii import a2b_hex
+from binascii import a2b_hex, b2a_hex
 from collections.abc import Iterator
 
 from elemta_milter.archives.budget import Budget
 from elemta_milter.archives.member import Member
 from elemta_milter.archives.oles import package
+from elemta_milter.archives.piecewise import matches
 from elemta_milter.archives.stream import Stream
 
 MAGIC = b"{\\rt"
 _OBJECT = re.compile(rb"\\objdata(?![a-z])")
+_LONGEST = 9
 _TOKEN = re.compile(
     rb"(?P<digits>[0-9A-Fa-f]{1,65536}+)|(?P<open>\{(?P<other>\\\*)?)|(?P<close>\})|(?P<bin>\\bin([0-9]{1,9}) ?)"
     rb"|\\'[0-9A-Fa-f]{0,2}|\\[A-Za-z]{1,40}-?[0-9]{0,10} ?|\\.|[^\\{}0-9A-Fa-f]{1,65536}+",
@@ -31,10 +33,12 @@ _LONGEST_WORD = 1000
 def members(data: memoryview, budget: Budget) -> Iterator[Member]:
     """Its objects."""
     at = 0
-    while budget.goes_on() and (found := _OBJECT.search(data, at)) is not None:
+    for found in matches(_OBJECT, data, _LONGEST, budget.goes_on):
+        if found.start() < at:
+            continue
         digits, at = _digits(data, found.end(), budget)
         octets = a2b_hex(digits[: len(digits) & ~1])
-        if not budget.unpacked(len(octets)):
+        if not budget.unpacked(len(octets)) or not budget.goes_on():
             return
         if octets:
             yield _object(octets)
@@ -59,7 +63,7 @@ def _digits(data: memoryview, at: int, budget: Budget) -> tuple[bytes, int]:
             depth -= 1
         elif token["bin"]:
             length = int(token[6])
-            pieces.append(bytes(data[at : at + length]).hex().encode())
+            pieces.append(b2a_hex(data[at : at + length]))
             at += length
         if not count % _OFTEN and not budget.goes_on():
             break

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from elemta_milter.archives.budget import BrokenError, Budget
 from elemta_milter.archives.member import Member, text
+from elemta_milter.archives.piecewise import matches
 from elemta_milter.archives.stream import LZMA_MEMORY, Decompressor, Octets, Stream, bzip2, deflate, unpack, xz
 
 _LOCAL, _CENTRAL, _END = b"PK\3\4", b"PK\1\2", b"PK\5\6"
@@ -28,7 +29,8 @@ _ENCRYPTED, _STRONG, _DESCRIPTOR, _UTF8 = 1, 1 << 6, 1 << 3, 1 << 11
 STORED, DEFLATED, BZIPPED, LZMAED, XZED, AES = 0, 8, 12, 14, 95, 99
 _METHODS = {1: "shrink", 6: "implode", 9: "deflate64", 93: "zstd", 96: "jpeg", 97: "wavpack", 98: "ppmd"}
 _CREDIBLE = re.compile(rb"PK\x03\x04[\x00-\x3f].[\x00-\xff]{2}[\x00-\x63]\x00", re.DOTALL)
-"""A local header of a version and a method that there are."""
+"""A local header of a version and a method that there are; of so many octets:"""
+_CREDIBLE_OCTETS = 10
 _READ = {DEFLATED: deflate, BZIPPED: bzip2, XZED: xz}
 
 
@@ -164,7 +166,7 @@ def _not_named(data: memoryview, taken: list[tuple[int, int]], budget: Budget) -
     ranges = iter([*sorted(taken), (len(data), len(data))])
     start, end = next(ranges)
     after = 0
-    for found in _CREDIBLE.finditer(data):
+    for found in matches(_CREDIBLE, data, _CREDIBLE_OCTETS, budget.goes_on):
         if not budget.goes_on():
             return
         at = found.start()

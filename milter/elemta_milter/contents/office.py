@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from elemta_milter.archives.budget import BrokenError
 from elemta_milter.archives.oles import MAGIC, Ole
+from elemta_milter.archives.piecewise import matches
 
 _VBA = frozenset({"_vba_project", "_vba_project_cur", "vbaproject.bin"})
 _SHEETS = 1 << 20
@@ -28,10 +29,11 @@ _ACTIVE_MIME = (b"ActiveMime", b"QWN0aXZlTWlt")
 _RELATION = re.compile(rb"<(?:[A-Za-z0-9]{1,20}:)?Relationship\s[^<>]{1,4000}>")
 _EXTERNAL = re.compile(rb"TargetMode\s*=\s*[\"']\s*External", re.IGNORECASE)
 _LOADED = re.compile(rb"/(?:attachedTemplate|oleObject|frame|subDocument|aFChunk)\s*[\"']", re.IGNORECASE)
-_ELSEWHERE = rb"(?:https?:|ftp:|mhtml:|file:/*\\|file://[^/]|\\\\|//)"
+_ELSEWHERE = rb"(?:https?:|ftp:|mhtml:|file:/{0,20}\\|file://[^/]|\\\\|//)"
 """How the address of something on another machine begins; a path on this one is usual and harmless."""
 _TARGET = re.compile(rb"\sTarget\s*=\s*[\"']\s*" + _ELSEWHERE, re.IGNORECASE)
-_TEMPLATE = re.compile(rb"\\\*\s*\\template\s*" + _ELSEWHERE, re.IGNORECASE)
+_TEMPLATE = re.compile(rb"\\\*\s{0,1000}+\\template\s{0,1000}+" + _ELSEWHERE, re.IGNORECASE)
+_LONGEST_TEMPLATE = 2100
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def has_active_mime(data: memoryview) -> bool:
 
 def has_remote_template(data: memoryview) -> bool:
     """Whether this RTF document has a template on another machine."""
-    return _TEMPLATE.search(data) is not None
+    return any(True for _ in matches(_TEMPLATE, data, _LONGEST_TEMPLATE))
 
 
 def _is_fetched(relation: bytes) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from elemta_milter.archives.budget import Budget
+from elemta_milter.archives.piecewise import matches
 from elemta_milter.archives.stream import Stream, unpack, zlib_stream
 
 _WORDS = {
@@ -39,8 +40,8 @@ _DICTIONARY = 4096
 """Octets between an object stream's name and its beginning."""
 _INFLATED = 4 << 20
 _MOST = 2000  # object streams
-_PIECE, _LONGEST = 1 << 18, 100
-"""Octets that are looked through at once, since nothing else runs meanwhile; and those of the longest match."""
+_LONGEST = 100
+"""Octets of a name, with those that tell where it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +82,10 @@ def look(data: memoryview, budget: Budget) -> Pdf:
 
 def _words(data: memoryview, budget: Budget) -> Iterator[tuple[str, int]]:
     """The names of interest, and where they end; no more of them once the budget is spent."""
-    for match in _matches(data, budget):
+    for match in matches(_NAMES, data, _LONGEST, budget.goes_on):
         if not budget.goes_on():
             return
         name = match[1] or match[2] or _ESCAPE.sub(lambda escape: bytes((int(escape[1], 16),)), match[3])
         word = _WORDS.get(name)
         if word:
             yield word, match.end()
-
-
-def _matches(data: memoryview, budget: Budget) -> Iterator[re.Match[bytes]]:
-    for start in range(0, len(data), _PIECE):
-        if not budget.goes_on():
-            return
-        end = start + _PIECE
-        for match in _NAMES.finditer(data, start, end + _LONGEST):
-            if match.start() >= end:  # it comes again
-                break
-            yield match

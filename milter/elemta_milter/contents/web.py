@@ -19,15 +19,19 @@ _BUILDS = (b"createobjecturl", b"mssaveblob", b"mssaveoropenblob", b"new blob", 
 _HANDLER = re.compile(rb"[\s\"'/]on[a-z]{3,30}\s{0,9}=")
 _DOWNLOAD = re.compile(rb"<a(?=\s)[^<>]{0,2000}?[\s\"']download[\s=>/]")
 _BEGINNING = 1 << 20
-"""Octets in which a handler or a download is looked for."""
+"""Octets in which a handler or a download is looked for; and those that are looked at at once."""
+_LONGEST_WORD = 20
 
 
 def does(data: memoryview) -> tuple[str, ...]:
     """Of "javascript" and "builds_file", those that it seems to do; UTF-16 is read too."""
-    octets = bytes(data).replace(b"\0", b"").lower()
-    runs = any(word in octets for word in _SCRIPT) or _HANDLER.search(octets, 0, _BEGINNING)
-    builds = any(word in octets for word in _BUILDS) or _DOWNLOAD.search(octets, 0, _BEGINNING)
-    return ("javascript",) * bool(runs) + ("builds_file",) * bool(builds)
+    runs = builds = False
+    octets = b""
+    for at in range(0, len(data), _BEGINNING):
+        octets = octets[-_LONGEST_WORD:] + bytes(data[at : at + _BEGINNING]).replace(b"\0", b"").lower()
+        runs = runs or any(word in octets for word in _SCRIPT) or (not at and _HANDLER.search(octets) is not None)
+        builds = builds or any(word in octets for word in _BUILDS) or (not at and _DOWNLOAD.search(octets) is not None)
+    return ("javascript",) * runs + ("builds_file",) * builds
 
 
 def is_page(media_type: str, extensions: Iterable[str]) -> bool:

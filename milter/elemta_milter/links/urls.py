@@ -31,6 +31,7 @@ _NUMBER = re.compile(r"0[xX][0-9A-Fa-f]{0,20}|\d{1,20}")
 _IN_HOST = re.compile(r"[\w.%:@\[\]\u00ad\u200b-\u200d\u3002\uff0e\uff61-]+")
 _BARE = re.compile(r"(?:[\w-]{1,63}\.){1,10}[^\W\d_]{2,63}")
 _ENDS = ".,;:!?'\"*_~>]}\u2026\u201c\u201d\u00bb"
+_CLOSING = 50  # parentheses of the sentence that are taken off a link, at most
 _REMOVED = {ord(char): None for char in "\t\r\n"}
 _SPECIAL = frozenset(("http", "https", "ftp"))
 
@@ -102,7 +103,9 @@ def shown_host(text: str) -> str:
 def _trimmed(link: str) -> str:
     """Without the punctuation of the sentence in which it stands."""
     link = link.rstrip(_ENDS)
-    while link.endswith(")") and link.count("(", -200) < link.count(")", -200):
+    for _ in range(_CLOSING):
+        if not link.endswith(")") or link.count("(", -200) >= link.count(")", -200):
+            break
         link = link[:-1].rstrip(_ENDS)
     return link
 

@@ -95,6 +95,8 @@ def test_an_attachment_is_told_whole():
         (("a.doc", vba_project(MACRO)), "macro_autoexec", True),
         (("a.doc", vba_project(MACRO)), "macro_keywords", ("Shell",)),
         (("a.mht", b"MIME-Version: 1.0\r\n\r\nQWN0aXZlTWltZQAAAfAEAAAA"), "macros", True),
+        (("a.html", b"<p>" + b" " * ((1 << 20) - 8) + b"<script>"), "script", ("javascript",)),
+        (("a.html", b"<p>\0" + b"\0 " * (1 << 19) + b"a\0t\0o\0b\0(\0"), "script", ("builds_file",)),
         (("a.pdf", PDF + b"<</S /JavaScript>> <</S /Launch>>"), "script", ("javascript", "launch")),
         (("a.zip", zipped(("b.pdf", PDF + b"<</S /JavaScript>>"))), "script", ("javascript",)),
         (("a.pdf", b"GIF89a" + PDF + b"<</S /JavaScript>>"), "script", ("javascript",)),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elemta_milter.archives import Bounds, Budget
+from elemta_milter.archives import Bounds, Budget, piecewise
 from elemta_milter.archives.budget import BrokenError
 from elemta_milter.contents import macros, office, pdf
 from harness.archives import ole, vba_project
@@ -176,7 +176,7 @@ def test_a_name_right_behind_the_place_of_the_first_object_is_one():
 
 @pytest.mark.parametrize("before", range(90))
 def test_a_name_that_is_cut_in_two_by_how_much_is_looked_at_is_found_once(before, monkeypatch):
-    monkeypatch.setattr(pdf, "_PIECE", 90)
+    monkeypatch.setattr(piecewise, "PIECE", 90)
     data = memoryview(b" " * before + b"/Java#53cript")
     assert [each for each, _ in pdf._words(data, Budget(Bounds()))] == ["javascript"]
 

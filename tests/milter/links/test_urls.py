@@ -114,6 +114,7 @@ HOSTILE = [
     "http://" + "(" * 900 + ")" * 900 + " ",
     "a.",
     "http:",
+    "http://a.test/" + ")" * 4_000 + " ",
     "ftp:\\",
 ]
 
@@ -126,7 +127,7 @@ def test_time_is_linear(piece):
     read_url(text)
     shown_host(text)
 
-    assert time.process_time() - began < 10  # it takes at most half a second
+    assert time.process_time() - began < 3  # it takes at most a third of a second
 
 
 @given(st.text("htp:/\\w.@[]%0xX12a-\u00ad\u3002ß :", max_size=80))
