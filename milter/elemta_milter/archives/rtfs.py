@@ -36,23 +36,23 @@ def members(data: memoryview, budget: Budget) -> Iterator[Member]:
     for found in matches(_OBJECT, data, _LONGEST, budget.goes_on):
         if found.start() < at:
             continue
-        digits, at = _digits(data, found.end(), budget)
-        octets = a2b_hex(digits[: len(digits) & ~1])
+        octets, at = _octets(data, found.end(), budget)
         if not budget.unpacked(len(octets)) or not budget.goes_on():
             return
         if octets:
             yield _object(octets)
 
 
-def _digits(data: memoryview, at: int, budget: Budget) -> tuple[bytes, int]:
-    """The digits up to the end of the group that is open, and where that is."""
-    pieces: list[bytes] = []
+def _octets(data: memoryview, at: int, budget: Budget) -> tuple[bytes, int]:
+    """What the digits say up to the end of the group that is open, and where that is."""
+    octets, half = bytearray(), b""
     depth = ignored = count = 0
     while (token := _TOKEN.match(data, at)) is not None:
         at = token.end()
         count += 1
+        digits = b""
         if token["digits"] and not ignored:
-            pieces.append(token["digits"])
+            digits = half + token["digits"]
         elif token["open"]:
             depth += 1
             ignored = ignored or (depth if token["other"] else 0)  # {\* begins what programs may pass over
@@ -62,12 +62,18 @@ def _digits(data: memoryview, at: int, budget: Budget) -> tuple[bytes, int]:
             ignored = 0 if ignored == depth else ignored
             depth -= 1
         elif token["bin"]:
-            length = int(token[6])
-            pieces.append(b2a_hex(data[at : at + length]))
-            at += length
+            plain = data[at : at + int(token[6])]
+            at += int(token[6])
+            if half:
+                digits = half + b2a_hex(plain)
+            else:
+                octets += plain
+        if digits:
+            octets += a2b_hex(digits[: len(digits) & ~1])
+            half = digits[len(digits) & ~1 :]
         if not count % _OFTEN and not budget.goes_on():
             break
-    return b"".join(pieces), at
+    return bytes(octets), at
 
 
 def _object(octets: bytes) -> Member:
@@ -79,8 +85,7 @@ def _object(octets: bytes) -> Member:
             return Member("", Stream(iter((octets,))))
         words.append(octets[at + 4 : at + 4 + size].rstrip(b"\0"))
         at += 4 + size
-    content = octets[at + 4 :]
     if words[0].lower() != b"package":
-        return Member("", Stream(iter((content or octets,))))
-    name, also, inner = package(b"\0" * 4 + content)
+        return Member("", Stream(iter((memoryview(octets)[at + 4 :] or octets,))))
+    name, also, inner = package(b"\0" * 4 + octets[at + 4 :])
     return Member(name, Stream(iter((inner,))), also)
