@@ -140,18 +140,25 @@ class _Stream:
     def feed(self, piece: bytes) -> None:
         if self._spaces is not None:
             piece = self._spaces.feed(piece)
-        self._add(self._line_ends.feed(piece))
+        self._add_with_lines(*self._line_ends.feed(piece))
 
     def finish(self) -> None:
         if None in self._at:
             return
         if self._spaces is not None:
-            self._add(self._line_ends.feed(self._spaces.finish()))
-        self._add(self._line_ends.finish())
+            self._add_with_lines(*self._line_ends.feed(self._spaces.finish()))
+        self._add_with_lines(*self._line_ends.finish())
         self._at[None] = self._hash.digest()
 
     def digest(self, length: int | None) -> bytes | None:
         return self._at.get(length)
+
+    def _add_with_lines(self, lines: int, piece: bytes) -> None:
+        """Take so many line ends, of which a body may hold nothing else, and what follows them."""
+        while lines > 0:
+            self._add(CRLF * min(lines, _SHORT))
+            lines -= _SHORT
+        self._add(piece)
 
     def _add(self, piece: bytes) -> None:
         start, end = self.size, self.size + len(piece)
@@ -200,7 +207,8 @@ class _LineEnds:
         self._cr = b""  # a CR whose LF may be in the next piece
         self._something = False
 
-    def feed(self, piece: bytes) -> bytes:
+    def feed(self, piece: bytes) -> tuple[int, bytes]:
+        """Give how many line ends are no end of the body after all, and what follows them."""
         data = self._cr + piece if self._cr else piece
         kept = data.removesuffix(b"\r")
         self._cr = b"\r" if len(kept) < len(data) else b""
@@ -208,15 +216,15 @@ class _LineEnds:
         before, self._lines = self._lines, (len(kept) - end) // 2
         if not end:
             self._lines += before
-            return b""
+            return 0, b""
         self._something = True
-        kept = kept[:end]
-        return CRLF * before + kept if before else kept
+        return before, kept[:end]
 
-    def finish(self) -> bytes:
+    def finish(self) -> tuple[int, bytes]:
+        """As `feed`."""
         if self._cr:
-            return CRLF * self._lines + b"\r" + CRLF
-        return CRLF if self._something else self._empty
+            return self._lines, b"\r" + CRLF
+        return 0, CRLF if self._something else self._empty
 
 
 def _start_of_line_ends(data: bytes) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from base64 import b64decode
 from hashlib import sha256
 
@@ -150,6 +151,23 @@ def test_many_lengths_cost_one_hash():
     hasher.feed(b"x" * 100_000)
     hasher.finish()
     assert hasher.digest(BodySpec(Canon.SIMPLE, 49_000)) == sha256(b"x" * 49_000).digest()
+
+
+@pytest.mark.parametrize("canon", Canon)
+@pytest.mark.parametrize("last", [b"x", b"\r"])
+def test_line_ends_that_are_the_end_after_all_take_no_memory(canon, last):
+    body = BodyHasher()
+    body.want(BodySpec(canon))
+    tracemalloc.start()
+    for _ in range(100):
+        body.feed(b"\r\n" * (1 << 17))
+    body.feed(last)
+    body.finish()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert most < 2 << 20  # it was twice the body
+    assert body.digest(BodySpec(canon)) == sha256(b"\r\n" * (100 << 17) + last + b"\r\n").digest()
 
 
 def test_nobody_asked():
