@@ -19,6 +19,7 @@ from elemta.dns.port import DEADLINE, Answer, DnsError, Record
 LONGEST = 86400.0  # seconds that any answer is kept
 LONGEST_NO = 900.0  # seconds that "there is none" is kept
 LARGEST = 16384  # octets in memory, about, of an answer that is kept: strangers make as many as they like
+USUAL = 1024  # octets in memory for which there is room for each answer: few are larger, and most much smaller
 OBJECT = 64  # octets that Python takes for one record, besides its text
 FAILURE = 2.0  # seconds that a failure is kept: RFC 9520 section 3.2 wants at least one
 _EVICT = 16  # when full, one part in this many makes room
@@ -43,7 +44,8 @@ class CachedResolver:
         self.counts = Counts()
         self._exchange = exchange
         self._capacity = capacity
-        self._kept: dict[Key, tuple[float, Answer | DnsError]] = {}
+        self._kept: dict[Key, tuple[float, Answer | DnsError, int]] = {}
+        self._octets = 0  # in memory, about, of all that is kept
         self._asking: dict[Key, asyncio.Task[Answer]] = {}
 
     async def query(self, name: str, rdtype: str) -> Answer:
@@ -96,17 +98,24 @@ class CachedResolver:
         finally:
             del self._asking[key]
         longest = LONGEST if answer.records else LONGEST_NO
-        if sum(map(_size, answer.records)) <= LARGEST:
-            self._keep(key, answer, min(float(answer.ttl), longest))
+        octets = sum(map(_size, answer.records))
+        if octets <= LARGEST:
+            self._keep(key, answer, min(float(answer.ttl), longest), octets)
         return answer
 
-    def _keep(self, key: Key, answer: Answer | DnsError, seconds: float) -> None:
+    def _keep(self, key: Key, answer: Answer | DnsError, seconds: float, octets: int = 0) -> None:
         if not self._capacity or seconds <= 0:
             return
-        if len(self._kept) >= self._capacity:
-            for oldest in list(self._kept)[: max(1, self._capacity // _EVICT)]:
-                del self._kept[oldest]
-        self._kept[key] = (time.monotonic() + seconds, answer)
+        self._forget(key)
+        while len(self._kept) >= self._capacity or (self._kept and self._octets + octets > self._capacity * USUAL):
+            for oldest in list(self._kept)[: max(1, len(self._kept) // _EVICT)]:
+                self._forget(oldest)
+        self._kept[key] = (time.monotonic() + seconds, answer, octets)
+        self._octets += octets
+
+    def _forget(self, key: Key) -> None:
+        _, _, octets = self._kept.pop(key, (0.0, None, 0))
+        self._octets -= octets
 
 
 def _size(record: Record) -> int:

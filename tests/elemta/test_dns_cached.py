@@ -91,3 +91,17 @@ def test_a_huge_answer_is_not_kept(records, kept):
         return resolver.counts.queries
 
     assert asyncio.run(go()) == (1 if kept else 2)
+
+
+def test_many_large_answers_take_the_room_of_as_many_usual_ones():
+    async def go():
+        exchange = _Always(bytes(16_000))
+        resolver = CachedResolver(exchange, 1000)
+        for number in range(500):
+            await resolver.query(f"{number}.test", "TXT")
+        return resolver
+
+    resolver = asyncio.run(go())
+    octets = sum(len(each.records[0]) for _, each, _ in resolver._kept.values())
+    assert 700_000 < octets <= 1_024_000  # it was eight million
+    assert ("499.test", "TXT") in resolver._kept
