@@ -101,6 +101,8 @@ class Case(Looking):
 
     async def accepted(self, envelope: Envelope) -> None:
         """Postfix has the whole message and takes it."""
+        if not self.klass:  # it was judged elsewhere, before a reload
+            self._begin(envelope)
         self._until = time.monotonic() + self.budget
         facts = replace(envelope, recipients=tuple(self.kept)) if self.kept else envelope
         await self._tell(lambda check: check.message_accepted(facts))

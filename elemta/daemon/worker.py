@@ -40,6 +40,9 @@ GARBAGE = 20_000
 PATIENCE = 600.0
 """Seconds that a worker whose place others have taken may take to finish what cannot be handed over."""
 
+WORD = 200
+"""Octets of the word that may go with a connection to the next generation."""
+
 READY = b"ready"
 CLOSED = b"closed"
 RETIRE = b"retire"
@@ -102,27 +105,27 @@ class Worker:
         except OSError:  # it was killed: nobody shall wait here for an answer, and another daemon may have the place
             self.listener.close()  # ours alone: to shut it for all ends a libmilter that does not know yet
 
-    def hand_over(self, connection: socket.socket) -> bool:
-        """Give an open, idle connection to a worker of the next generation; False when there is none."""
+    def hand_over(self, connection: socket.socket, word: bytes = b"") -> bool:
+        """Give an open, idle connection to a worker of the next generation, with a word; False when there is none."""
         if self._outbox is None:
             return False
         try:
-            socket.send_fds(self._outbox, [b"+"], [connection.fileno()])
+            socket.send_fds(self._outbox, [b"+", word[:WORD]], [connection.fileno()])
         except OSError as error:
             _log.warning("could not hand over a connection: %s", error)
             return False
         return True
 
-    def adopt(self, callback: Callable[[socket.socket], None]) -> None:
-        """Have `callback` called with each connection that an older generation hands over."""
+    def adopt(self, callback: Callable[[socket.socket, bytes], None]) -> None:
+        """Have `callback` called with each connection that an older generation hands over, and its word."""
 
         def arrived() -> None:
             try:
-                _, fds, _, _ = socket.recv_fds(self.inbox, 16, 16)
+                data, fds, _, _ = socket.recv_fds(self.inbox, 1 + WORD, 16)
             except (BlockingIOError, InterruptedError):
                 return  # another worker took it
             for fd in fds:
-                callback(socket.socket(fileno=fd))
+                callback(socket.socket(fileno=fd), data[1:])
 
         asyncio.get_running_loop().add_reader(self.inbox, arrived)
 

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import cast
 
 from elemta.case import Case
+from elemta.daemon.worker import WORD
 from elemta.decision import Decision
 from elemta.facts import Envelope
 from elemta.verdict import KEPT
@@ -34,6 +35,9 @@ _END = "END-OF-MESSAGE"
 _WHOLE = ("DATA", _END)
 _MESSAGE = ("instance", "client_address", "sasl_username", "sender")  # attributes that all requests of a message share
 
+HandOver = Callable[[socket.socket, bytes], bool]
+"""Takes a connection for the next worker, and the message under way on it; False when there is no other worker."""
+
 
 class Connection(asyncio.Protocol):
     """The service's side of one connection."""
@@ -46,6 +50,7 @@ class Connection(asyncio.Protocol):
         lost: Callable[[Connection], None],
         *,
         counts: bool = False,
+        under_way: bytes = b"",
     ) -> None:
         """Wait to be connected.
 
@@ -55,6 +60,7 @@ class Connection(asyncio.Protocol):
             flush_soon: called when there are answers to send; calls `flush` when all that can be judged now is judged.
             lost: called once, when the connection is over.
             counts: some check wants to know which messages are accepted.
+            under_way: the instance of the message that another worker judged at RCPT, before a reload.
         """
         self._new_case = new_case
         self._idle = idle
@@ -69,11 +75,12 @@ class Connection(asyncio.Protocol):
         self._arrival: asyncio.Future[None] | None = None  # it has answered all, and waits for this
         self._drained: asyncio.Future[None] | None = None  # the peer does not read our answers until it is done
         self._ended = False  # the peer sends no more
-        self._hand_over: Callable[[socket.socket], bool] | None = None  # set when this process is to end
+        self._hand_over: HandOver | None = None  # set when this process is to end
         self._message: tuple[str | None, ...] = ()
         self._case: Case | None = None
         self._asked: Envelope | None = None  # what was last asked about the message, until it is accepted
         self._prepended = False
+        self._under_way = under_way
 
     # ── what the event loop calls ────────────────────────────────────────────────────────────────────────
 
@@ -137,7 +144,7 @@ class Connection(asyncio.Protocol):
                 _log.warning("closed a connection from %s: %s", self._peer(), why)
             self._transport.abort()
 
-    def retire(self, hand_over: Callable[[socket.socket], bool]) -> None:
+    def retire(self, hand_over: HandOver) -> None:
         """Go when what is under way is answered: to the next generation of workers, or for good."""
         self._hand_over = hand_over
         if self._arrival is not None and not self._requests.pending:
@@ -214,10 +221,11 @@ class Connection(asyncio.Protocol):
         if self._case is None:
             self._case = self._new_case()
             self._prepended = state == _END  # access(5): nothing can be prepended any more
-            decision = await self._case.whole(facts)
-            found = self._answer(decision)
-            if decision.verdict.disposition not in KEPT:
-                return found
+            if _word(attributes.get("instance")) != self._under_way or not self._under_way:
+                decision = await self._case.whole(facts)
+                found = self._answer(decision)
+                if decision.verdict.disposition not in KEPT:
+                    return found
         if state == _END:
             await self._case.accepted(facts)
             self._asked = None
@@ -237,7 +245,7 @@ class Connection(asyncio.Protocol):
     def _peer(self) -> object:
         return self._transport.get_extra_info("peername") or "a socket"
 
-    def _leave(self, hand_over: Callable[[socket.socket], bool]) -> None:
+    def _leave(self, hand_over: HandOver) -> None:
         """Give the connection to `hand_over` (it takes a copy), and close it here, which does not end it there."""
         transport = self._transport
         if transport.is_closing():
@@ -245,10 +253,15 @@ class Connection(asyncio.Protocol):
         self.flush()
         transport.pause_reading()  # what arrives from now on is for the next worker
         with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as connection:
-            hand_over(connection)
+            hand_over(connection, _word(self._message[0]) if self._asked is not None else self._under_way)
         transport.close()
 
     def _close(self) -> None:
         """Send the answers, then close."""
         self.flush()
         self._transport.close()
+
+
+def _word(instance: str | None) -> bytes:
+    """The message in the word that goes with a connection."""
+    return (instance or "").encode("utf-8", "surrogateescape")[:WORD]

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable
 
 from elemta.case import Case
-from elemta_policyd.connection import Connection
+from elemta_policyd.connection import Connection, HandOver
 
 LOOK = 2.0  # seconds between two looks at all connections
 
@@ -43,7 +43,7 @@ class Server:
         self._connections: set[Connection] = set()
         self._to_flush: list[Connection] = []
         self._taking: set[asyncio.Task[None]] = set()
-        self._hand_over: Callable[[socket.socket], bool] | None = None
+        self._hand_over: HandOver | None = None
         self._full = False  # so that one line is logged, not thousands
         self._empty = asyncio.Event()
         self._look = self._loop.call_later(LOOK, self._look_at_all)
@@ -58,11 +58,11 @@ class Server:
         self._listener = listener
         self._loop.add_reader(listener, self._accept)
 
-    def take(self, connection: socket.socket) -> None:
-        """Serve an open connection."""
+    def take(self, connection: socket.socket, under_way: bytes = b"") -> None:
+        """Serve an open connection; `under_way` is the message that another worker judged so far (`Connection`)."""
         if self._hand_over is not None:  # this worker is ending
             with connection:
-                self._hand_over(connection)
+                self._hand_over(connection, under_way)
         elif len(self._connections) >= self._most:
             connection.close()
             if not self._full:
@@ -70,7 +70,7 @@ class Server:
             self._full = True
         else:
             connection.setblocking(False)
-            task = self._loop.create_task(self._attach(connection))
+            task = self._loop.create_task(self._attach(connection, under_way))
             self._taking.add(task)
             task.add_done_callback(self._taking.discard)
 
@@ -80,7 +80,7 @@ class Server:
             self._loop.remove_reader(self._listener)
             self._listener = None
 
-    async def drain(self, hand_over: Callable[[socket.socket], bool], grace: float) -> None:
+    async def drain(self, hand_over: HandOver, grace: float) -> None:
         """Accept no more, let what is under way finish, hand idle connections over; after `grace` seconds, go."""
         self.stop_listening()
         if self._taking:
@@ -118,8 +118,10 @@ class Server:
         if self._listener is not None:
             self._loop.add_reader(self._listener, self._accept)
 
-    async def _attach(self, sock: socket.socket) -> None:
-        connection = Connection(self._new_case, self._idle, self._flush_soon, self._gone, counts=self._counts)
+    async def _attach(self, sock: socket.socket, under_way: bytes) -> None:
+        connection = Connection(
+            self._new_case, self._idle, self._flush_soon, self._gone, counts=self._counts, under_way=under_way
+        )
         self._connections.add(connection)
         try:
             await self._loop.connect_accepted_socket(lambda: connection, sock)

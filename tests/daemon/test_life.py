@@ -22,8 +22,13 @@ ACCEPT = ""
 REJECT = 'rules: {recipient: [{id: no, then: reject, reply: "550 5.7.1 no"}]}'
 
 
-def ask(connection, instance="1.1"):
-    connection.sendall(REQUEST.format(instance).encode())
+def ask(connection, instance="1.1", state="RCPT"):
+    request = REQUEST.format(instance)
+    if state != "RCPT":
+        request = (
+            request.replace("=RCPT", f"={state}").replace("=b@here.test", "=").replace("queue_id=", "queue_id=4aB")
+        )
+    connection.sendall(request.encode())
     answer = b""
     while not answer.endswith(b"\n\n"):
         data = connection.recv(4096)
@@ -136,6 +141,25 @@ def test_reload_drops_no_connection_of_the_policy_service():
             time.sleep(0.05)
 
         assert [ask(each, f"2.{number}") for number, each in enumerate(connections)] == ["550 5.7.1 no"] * 30
+
+
+def test_a_mail_whose_recipients_were_accepted_before_a_reload_is_not_judged_again_without_them():
+    policy = """
+checks: {limits: {each: {key: sender, count: recipients, windows: {1h: 5}}}}
+rules: {recipient: [
+  {id: full, when: {limits: fail}, then: defer},
+  {id: ours, when: {recipient.domain: here.test}, then: accept},
+  {id: rest, then: reject, reply: "550 5.7.1 not ours"}]}
+"""
+    with Daemon("policyd", policy) as daemon:
+        connection = daemon.connect()
+        assert ask(connection, "1.1") == "DUNNO"
+        old = daemon.worker_pids()
+        daemon.reload(policy.replace("5}", "1}"))
+        gone(old)
+        assert ask(connection, "1.1", "DATA") == "DUNNO"
+        assert ask(connection, "1.1", "END-OF-MESSAGE") == "DUNNO"
+        assert ask(connection, "1.2").startswith("451 4.7.1 Not now")  # the first one counts
 
 
 def test_requests_during_reloads_are_all_answered():

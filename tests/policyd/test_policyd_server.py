@@ -151,7 +151,7 @@ def serve(test, family=socket.AF_UNIX, **options):
             finally:  # else uvloop's close waits for them
                 for client in world.clients:
                     client.writer.close()
-                await world.server.drain(lambda _: False, 1.0)
+                await world.server.drain(lambda *_: False, 1.0)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())
@@ -519,8 +519,8 @@ def test_a_reload_drops_no_connection():
             await old.open_connections(3)
             await asyncio.sleep(0.05)
 
-            def hand_over(connection):
-                new.server.take(connection.dup())
+            def hand_over(connection, under_way):
+                new.server.take(connection.dup(), under_way)
                 return True
 
             new.server.listen(listener)
@@ -535,7 +535,7 @@ def test_a_reload_drops_no_connection():
             for client in (idle, busy, half):
                 assert await client.ask(request("two@a"), request("three@a")) == ["550 5.7.1 two", "550 5.7.1 three"]
             assert [len(world.server._connections) for world in (old, new)] == [0, 3]
-            await new.server.drain(lambda _: False, 1.0)
+            await new.server.drain(lambda *_: False, 1.0)
             for client in (idle, busy, half):
                 assert await client.rest() == b""
                 client.writer.close()
@@ -551,7 +551,7 @@ def test_a_drain_ends_in_time():
         await world.open_connections(1)
         loop = asyncio.get_running_loop()
         begin = loop.time()
-        await world.server.drain(lambda _: False, 0.3)
+        await world.server.drain(lambda *_: False, 0.3)
         assert 0.2 < loop.time() - begin < 1.0
         assert await client.rest() == b""
 
@@ -561,7 +561,7 @@ def test_a_drain_ends_in_time():
 def test_what_is_handed_to_a_worker_that_ends_is_passed_on():
     async def test(world):
         given = []
-        await world.server.drain(lambda connection: given.append(connection.fileno()) or True, 0.1)
+        await world.server.drain(lambda connection, _: given.append(connection.fileno()) or True, 0.1)
         ours, theirs = socket.socketpair()
         world.server.take(theirs)
         ours.close()
@@ -582,7 +582,7 @@ def test_the_service_within_the_skeleton(monkeypatch):
             worker = SimpleNamespace(
                 settings=settings, engine=world.engine, listener=listener, stopping=asyncio.Event(), grace=1.0,
                 ready=lambda: told.append("ready"), closed=lambda: told.append("closed"), adopt=adopted.append,
-                hand_over=lambda _: False, opened=SimpleNamespace(metrics=metrics),
+                hand_over=lambda *_: False, opened=SimpleNamespace(metrics=metrics),
             )  # fmt: skip
             serving = asyncio.create_task(PolicydService().serve(worker))
             client = await world.client()
