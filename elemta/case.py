@@ -17,9 +17,9 @@ from elemta.decision import Decision, StageName, new_id
 from elemta.engine import Engine
 from elemta.facts import Envelope, Message
 from elemta.looking import Looking
-from elemta.rules.catalogue import View, Wanted
 from elemta.rules.judge import judge
 from elemta.rules.ruleset import Ruleset
+from elemta.rules.view import View, Wanted
 from elemta.verdict import KEPT
 
 GIVE_UP = 1.0

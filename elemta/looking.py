@@ -20,7 +20,7 @@ from elemta.engine import Engine
 from elemta.facts import Client, Envelope, Message
 from elemta.findings import Finding, Result
 from elemta.plans import CheckPlan
-from elemta.rules.catalogue import Wanted
+from elemta.rules.view import Wanted
 from elemta.servers import ServerError
 from elemta.store import StoreError
 

@@ -23,13 +23,14 @@ from elemta.decision import StageName
 from elemta.parts import Part, find_parts
 from elemta.plans import CheckPlan, weighing
 from elemta.plugins import Plugin, PluginError, built_in, find_checks, find_plugins
-from elemta.rules.catalogue import Catalogue, View, catalogue
+from elemta.rules.catalogue import Catalogue, catalogue
 from elemta.rules.compiler import Surroundings, compile_rules
 from elemta.rules.conditions import Condition, Conditions
 from elemta.rules.reach import unreachable_classes
 from elemta.rules.ruleset import Ruleset
 from elemta.rules.sets import NamedSet, members
 from elemta.rules.trial import run_tests, wrong_tests
+from elemta.rules.view import View
 from elemta.verdict import Disposition
 
 UNCLASSIFIED = "unclassified"  # the class of a mail for which no class holds

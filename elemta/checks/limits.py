@@ -33,7 +33,7 @@ from elemta.config.types import Duration, Size, duration_text
 from elemta.decision import new_id
 from elemta.facts import Envelope
 from elemta.findings import Finding, Result, Value
-from elemta.rules.catalogue import MAIL_FACTS, View
+from elemta.rules.view import MAIL_FACTS, View
 from elemta.store import Quota, Use
 
 _COUNTABLE = ("text", "domain", "address", "ip")

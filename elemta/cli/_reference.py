@@ -22,7 +22,8 @@ from elemta.config.model import Settings
 from elemta.config.section import Section
 from elemta.config.validate import describe, schemas
 from elemta.rules import conditions
-from elemta.rules.catalogue import Fact, catalogue
+from elemta.rules.catalogue import catalogue
+from elemta.rules.view import Fact
 
 _KNOWN: Mapping[Stage, str] = {Stage.CLIENT: "client", Stage.ENVELOPE: "envelope", Stage.MESSAGE: "message"}
 _KINDS: Mapping[str, str] = {"ip": "IP address", "result": "result", "bool": "true/false", "address": "mail address"}

@@ -14,8 +14,9 @@ from pydantic import BaseModel
 from elemta.check import Check
 from elemta.cli._models import defaults, meaning, models
 from elemta.config.model import Settings
-from elemta.rules.catalogue import Fact, catalogue
+from elemta.rules.catalogue import catalogue
 from elemta.rules.conditions import OPERATORS
+from elemta.rules.view import Fact
 
 Schema = dict[str, Any]
 

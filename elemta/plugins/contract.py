@@ -15,7 +15,7 @@ from typing import Any, get_args
 from elemta.check import Check, Field, Options, Trouble
 from elemta.config.problems import either, quoted
 from elemta.findings import Result
-from elemta.rules.catalogue import MAIL_FACTS
+from elemta.rules.view import MAIL_FACTS
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")  # as under `checks:`
 _FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")  # the part of a fact's name after the dot

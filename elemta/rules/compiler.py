@@ -15,12 +15,13 @@ from elemta.check import Stage
 from elemta.config.problems import Path, Problem
 from elemta.config.rule_model import RuleModel
 from elemta.rules.actions import read_actions, words_of
-from elemta.rules.catalogue import Catalogue, Given, View
+from elemta.rules.catalogue import Catalogue
 from elemta.rules.conditions import Condition, Conditions
 from elemta.rules.reach import unreachable_rules
 from elemta.rules.ruleset import Rule, Ruleset
 from elemta.rules.sets import NamedSet
 from elemta.rules.templates import Template, compile_template, names
+from elemta.rules.view import Given, View
 from elemta.verdict import Disposition
 
 _REPLY = re.compile(r"([245]\d\d) (?:([245])\.\d{1,3}\.\d{1,3} )?\S.*")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from elemta.rules.catalogue import Fact, View
+from elemta.rules.view import Fact, View
 
 Test = Callable[[View], bool]
 Predicate = Callable[[Any], bool]  # of one value that is there

@@ -26,10 +26,11 @@ from typing import Any
 
 from elemta.check import Stage
 from elemta.config.problems import Path, Problem
-from elemta.rules.catalogue import Catalogue, Fact
+from elemta.rules.catalogue import Catalogue
 from elemta.rules.condition import Condition, joined, negated
 from elemta.rules.operators import OPERATORS, Reader
 from elemta.rules.sets import NamedSet
+from elemta.rules.view import Fact
 
 __all__ = ["OPERATORS", "Condition", "Conditions"]
 

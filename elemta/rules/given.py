@@ -11,7 +11,7 @@ from elemta.config.types import duration, size
 from elemta.config.validate import found
 from elemta.facts import parse_ip
 from elemta.findings import Value
-from elemta.rules.catalogue import Fact
+from elemta.rules.view import Fact
 
 
 def given(fact: Fact, told: object) -> Value:

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from elemta.rules.catalogue import View
 from elemta.rules.ruleset import Filling, Judgement, Ruleset, sources
+from elemta.rules.view import View
 from elemta.verdict import KEPT, Action, Disposition, Verdict
 
 _STRENGTH: Mapping[Disposition, int] = {disposition: index for index, disposition in enumerate(Disposition)}

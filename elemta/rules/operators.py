@@ -17,10 +17,11 @@ from elemta.check import Stage
 from elemta.config.problems import Path
 from elemta.config.types import duration, network, size
 from elemta.findings import Value
-from elemta.rules.catalogue import Catalogue, Fact, View
+from elemta.rules.catalogue import Catalogue
 from elemta.rules.condition import Condition, Predicate, joined, lifted, negated
 from elemta.rules.patterns import first_of, glob, search
 from elemta.rules.sets import Members, NamedSet, members
+from elemta.rules.view import Fact, View
 
 OPERATORS = ("in", "not", "cidr", "glob", "regex", "eq", "ne", "lt", "le", "gt", "ge", "exists", "fact", "any", "all")
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {

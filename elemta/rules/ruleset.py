@@ -14,8 +14,8 @@ from msgspec import Struct, field
 
 from elemta.decision import MATCHED
 from elemta.findings import Value
-from elemta.rules.catalogue import View
 from elemta.rules.templates import Template
+from elemta.rules.view import View
 from elemta.verdict import Action, Disposition
 
 

@@ -15,10 +15,11 @@ from elemta.config.rule_model import TestModel
 from elemta.decision import StageName
 from elemta.facts import Envelope
 from elemta.findings import Finding, Result
-from elemta.rules.catalogue import Catalogue, Given, View
+from elemta.rules.catalogue import Catalogue
 from elemta.rules.given import given
 from elemta.rules.judge import Meaning, judge
 from elemta.rules.ruleset import Ruleset
+from elemta.rules.view import Given, View
 
 
 class Tried(Protocol):

@@ -18,7 +18,7 @@ from elemta.config.model import Settings
 from elemta.config.problems import ConfigErrors
 from elemta.plugins import find_checks
 from elemta.policy import Policy
-from elemta.rules.catalogue import MAIL_FACTS
+from elemta.rules.view import MAIL_FACTS
 
 ROOT = Path(__file__).parents[3]
 GOOD = """\

@@ -9,8 +9,8 @@ import pytest
 from elemta.config.load import loaded_and
 from elemta.config.problems import ConfigErrors
 from elemta.policy import Policy
-from elemta.rules.catalogue import MAIL_FACTS
 from elemta.rules.given import given as given_value
+from elemta.rules.view import MAIL_FACTS
 
 RULES = """\
 host: mx.test

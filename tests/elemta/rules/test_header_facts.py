@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from elemta.rules.catalogue import View
+from elemta.rules.view import View
 from elemta.testing import envelope, judge, message, policy
 
 FIELDS = {
