@@ -24,7 +24,7 @@ from elemta.daemon.observing import be_keeper
 from elemta.daemon.worker import PATIENCE, READY, RETIRE, Post, Service, work
 
 GRACE = 35.0
-"""Seconds that a worker may take to go before it is killed; at a reload PATIENCE comes before it."""
+"""Seconds that a worker may take to go before it is killed; at a reload, to take no connection any more."""
 
 _log = logging.getLogger("elemta.daemon.birth")
 
@@ -56,7 +56,7 @@ def fork(service: Service, generation: Generation, slot: int, forget: Callable[[
 def send_away(process: Process, inbox: socket.socket | None) -> None:
     """Tell it to go; a worker to hand its connections to the generation that reads `inbox`, where there is one."""
     replaced = inbox is not None and process.slot != KEEPER
-    process.goes(PATIENCE + GRACE if replaced else GRACE)
+    process.goes(GRACE, PATIENCE if replaced else 0.0)
     try:
         if inbox is not None and replaced:
             socket.send_fds(process.control, [RETIRE], [inbox.fileno()])

@@ -30,12 +30,22 @@ class Process:
     closed: bool = False  # it takes no connection any more
     leaving: float = 0.0  # when it was told to go; 0 = it was not
     until: float = math.inf  # when it is killed
+    patience: float = math.inf  # so much later, once it takes no connection any more
 
-    def goes(self, seconds: float) -> None:
-        """Note that it was told to go, within so many seconds."""
+    def goes(self, seconds: float, patience: float = 0.0) -> None:
+        """Note that it was told to go within so many seconds, and so many more for what is under way.
+
+        One that hangs takes connections still: whoever comes to it waits in vain, and the reload is not over.
+        """
         now = time.monotonic()
         self.leaving = self.leaving or now
         self.until = min(self.until, now + seconds)
+        self.patience = min(self.patience, patience)
+
+    def takes_none(self) -> None:
+        """Note that it takes no connection any more."""
+        self.closed = True
+        self.until += self.patience
 
 
 @dataclass

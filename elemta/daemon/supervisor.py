@@ -104,7 +104,7 @@ class Supervisor:
         if data == READY:
             process.ready = True
         elif data == CLOSED:
-            process.closed = True
+            process.takes_none()
         elif not data:
             self._selector.unregister(process.control)
 

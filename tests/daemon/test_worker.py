@@ -62,3 +62,21 @@ def test_the_supervisor_kills_at_the_nearest_time_that_it_gave():
     process.goes(600.0)
     assert process.leaving == first
     assert left(process.until) == pytest.approx(35, abs=20)
+
+
+def test_one_that_takes_connections_long_after_it_was_told_not_to_hangs_and_is_killed():
+    process = Process(1, 0, None, 0.0)
+    process.goes(35.0, patience=600.0)
+    assert left(process.until) == pytest.approx(35, abs=20)
+    process.takes_none()
+    assert left(process.until) == pytest.approx(635, abs=20)
+    process.goes(35.0)
+    assert left(process.until) == pytest.approx(35, abs=20)
+
+
+def test_no_patience_is_given_again():
+    process = Process(1, 0, None, 0.0)
+    process.goes(35.0)
+    process.goes(35.0, patience=600.0)
+    process.takes_none()
+    assert left(process.until) == pytest.approx(35, abs=20)
