@@ -51,7 +51,9 @@ class RuleModel(Section):
     when: dict[str, Any] = Field(default_factory=dict, description="conditions; all must hold")
     unless: dict[str, Any] = Field(default_factory=dict, description="conditions; if all hold, the rule does not match")
     then: Literal["accept", "defer", "reject", "discard", "quarantine"] | None = Field(
-        None, description="the verdict; without it the rule is not final and the rules below are still read"
+        None,
+        description="the verdict; without it the rule is not final and the rules below are still read. "
+        "At RCPT TO, discard and quarantine take the whole message, for all its recipients",
     )
     reply: str | None = Field(
         None, description='the SMTP reply, "550 5.7.1 text"; {facts}, {rule}, {host} and {id} are filled in'
