@@ -85,7 +85,10 @@ class RuleModel(Section):
 class Rules(Section):
     """The policy itself."""
 
-    recipient: tuple[RuleModel, ...] = Field((), description="judged by elemta-policyd at each RCPT TO")
+    recipient: tuple[RuleModel, ...] = Field(
+        (),
+        description="judged by elemta-policyd at each RCPT TO; discard and quarantine there are about the whole mail",
+    )
     message: tuple[RuleModel, ...] = Field((), description="judged by elemta-milter when the message is complete")
 
 
