@@ -158,8 +158,11 @@ def _suppress(office: Office, args: Namespace) -> int:
 
 def _bounce(office: Office, reports: Reports, octets: bytes) -> int:
     """Read one delivery status notification (RFC 3464); whatever else it is, it is taken and forgotten."""
-    message = email.message_from_bytes(octets)
-    words = _failed(message)
+    try:
+        message = email.message_from_bytes(octets)
+        words = _failed(message)
+    except RecursionError:  # of parts within each other, as no mail server writes them
+        return os.EX_OK
     return_path = ReturnPath(reports.return_path or reports.from_)
     for name in ("X-Original-To", "Delivered-To", "To"):
         for value in message.get_all(name, []):

@@ -193,6 +193,8 @@ def test_junk_as_a_bounce_is_no_crash(elemta, monkeypatch):
         "",
         "\x00" * 100,
         "Content-Type: multipart/report; boundary=b\n\n--b\nContent-Type: message/delivery-status\n\n\n--b--",
+        "Content-Type: message/rfc822\n\n" * 3000,
+        "".join(f"Content-Type: multipart/mixed; boundary=b{n}\n\n--b{n}\n" for n in range(2000)),
     ):
         assert bounce(elemta, monkeypatch, text).status == os.EX_OK
 
