@@ -106,6 +106,30 @@ def test_fifty_sets_and_no_more():
     assert validate(headers, limits=Limits(arc_sets=10)).result is Result.FAIL
 
 
+def test_a_long_chain_lets_others_work_on_the_loop():
+    headers = HEADERS
+    for _ in range(16):
+        headers = sealed(headers, key=ed25519_key())
+    hasher = BodyHasher()
+    validator = arc.ChainValidator(HeaderFields(headers), body=hasher, now=NOW)
+    hasher.feed(BODY)
+    turns = 0
+
+    async def others():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def go():
+        working = asyncio.create_task(others())
+        await validator.finish(zone(ed25519_key()))
+        working.cancel()
+
+    asyncio.run(go())
+    assert turns >= 2 * 16 // arc.AT_ONCE - 1
+
+
 def test_the_work_of_a_long_chain_is_linear(monkeypatch):
     headers = HEADERS
     for _ in range(30):
