@@ -55,6 +55,7 @@ class Observing:
         self._metrics: Metrics | None = None
         self._told: Mapping[str, object] = {}  # what stands in the status file
         self._complained = False
+        self._unreachable = ""
 
     def start_metrics(self) -> None:
         """Begin to count, as the user that the workers will be.
@@ -100,8 +101,17 @@ class Observing:
             self._metrics.reloaded(ok=ok)
             self._metrics.flush()
 
-    def status(self, **told: object) -> None:
-        """Say for /readyz how many workers answer; where that cannot be written, it is tried again at the next call."""
+    def status(self, *, unreachable: str, **told: object) -> None:
+        """Say for /readyz how many workers answer; where that cannot be written, it is tried again at the next call.
+
+        Args:
+            unreachable: why nobody can connect; "" for nothing.
+            told: see `write_status`.
+        """
+        if unreachable and unreachable != self._unreachable:
+            self.log.trouble(unreachable)
+        self._unreachable = unreachable
+        told["unreachable"] = unreachable
         if told == self._told:
             return
         try:

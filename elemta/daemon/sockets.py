@@ -103,6 +103,18 @@ def _give_to(path: Path, group: str) -> None:
         _log.warning("not allowed to give %s to the group %s: start as root, or join that group", path, group)
 
 
+def unreachable(opened: socket.socket, where: Listen) -> str:
+    """Why who connects to `where` does not come to this listener; "" where he does."""
+    if not isinstance(opened, _Unix):
+        return ""
+    try:
+        if _file(Path(where.path)) == opened.made:
+            return ""
+    except OSError as error:
+        return f"nobody can connect, {where.path} was taken away ({error.strerror}); reload to have it again"
+    return f"nobody can connect, {where.path} is another's now"
+
+
 def shut(opened: socket.socket) -> None:
     """Turn away who waits to be accepted and who comes from now on, whichever processes hold the listener open too."""
     with suppress(OSError):
@@ -118,6 +130,6 @@ def remove(opened: socket.socket, where: Listen) -> None:
     """
     shut(opened)
     opened.close()
-    with suppress(OSError):
-        if isinstance(opened, _Unix) and _file(Path(where.path)) == opened.made:
+    if isinstance(opened, _Unix) and not unreachable(opened, where):
+        with suppress(OSError):
             Path(where.path).unlink()

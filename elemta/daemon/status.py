@@ -28,8 +28,8 @@ def write_status(directory: str, name: str, told: Mapping[str, object] | None) -
     Args:
         directory: the metrics directory.
         name: "milter" for a supervisor, "milter-3" for a worker.
-        told: of a supervisor `workers`, `ready` (numbers) and anything else; of a worker `trouble` (texts). None
-            removes it: stopped on purpose.
+        told: of a supervisor `workers`, `ready` (numbers), `unreachable` (why nobody can connect) and anything else; of
+            a worker `trouble` (texts). None removes it: stopped on purpose.
 
     Raises:
         OSError: it cannot be written.
@@ -127,6 +127,8 @@ def missing(directory: str) -> tuple[list[str], list[str]]:
                 waiting.append(f"{name}: no news of it; it hangs, or cannot write to {directory}")
         elif age >= FRESH:
             dead.append(f"{name}: the daemon is gone; start it again, or remove {path} if it is not wanted")
+        elif told.get("unreachable"):
+            waiting.append(f"{name}: {told['unreachable']}")
         elif told.get("ready", 0) < told.get("workers", 1):
             waiting.append(f"{name}: {told.get('ready', 0)} of {told.get('workers', 1)} workers answer")
     return dead, dead + waiting

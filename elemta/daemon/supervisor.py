@@ -148,10 +148,11 @@ class Supervisor:
         sdnotify.notify("READY=1", "STATUS=reload refused, see the log")
 
     def _listener_for(self, policy: Policy) -> socket.socket:
-        """The current listener, or a new one where the address has changed."""
+        """The current listener, or a new one where the address has changed, or leads to it no more."""
         assert self.current is not None  # noqa: S101 - a reload follows a start
-        new = section(policy.settings, self.service.name)
-        return self.current.listener if self.current.listen == new.listen else sockets.listen(new.listen, new.group)
+        new, old = section(policy.settings, self.service.name), self.current
+        same = old.listen == new.listen and not sockets.unreachable(old.listener, old.listen)
+        return old.listener if same else sockets.listen(new.listen, new.group)
 
     @property
     def _reloading(self) -> bool:
@@ -302,14 +303,16 @@ class Supervisor:
         return [process for generation in self._generations() for process in generation.processes.values()]
 
     def _report(self) -> None:
-        """Write for /readyz how many workers answer."""
+        """Write for /readyz how many workers answer, and whether anybody can ask them."""
         generation = self.current or self.candidate
         if generation is None:
             return
         ready = sum(process.ready for process in generation.processes.values() if process.slot != KEEPER)
+        newest = self.candidate or generation
         self.watch.status(
             workers=generation.workers,
             ready=ready,
             restarts=self.restarts,
             policy=generation.policy.fingerprint,
+            unreachable="" if self.stopping else sockets.unreachable(newest.listener, newest.listen),
         )

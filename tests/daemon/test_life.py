@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,25 @@ def test_a_second_daemon_on_a_living_socket_is_refused_and_a_stale_one_is_replac
         second.start()
         assert ask(second.connect()) == "DUNNO"
         second.stop()
+
+
+@pytest.mark.parametrize("name", ["policyd", "milter"])
+def test_a_socket_that_was_taken_away_is_missed_and_a_reload_makes_it_anew(name):
+    port = free_port()
+    with Daemon(name, metrics=port) as daemon:
+        place = Path(daemon.listen[5:])
+        place.unlink()
+        daemon.wait_for(f"nobody can connect, {place} was taken away")
+        with pytest.raises(urllib.error.HTTPError, match="503") as found:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10)
+        assert f"{name}: nobody can connect" in found.value.read().decode()
+
+        daemon.reload("")
+        daemon.connect()
+        assert "ready" in urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10).read().decode()
+        assert daemon.log().count("nobody can connect") == 1
+        daemon.stop()
+        assert not place.exists()
 
 
 def test_reload_is_all_or_nothing():
