@@ -1,8 +1,8 @@
 """Service: how does one worker serve the milter protocol until it is told to stop?
 
 libmilter listens on the socket that all workers share, on a thread of its own; the engine lives on the worker's
-loop.  To stop, a socket that nobody knows takes the listener's place: new connections go to the other workers, and
-those that are open here end in their own time, by the worker's deadline: libmilter cannot hand them over.
+loop.  To stop, it is shown a closed door: new connections go to the other workers, and those that are open here end in
+their own time, by the worker's deadline: libmilter cannot hand them over.
 
 libmilter cannot be ended in good order while sessions are open, and its threads may call into Python at any moment:
 after `serve` returns, the process must end by os._exit.
@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +25,7 @@ from elemta.engine import Engine
 from elemta.facts import Client
 from elemta.journal import Act, Deed, JournalError, record
 from elemta.rules.sets import members
+from elemta_milter.door import Door
 from elemta_milter.keyring.watch import watch
 from elemta_milter.port import LoopPort
 from elemta_milter.signing import Signing
@@ -64,30 +63,30 @@ class MilterService:
         )
         metrics = worker.opened.metrics
         metrics.gauge(metrics.connections, lambda: wire.connections)
-        listener = os.dup(worker.listener.fileno())  # ours alone: it is exchanged when draining
-        wire.listen(listener)
+        door = Door(worker.listener)
+        wire.listen(door.descriptor)
         threading.Thread(target=self._run, args=(wire, worker, loop), name="libmilter", daemon=True).start()
         worker.ready()
-        watching = self._watch_keys(worker)
+        watching = [asyncio.create_task(door.watch()), *self._watch_keys(worker)]
         await worker.stopping.wait()
-        if watching is not None:
-            watching.cancel()
+        for each in watching:
+            each.cancel()
         if self._failure is not None:
             raise RuntimeError("libmilter gave up") from self._failure
-        _stop_listening(listener)
+        door.shut()
         worker.closed()
         await _drain(wire, worker)
 
     _failure: BaseException | None = None
 
-    def _watch_keys(self, worker: Worker) -> asyncio.Task[None] | None:
+    def _watch_keys(self, worker: Worker) -> list[asyncio.Task[None]]:
         """Let one worker look after the keys that sign."""
         table = worker.engine.policy.parts.get("sign")
         if worker.slot != 0 or not isinstance(table, Signing):
-            return None
+            return []
         keys = [key for signer in table.signers for key in signer.keys]
         looking = watch(worker.settings, keys, worker.engine.tools, worker.opened.metrics)
-        return asyncio.create_task(looking)
+        return [asyncio.create_task(looking)]
 
     def _run(self, wire: Wire, worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
         """Be libmilter's thread."""
@@ -124,14 +123,6 @@ def _kept(settings: Settings, act: Act) -> None:
         record(settings.journal.path, [act])
     except JournalError as error:
         _log.error("the journal is not told that decision %s was not carried out: %s", act.id, error)
-
-
-def _stop_listening(listener: int) -> None:
-    with socket.socket(socket.AF_UNIX) as nobody_knows:
-        nobody_knows.bind("")  # Linux gives it an abstract name
-        nobody_knows.listen(1)
-        nobody_knows.setblocking(False)
-        os.dup2(nobody_knows.fileno(), listener, inheritable=False)
 
 
 async def _drain(wire: Wire, worker: Worker) -> None:

@@ -1,13 +1,9 @@
 """Draining: who was accepted just before and has not said a word yet is waited for."""
 
 import asyncio
-import os
-import socket
 import time
 
-import pytest
-
-from elemta_milter.service import _drain, _stop_listening
+from elemta_milter.service import _drain
 
 
 class Wire:
@@ -60,16 +56,3 @@ def test_a_stop_that_comes_while_a_replaced_worker_finishes_shortens_its_time():
         worker.deadline = time.monotonic()
 
     drained(600.0, story)
-
-
-def test_who_comes_after_the_end_of_listening_waits_for_another_worker():
-    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
-        listener.bind("")
-        listener.listen(1)
-        listener.settimeout(10)
-        ours = os.dup(listener.fileno())
-        _stop_listening(ours)
-        client.connect(listener.getsockname())
-        with socket.socket(fileno=ours) as shut, pytest.raises(BlockingIOError):
-            shut.accept()
-        listener.accept()[0].close()
