@@ -9,8 +9,10 @@ Links are read as browsers read them (`elemta_milter.links`), within bounds: wha
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import ClassVar
 
 from pydantic import Field as Setting
@@ -26,6 +28,8 @@ from elemta_milter.walking import walk
 
 LITTLE = 16 << 10
 """Octets of a body up to which it is read where we are: a few milliseconds of work."""
+SECONDS = 2.0
+"""Of processor time, up to which links are read: hosts beyond ASCII are slow."""
 SHOWN = 3  # mismatches told of in the reason
 
 
@@ -51,6 +55,14 @@ class _Seen:
     mismatches: dict[str, None] = field(default_factory=dict)
     defects: dict[str, None] = field(default_factory=dict)
     excess: dict[str, None] = field(default_factory=dict)
+    began: float = field(default_factory=time.thread_time)
+
+    def goes_on(self) -> bool:
+        """Whether there is time to read another link."""
+        if time.thread_time() - self.began > SECONDS:
+            self.excess[f"{SECONDS:g} s of processor time"] = None
+            return False
+        return True
 
 
 class Content(Check[Message]):
@@ -116,16 +128,17 @@ class Content(Check[Message]):
             self._read_html(scan(text), so_far)
         else:
             so_far.text += len(found.octets)
-            _keep(urls_in(text), so_far)
+            _keep(urls_in(text, so_far.goes_on), so_far)
 
     def _read_html(self, html: Html, so_far: _Seen) -> None:
-        _keep((url for each in html.addresses if (url := read_url(each)) is not None), so_far)
+        addresses = takewhile(lambda _: so_far.goes_on(), html.addresses)
+        _keep((url for each in addresses if (url := read_url(each)) is not None), so_far)
         for text in ("".join(html.shown), "".join(html.hidden), " ".join(html.styles)):
-            _keep(urls_in(text), so_far)
+            _keep(urls_in(text, so_far.goes_on), so_far)
         so_far.hidden += sum(len(" ".join(text.split())) for text in html.hidden)
         if html.cut:
             so_far.excess["links of HTML"] = None
-        for anchor in html.anchors:
+        for anchor in takewhile(lambda _: so_far.goes_on(), html.anchors):
             shown = shown_host(anchor.text)
             leads = read_url(anchor.address) if shown else None
             if leads is not None and self._differ(anchor.text, shown, leads):

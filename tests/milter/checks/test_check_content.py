@@ -1,5 +1,7 @@
 """content: what it reads of a message, and what looks like a disguise."""
 
+import time
+
 import pytest
 
 from elemta.testing import envelope, judge, message, policy, run
@@ -101,3 +103,16 @@ def test_a_rule_about_links():
 
     assert judge(of, mail).verdict.rule == "phish"
     assert judge(of, message()).verdict.rule == ""
+
+
+@pytest.mark.parametrize("kind", ["text/plain; charset=utf-8", "text/html; charset=utf-8"])
+def test_hosts_that_are_slow_to_read_are_read_until_the_time_is_over(kind, monkeypatch):
+    monkeypatch.setattr("elemta_milter.checks.content.SECONDS", 0.1)
+    hosts = ("".join(chr(0xAC00 + (number * 7 + at * 13) % 9000) for at in range(60)) for number in range(3000))
+    text = "".join(f"<a href='http://{host}.test'>{host}.test</a> http://{host}.test " for host in hosts)
+    began = time.process_time()
+    finding = look(text, kind)
+
+    assert time.process_time() - began < 2  # it took eight
+    assert finding.result == "neutral"
+    assert "0.1 s of processor time" in finding.fields["excess"]
