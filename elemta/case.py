@@ -22,6 +22,9 @@ from elemta.rules.ruleset import Ruleset
 from elemta.rules.view import View, Wanted
 from elemta.verdict import KEPT
 
+BIG = 16 << 10
+"""Octets of a body from which on a mail is judged in a thread, where something is done to kept mail that looks at its
+body: others on the loop would wait until the place of a banner in 30 MB is found."""
 GIVE_UP = 1.0
 """Seconds to count that a message was given up: the request that told so is about the next one."""
 
@@ -65,6 +68,8 @@ class Case(Looking):
             self._arm()
             self._launch(self.engine.late, message)
         await self._settle()
+        if self.engine.parts_read_body and message.body.size > BIG:
+            return await self.engine.tools.in_thread(self._judge_message, message, began)  # type: ignore[no-any-return]
         return self._judge_message(message, began)
 
     def message_now(self, message: Message) -> Decision | None:

@@ -64,6 +64,7 @@ class Engine:
         policy: what it judges by.
         tools: what its checks may use of the world.
         wants: see `Wants`.
+        parts_read_body: something is done to kept mail that looks at its body.
     """
 
     def __init__(
@@ -97,8 +98,8 @@ class Engine:
             self.checks[plan.name] for plan in self.late if plan.kind.message_kept is not Check.message_kept
         )
         self.without_recipient = policy.rules["recipient"].without(_OF_A_RECIPIENT)
-        reads_body = any(plan.kind.needs_body for plan in self.late)
-        reads_body |= any(part.needs_body for part in policy.parts.values())
+        self.parts_read_body = any(part.needs_body for part in policy.parts.values())
+        reads_body = self.parts_read_body or any(plan.kind.needs_body for plan in self.late)
         reads_body |= "size" in policy.rules["message"].facts  # the client may announce any
         self.wants = Wants(early=bool(self.early), body=reads_body)
         self.absent: Mapping[StageName, dict[str, Finding]] = self._absent()

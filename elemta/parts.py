@@ -31,7 +31,10 @@ class Part(Protocol):
     needs_body: bool
 
     def see(self, klass: str, message: Message, seen: Seen, verdict: Verdict) -> Finding:
-        """Say what will be done to this mail, or why nothing; quick, never waits, never raises."""
+        """Say what will be done to this mail, or why nothing; never waits, never raises.
+
+        May be called from any thread; on the loop only for a small mail, unless `needs_body` is False.
+        """
         ...
 
 

@@ -1,6 +1,7 @@
 """The engine: checks run when their facts are known, trouble means what the policy says, nothing raises."""
 
 import asyncio
+import threading
 import time
 from typing import ClassVar
 
@@ -488,3 +489,19 @@ rules: {recipient: [{id: spoofed, when: {spf: fail}, then: reject}, {id: new, wh
     resolver = FakeResolver({"sender.test": [("TXT", "v=spf1 -all")]})
     decision = judge(of, envelope(sender="a@sender.test"), resolver=resolver)
     assert [finding.check for finding in decision.findings] == ["spf", "iprev", "greylist"]
+
+
+@pytest.mark.parametrize(
+    ("octets", "needs_body", "beside"), [(100, True, False), (20_000, True, True), (20_000, False, False)]
+)
+def test_where_a_large_body_is_looked_at_it_is_judged_beside_the_loop(monkeypatch, octets, needs_body, beside):
+    class Noting:
+        def see(self, klass, message, seen, verdict):
+            return Finding("note", Result.NONE, threading.current_thread().name)
+
+    Noting.needs_body = needs_body
+    monkeypatch.setattr("elemta.policy.find_parts", lambda settings: ({"note": Noting()}, []))
+    decision = judge(make(), message(body=bytes(octets)))
+
+    assert (found(decision, "note").reason != threading.main_thread().name) == beside
+    assert decision.verdict.disposition is Disposition.ACCEPT
