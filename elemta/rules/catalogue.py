@@ -57,9 +57,7 @@ class Catalogue:
             raise KeyError(
                 f'fact "{name}" comes from the check {check}, which is not enabled; add "{check}:" to checks'
             )
-        if name == f"{check}.result" and check in self.facts:
-            raise KeyError(f"unknown fact {quoted(name)}; the result of a check is its name alone: {check}")
-        near = difflib.get_close_matches(name, [*self.facts, *self.available], 1, 0.6)
+        near = difflib.get_close_matches(name.removesuffix(".result"), [*self.facts, *self.available], 1, 0.6)
         hint = f'; did you mean "{near[0]}"?' if near else "; `elemta config facts` lists all of them"
         raise KeyError(f"unknown fact {quoted(name)}{spaced(name) or hint}")
 
