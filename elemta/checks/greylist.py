@@ -42,8 +42,8 @@ class GreylistOptions(Options):
     proven: Annotated[
         int,
         Bounds(ge=0, le=1000),
-        "a client network waits no more after this many more passes than its first; passes within one `delay` "
-        "of each other count once; 0 = every stranger waits",
+        "a client network waits no more once so many other pairs of sender and recipient than its first have passed; "
+        "those within one `delay` of each other count once; 0 = every stranger waits",
     ] = 5
 
     @model_validator(mode="after")
