@@ -79,7 +79,9 @@ class Arc(Check[Message]):
         if facts.truncated:
             return self.finding(Result.NEUTRAL, f"not evaluated: more than {facts.truncated}")
         if not any(facts.header(name) for name in FIELDS):
-            return Finding(self.name, Result.NONE, "", {"trusted": False}, _NO_CHAIN, detail=ChainResult(Result.NONE))
+            return Finding(
+                self.name, Result.NONE, "no ARC set", {"trusted": False}, _NO_CHAIN, detail=ChainResult(Result.NONE)
+            )
         body = BodyHasher()
         validator = ChainValidator(HeaderFields(facts.headers), body=body, now=int(self.tools.clock()))
         await validator.fetch_keys(self.tools.resolver)

@@ -31,7 +31,7 @@ def sealed(headers, key, results=SEEN):
 
 def test_no_chain():
     found = look(HEADERS)
-    assert (found.result, found.fields["trusted"]) == (Result.NONE, False)
+    assert (found.result, found.fields["trusted"], found.reason) == (Result.NONE, False, "no ARC set")
     assert [(each.method, each.result, each.properties) for each in found.authres] == [("arc", "none", ())]
 
 
