@@ -27,7 +27,7 @@ ELSEWHERE = re.compile(r"cannot (be )?read|shout")  # files of the reader's, and
 
 
 def typed(command):
-    words = shlex.split(command.replace("…", ""), comments=True)[1:]
+    words = shlex.split(command.replace("…", "").partition(" | ")[0], comments=True)[1:]
     _parser(words).parse_args(words)
 
 

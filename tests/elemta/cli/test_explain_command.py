@@ -9,6 +9,7 @@ import re
 import sqlite3
 import time
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
@@ -266,6 +267,10 @@ def test_the_journal_lists_what_meets_the_criteria(elemta, config):
     lines = elemta("journal", "--json")[1].splitlines()
     assert [json.loads(line)["id"] for line in lines] == ["CCCCCCCCCC", "BBBBBBBBBB", "AAAAAAAAAA"]
     assert "--limit shows more" in elemta("journal", "--limit", "2")[2]
+    page = (Path(__file__).parents[3] / "docs" / "monitoring.md").read_text("utf-8")
+    table = page.partition("### For programs")[2].partition("\n## ")[0]
+    documented = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE)))
+    assert set(json.loads(lines[0])) == set(documented)
 
 
 @pytest.mark.parametrize(
