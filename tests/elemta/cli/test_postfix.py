@@ -51,6 +51,19 @@ def test_postfix_reads_the_default_rendering_without_a_warning(tmp_path):
     assert services.stdout.startswith("smtp ")
 
 
+@pytest.mark.skipif(not shutil.which("newaliases"), reason="Postfix is not installed (Debian package postfix)")
+def test_newaliases_builds_what_is_read(tmp_path):
+    of = postfix.variables()["ALIAS_MAPS"].replace("/etc", str(tmp_path))
+    run("render", tmp_path, "--set", f"ALIAS_MAPS={of}", "--set", f"QUEUE_DIRECTORY={tmp_path}/queue")
+    (tmp_path / "queue").mkdir()
+    (tmp_path / "aliases").write_text("postmaster: root\n")
+    done = subprocess.run(
+        ["newaliases"], env={**os.environ, "MAIL_CONFIG": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "aliases.db").exists()
+
+
 def test_rendering_replaces_what_was_there(tmp_path):
     for name in ("one.test", "two.test"):
         postfix.render(tmp_path / "new", {"HOSTNAME": name})
