@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.daemon import Daemon, free_port
+from harness.daemon import Daemon, free_port, lives
 
 REQUEST = (
     "request=smtpd_access_policy\nprotocol_state=RCPT\nprotocol_name=ESMTP\nhelo_name=h.test\nqueue_id=\n"
@@ -42,9 +42,9 @@ def ask(connection, instance="1.1", state="RCPT"):
 
 def gone(pids):
     deadline = time.monotonic() + 15
-    while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in pids):
+    while time.monotonic() < deadline and any(map(lives, pids)):
         time.sleep(0.05)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not any(map(lives, pids))
 
 
 @pytest.mark.parametrize("listen", ["", "inet:127.0.0.1:{}", "inet:[::1]:{}"])

@@ -6,17 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.daemon import Daemon, free_port
+from harness.daemon import Daemon, free_port, lives
 from harness.mta import Mta
-
-
-def living(pids):
-    found = []
-    for pid in pids:
-        stat = Path(f"/proc/{pid}/stat")
-        if stat.exists() and stat.read_text().split()[2] != "Z":
-            found.append(pid)
-    return found
 
 
 def until(holds):
@@ -64,12 +55,12 @@ def test_a_killed_one_turns_newcomers_away_ends_its_mail_and_leaves_the_place(li
     children = daemon.children()
     daemon.process.kill()
     daemon.process.wait()
-    until(lambda: len(living(children)) == 1 and refused(daemon))
+    until(lambda: sum(map(lives, children)) == 1 and refused(daemon))
     with Daemon("milter", listen=daemon.listen) as successor:
         Mta(successor.address).sock.close()
         assert mta.carry()[-1][0] == "c"
         mta.sock.close()
-        until(lambda: not living(children))
+        until(lambda: not any(map(lives, children)))
     daemon.stop()
 
 

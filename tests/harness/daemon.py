@@ -169,6 +169,23 @@ class Daemon:
         return opened
 
 
+def lives(pid: int) -> bool:
+    """Whether a process goes on: one that ended may wait for ever for a parent to ask, as in a container."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def loopback() -> str:
+    """::1, or 127.0.0.1 where this machine has no IPv6."""
+    try:
+        free_port("::1")
+    except SkipTest:
+        return "127.0.0.1"
+    return "::1"
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """A TCP port that nobody uses now; skips the test where this machine has no such address, as ::1 in a container."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:

@@ -17,7 +17,7 @@ from elemta_milter.body import Spool
 from elemta_milter.scanners.clamd import TOO_LARGE, Scan, Scanner
 from harness import clamd as harness
 from harness.clamd import EICAR, VIRUS, Clamd
-from harness.daemon import Daemon, free_port
+from harness.daemon import Daemon, free_port, loopback
 from harness.postfix import PrivatePostfix, why_not
 
 pytestmark = [
@@ -44,7 +44,7 @@ LINE = b"A line of a mail.\r\n"
 @pytest.fixture(scope="module")
 def clamd():
     limits = {"StreamMaxLength": "2M", "MaxScanSize": "8M", "AlertExceedsMax": "yes"}
-    with Clamd(tcp="::1", **limits) as process:
+    with Clamd(tcp=loopback(), **limits) as process:
         yield process
 
 

@@ -11,7 +11,7 @@ import pytest
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
-from harness.daemon import Daemon
+from harness.daemon import Daemon, lives
 from harness.postfix import PrivatePostfix, why_not
 
 pytestmark = [pytest.mark.live, pytest.mark.skipif(bool(why_not()), reason=why_not())]
@@ -166,7 +166,7 @@ def test_a_worker_that_is_killed_takes_its_plugins_along(site):
     assert before
     for worker in site.daemon.worker_pids():
         os.kill(worker, signal.SIGKILL)
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before))
+    wait_until(lambda: not any(map(lives, before)))
     wait_until(lambda: len(site.daemon.worker_pids()) == 2)
     wait_until(lambda: site.carry("well")[0].accepted)
 
@@ -194,4 +194,4 @@ def test_nothing_is_left_when_the_daemon_stops():
             wait_until(lambda: plugin_processes(daemon))
             before = plugin_processes(daemon)
         assert daemon.process.returncode == 0
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before))
+        wait_until(lambda: not any(map(lives, before)))

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import time
-from pathlib import Path
 
 import pytest
 
@@ -14,6 +13,7 @@ from elemta.facts import BytesBody, Client, Envelope, Message, parse_ip
 from elemta.findings import AuthResult, Result
 from elemta.testing import envelope, message, policy, tools
 from elemta.verdict import Action, ActionKind, Disposition
+from harness.daemon import lives
 
 WORST = '''
 import asyncio, json, os, signal, socket, sys, time
@@ -192,16 +192,9 @@ checks: {{early: , worst: {options}}}
         return self.engine.checks["worst"]._pool
 
 
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 async def gone(pid):
     async with asyncio.timeout(30):
-        while alive(pid):  # noqa: ASYNC110 - a process sets no event
+        while lives(pid):  # noqa: ASYNC110 - a process sets no event
             await asyncio.sleep(0.02)
 
 
@@ -317,7 +310,7 @@ def test_what_it_has_started_ends_with_it_though_it_left_its_group(folder, end):
     async def scene():
         async with Judged(folder, options="{timeout: 1s}") as judged:
             found = await judged.see("daemon")
-            assert alive(found.fields["n"])
+            assert lives(found.fields["n"])
             if end != "leave":
                 assert (await judged.see(end)).trouble
                 await gone(found.fields["n"])
@@ -442,13 +435,13 @@ def test_it_ends_with_its_worker(folder):
         finally:
             os._exit(1)
     plugin = int(os.read(read, 20))
-    assert alive(plugin)
+    assert lives(plugin)
     os.kill(pid, 9)
     os.waitpid(pid, 0)
     deadline = time.monotonic() + 30
-    while alive(plugin) and time.monotonic() < deadline:
+    while lives(plugin) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not alive(plugin)
+    assert not lives(plugin)
 
 
 def test_a_body_in_a_file_goes_as_it_is_and_cannot_be_changed(folder, tmp_path):

@@ -17,6 +17,7 @@ from elemta.testing import envelope, message
 from elemta_milter.body import Spool
 from elemta_milter.scanners import head
 from elemta_milter.scanners.clamd import CHUNK, LONGEST_REPLY, TOO_LARGE, NoFildes, Scan, Scanner
+from harness.daemon import free_port
 
 SOON = 0.3  # seconds that the client is given where it must run out of time
 LONG = b"A line of a mail.\r\n" * 80_000  # 1.5 MB: more than a socket holds, so the sender has to wait
@@ -142,7 +143,7 @@ def test_clamds_log_names_the_queue_id(server):
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_over_tcp_the_octets_are_sent(host):
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    server = Server((host, 0), None, family)
+    server = Server((host, free_port(host)), None, family)
     port = server.listener.getsockname()[1]
     server.says(b"stream: Eicar FOUND\0")
     try:
