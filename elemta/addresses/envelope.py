@@ -13,7 +13,7 @@ import re
 from elemta.addresses.domains import a_label
 
 _PLAIN = re.compile(r"[^@\"<>\\\x80-\U0010ffff]++@[^@\"<>\[\\\x80-\U0010ffff]*+(?<!\.)")
-_PLAIN_LOCAL = re.compile(r'[^\s()<>\[\]:;@\\,"]+')  # RFC 5321 section 4.1.2: Dot-string; Postfix takes a..b, too
+_PLAIN_LOCAL = re.compile(r'[^\s()<>\[\]:;@\\,"]+', re.ASCII)  # RFC 5321 section 4.1.2; Postfix takes a..b, too
 _USUAL = re.compile(r"[^@()<>\[\\\s\",:;]*@[^@()<>\[\\\s\",:;]*")
 _QUOTING = re.compile(r'\\(.)|"', re.DOTALL)
 
@@ -22,7 +22,8 @@ def mailbox(path: str) -> str:
     """The address that the MTA reads in the argument of MAIL or RCPT, without its outer angle brackets.
 
     Postfix takes what mail once allowed (unless strict_rfc821_envelopes): comments, blanks, a phrase before <address>
-    and a source route (RFC 5321 appendix C).  None of it is part of the address.
+    and a source route (RFC 5321 appendix C).  None of it is part of the address, nor are quotes: for Postfix,
+    "a@b.test" and a@"b".test are a@b.test.
     """
     if _USUAL.fullmatch(path):
         return path
@@ -32,13 +33,14 @@ def mailbox(path: str) -> str:
     while place < end:
         char = path[place]
         if char == "\\":
-            pair = path[place : place + 2]
-            kept += () if depth else pair[1:] if not inside and _PLAIN_LOCAL.fullmatch(pair[1:]) else pair
+            kept += () if depth else path[place + 1 : place + 2]
             place += 2
             continue
         place += 1
         if depth or (char == "(" and not inside):
             depth += {"(": 1, ")": -1}.get(char, 0)
+        elif char == '"' and inside != "]":
+            inside = "" if inside else char
         elif inside:
             kept.append(char)
             inside = "" if char == inside else inside
@@ -49,9 +51,9 @@ def mailbox(path: str) -> str:
             break
         elif char not in " \t,;>":  # two addresses with a comma between them are refused
             kept.append(char)
-            inside = {'"': '"', "[": "]"}.get(char, "")
+            inside = "]" if char == "[" else ""
     address = "".join(kept)
-    return _without_route(address) if address.startswith("@") else address
+    return written(_without_route(address) if address.startswith("@") else address)
 
 
 def compared(address: str) -> str:
@@ -82,6 +84,19 @@ def written(address: str) -> str:
         return address
     local, _, domain = address.rpartition("@")
     return address if not local or _PLAIN_LOCAL.fullmatch(local) else f"{_quoted(local)}@{domain}"
+
+
+def returned_to(sender: str) -> str:
+    """The sender that Postfix makes of one without @: b.test!a and a%b.test become a@b.test.
+
+    See swap_bangpath and allow_percent_hack in postconf(5).
+    """
+    if "@" in sender:
+        return sender
+    domain, swapped, local = sender.partition("!")
+    if not swapped:
+        local, swapped, domain = sender.rpartition("%")
+    return f"{local}@{domain}" if swapped else sender
 
 
 def _quoted(local: str) -> str:

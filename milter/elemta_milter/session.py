@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct, field
 
-from elemta.addresses import mailbox
+from elemta.addresses import mailbox, returned_to
 from elemta.facts import BytesBody, Client, Envelope, Message, parse_ip
 from elemta_milter.body import Spool
 from elemta_milter.bounds import BOUNDS, Bounds
@@ -110,7 +110,7 @@ class Session:
         words = [word.upper() for word in arguments]
         envelope = Envelope(
             client=self._client_now(macros),
-            sender=_address(sender),
+            sender=returned_to(_address(sender)),
             size=next((_number(word[5:]) for word in words if word.startswith(b"SIZE=")), 0),  # RFC 1870 section 6
             smtputf8=b"SMTPUTF8" in words,  # RFC 6531 section 3.4
         )

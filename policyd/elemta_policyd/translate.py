@@ -19,7 +19,7 @@ from binascii import unhexlify
 from collections.abc import Mapping
 from itertools import repeat
 
-from elemta.addresses import written
+from elemta.addresses import returned_to, written
 from elemta.decision import Decision
 from elemta.facts import Client, Envelope, parse_ip
 from elemta.verdict import Disposition, on_top
@@ -62,7 +62,7 @@ def envelope(attributes: Mapping[str, str]) -> Envelope:
         _from_xtext(certificate) if "+" in certificate else certificate,
     )
     to = (written(recipient),) if recipient else ()
-    return Envelope(client, written(sender), to, so_far, octets, False, queue_id, instance)
+    return Envelope(client, returned_to(written(sender)), to, so_far, octets, False, queue_id, instance)
 
 
 def action(decision: Decision, *, may_prepend: bool) -> str:

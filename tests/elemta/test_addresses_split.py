@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elemta.addresses import compared, mailbox, split, written
+from elemta.addresses import compared, mailbox, returned_to, split, written
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,15 @@ def test_an_address_has_one_form_in_which_it_is_compared(address, form):
         ('"a (b) <c> \\"d"@b.test', '"a (b) <c> \\"d"@b.test'),
         (r"a\b@b.test", "ab@b.test"),
         (r"a\.b@b.test", "a.b@b.test"),
-        (r"a\ b@b.test", r"a\ b@b.test"),
+        (r"a\ b@b.test", '"a b"@b.test'),
+        ('"a@b.test"', "a@b.test"),  # no quotes are left of it: the last @ counts
+        (r'"a\@b.test"', "a@b.test"),
+        ('"a@x.test"@b.test', '"a@x.test"@b.test'),
+        ('a@"b".test', "a@b.test"),
+        (r"a@b\.test", "a@b.test"),
+        ('"a"."b"@b.test', "a.b@b.test"),
+        ('"@x.test:a@b.test"', "a@b.test"),
+        ('""@b.test', "@b.test"),
         ("a@[192.0.2.1]", "a@[192.0.2.1]"),
         ("a@[IPv6:2001:db8::1]", "a@[IPv6:2001:db8::1]"),
         ("jörg\xa0x@b.test", "jörg\xa0x@b.test"),
@@ -91,7 +99,7 @@ def test_an_address_has_one_form_in_which_it_is_compared(address, form):
         ("@a.test:a", "a"),
         ("<>a@b.test>", "a@b.test"),
         ("x < >a@b.test", "a@b.test"),
-        ("a\\", "a\\"),
+        ("a\\", "a"),
     ],
 )
 def test_the_address_that_the_mta_reads(path, address):
@@ -100,7 +108,7 @@ def test_the_address_that_the_mta_reads(path, address):
 
 @given(st.text(alphabet=' ()<>@"[]\\:,.ab', max_size=60) | st.text(max_size=200))
 def test_reading_never_raises(path):
-    assert len(mailbox(path)) <= len(path)
+    assert len(mailbox(path)) <= 2 * len(path) + 1  # what it must quote
 
 
 @pytest.mark.parametrize(
@@ -120,3 +128,20 @@ def test_reading_never_raises(path):
 )
 def test_what_postfix_tells_a_policy_service_is_written_as_in_smtp(told, address):
     assert written(told) == address
+
+
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        ("a%b.test", "a@b.test"),
+        ("a%x.test%b.test", "a%x.test@b.test"),
+        ("b.test!a", "a@b.test"),
+        ("b.test!x.test!a", "x.test!a@b.test"),
+        ("b.test!a%x.test", "a%x.test@b.test"),
+        ("a%b.test@x.test", "a%b.test@x.test"),
+        ("postmaster", "postmaster"),
+        ("", ""),
+    ],
+)
+def test_what_postfix_makes_of_a_sender_without_at(told, address):
+    assert returned_to(told) == address

@@ -128,7 +128,7 @@ def test_a_recipient_is_removed(carry, postfix):
 @pytest.mark.parametrize("form", [
     "gone@example.org", ";gone@example.org", "@relay.test:gone@example.org", " gone@example.org ",
     "gone(c)@example.org", "gone@example.org(c)", "Foo <gone@example.org>", '"gone"@example.org',
-    r"go\ne@example.org", "GONE@example.org.",
+    r"go\ne@example.org", "GONE@example.org.", '"gone@example.org"', r'"gone\@example.org"', 'gone@"example.org"',
 ])  # fmt: skip
 def test_an_address_is_what_postfix_reads(carry, postfix, form):
     do = {"actions": [["remove_recipient", "", "gone@example.org"]]}

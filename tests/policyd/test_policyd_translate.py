@@ -102,6 +102,7 @@ def test_client_facts(name, value, fact, expected):
         ("sender", "", "sender", ""),
         ("sender", "j\udcf6rg@sender.test", "sender", "j\udcf6rg@sender.test"),
         ("sender", "a@b@sender.test", "sender", '"a@b"@sender.test'),
+        ("sender", "a%sender.test", "sender", "a@sender.test"),  # as Postfix sends it on
         ("recipient", "", "recipients", ()),
         ("recipient", "postmaster", "recipients", ("postmaster",)),
         ("recipient_count", "3", "recipient_count", 3),
