@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Iterator
 from datetime import datetime
 
 from elemta import explain
@@ -17,7 +18,7 @@ from elemta.cli import _terminal, config_argument, fail
 from elemta.cli._which_journal import journal_path
 from elemta.config.types import duration
 from elemta.facts import parse_ip
-from elemta.journal import JournalError, Reader
+from elemta.journal import Entry, JournalError, Reader
 from elemta.verdict import Disposition
 
 NAME = "journal"
@@ -58,18 +59,22 @@ def run(args: argparse.Namespace) -> int:
     try:
         reader = Reader(path)
         try:
-            entries = reader.search(since=args.since, until=args.until, limit=args.limit, **criteria)
+            entries = reader.each(since=args.since, until=args.until, limit=args.limit, **criteria)
+            return _tell(entries, args.limit, as_json=args.json)
         finally:
             reader.close()
     except JournalError as error:
         return fail(f"elemta journal: {error}", os.EX_NOINPUT)
-    if args.json:
-        for entry in entries:
+
+
+def _tell(found: Iterator[Entry], limit: int, *, as_json: bool) -> int:
+    if as_json:
+        for entry in found:
             _terminal.out(json.dumps(explain.data(entry)) + "\n")
-    elif entries:
+    elif entries := list(found):
         _terminal.out(explain.table(entries, width=_terminal.width(), colour=_terminal.colour()))
-        if len(entries) == args.limit:
-            fail(f"(the newest {args.limit}; --limit shows more)", os.EX_OK)
+        if len(entries) == limit:
+            fail(f"(the newest {limit}; --limit shows more)", os.EX_OK)
     else:
         fail("no decision meets these criteria", os.EX_OK)
     return os.EX_OK

@@ -20,6 +20,7 @@ CRITERIA: Mapping[str, str] = {
     "rule": "rule", "client": "client", "login": "login", "sender": "sender", "recipient": "recipient",
     "header_from": "header_from", "message_id": "message_id",
 }  # fmt: skip
+SLICE = 500  # decisions read at once
 SESSION = 3600.0  # seconds between RCPT TO and the end of the message, at most
 MOST_RECIPIENTS = 100  # whose decisions at RCPT TO are looked for
 Mark = tuple[int, str]
@@ -30,6 +31,7 @@ _STAGE = COLUMNS.index("stage")
 _MISREAD = str.maketrans("OILU", "011V")  # Crockford's base 32: what people read for 0, 1 and V
 _SELECT = f"""SELECT {", ".join("d." + name for name in COLUMNS)}, p.document
               FROM decisions d LEFT JOIN policies p ON p.fingerprint = d.policy"""  # noqa: S608 - constants
+_NUMBERED = _SELECT.replace("SELECT", "SELECT d.number,", 1)
 _FIND = f"""{_SELECT} WHERE d.number IN (
     SELECT number FROM decisions WHERE id = ?1
     UNION SELECT number FROM decisions WHERE queue_id = ?2 AND queue_id != ''
@@ -94,7 +96,13 @@ class Reader:
     def search(
         self, *, since: float | None = None, until: float | None = None, limit: int = 50, **criteria: str
     ) -> list[Entry]:
-        """The newest decisions that meet all criteria, newest first.
+        """The newest decisions that meet all criteria, newest first; see `each`."""
+        return list(self.each(since=since, until=until, limit=limit, **criteria))
+
+    def each(
+        self, *, since: float | None = None, until: float | None = None, limit: int = 50, **criteria: str
+    ) -> Iterator[Entry]:
+        """The same, a few hundred at a time: years need no memory, and between them no writer is held up.
 
         Args:
             since: not before, seconds since 1970.
@@ -106,7 +114,7 @@ class Reader:
             JournalError: the file cannot be read.
             TypeError: there is no such criterion.
         """
-        conditions, values = ["1"], list[str | float]()
+        conditions, values, below = ["1"], list[str | float](), tuple[float, ...]()
         for name, wanted in criteria.items():
             if name not in CRITERIA:
                 raise TypeError(f"no criterion {name!r}; there are {', '.join(CRITERIA)}")
@@ -122,10 +130,19 @@ class Reader:
             if bound is not None:
                 conditions.append(f"d.at {test} ?")
                 values.append(bound)
-        with self._asked():
-            query = f"{_SELECT} WHERE {' AND '.join(conditions)} ORDER BY d.at DESC, d.number DESC LIMIT ?"
-            found = self._database.execute(query, (*values, limit)).fetchall()
-            return self._with_acts([entry(columns, document) for *columns, document in found])
+        while limit > 0:
+            most = min(limit, SLICE)
+            with self._asked():
+                query = f"{_NUMBERED} WHERE {' AND '.join(conditions)} ORDER BY d.at DESC, d.number DESC LIMIT ?"
+                found = self._database.execute(query, (*values, *below, most)).fetchall()
+                entries = self._with_acts([entry(columns, document) for _, *columns, document in found])
+            yield from entries
+            if len(found) < most:
+                return
+            limit -= most
+            if not below:
+                conditions.append("(d.at, d.number) < (?, ?)")
+            below = (entries[-1].at, found[-1][0])
 
     def follow(self, mark: Mark, limit: int = 1000) -> tuple[list[Entry], Mark]:
         """The complete messages kept after `mark`, in the order of keeping, and the mark to go on from.

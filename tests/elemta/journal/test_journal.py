@@ -20,7 +20,7 @@ import pytest
 from elemta.decision import MATCHED
 from elemta.facts import Client, Envelope
 from elemta.findings import AuthResult, Finding, Result
-from elemta.journal import BEGINNING, JournalError, Reader, expire
+from elemta.journal import BEGINNING, JournalError, Reader, expire, read
 from elemta.journal.dispatch import dispatch
 from elemta.journal.entry import entry, row
 from elemta.journal.schema import FORM, connect
@@ -204,6 +204,25 @@ def test_search_by_every_criterion_newest_first(keeping):
     assert ids(message_id="<2@sender.test>") == []
     with pytest.raises(TypeError, match="no criterion 'colour'; there are id, queue_id"):
         reader.search(colour="red")
+
+
+def test_a_search_reads_a_few_at_a_time_and_tells_each_once(keeping, monkeypatch):
+    now = time.time()
+    given = [decision(at=now - number // 4, sender=f"s{number % 2}@a.test") for number in range(20)]
+    keeping.keep(*given)
+    reader = keeping.close()
+    whole = [each.id for each in reader.search()]
+    assert sorted(whole) == sorted(each.id for each in given)
+    monkeypatch.setattr(read, "SLICE", 3)
+    asked = []
+    reader._database.set_trace_callback(lambda query: asked.append(query) if "FROM decisions d" in query else None)
+    assert [each.id for each in reader.search()] == whole  # several of the same moment, and slices end among them
+    assert len(asked) == 7
+    assert [each.id for each in reader.search(limit=7)] == whole[:7]
+    assert len(reader.search(sender="s1@a.test", since=now - 2)) == 6
+    asked.clear()
+    assert next(reader.each(limit=1_000_000)).id == whole[0]
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(
