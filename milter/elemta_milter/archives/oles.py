@@ -22,6 +22,8 @@ _END = 0xFFFFFFF0  # from here on a number is no sector
 _MOST = 10_000
 """Streams of one file."""
 STORAGE, STREAM, ROOT = 1, 2, 5
+_LONGEST_NAMES = 1 << 16
+"""Octets in which a packed file is named."""
 _PACKAGE = "\x01ole10native"
 _DOCUMENTS = ("package", "contents")
 """Streams in which a newer document is embedded in an older one."""
@@ -68,10 +70,10 @@ class Ole:
         self._sector, self._wide = 1 << shift, major > 3
         self._fat = self._table()
         directory, self._cutoff, mini = (struct.unpack_from("<L", data, at)[0] for at in (48, 56, 60))
-        self._mini_fat = _numbers(b"".join(self._chain(mini, len(data))))
+        self._mini_fat = _numbers(b"".join(self._chain(mini, len(data) // 16 + 1)))  # four octets for each 64
         self.items = self._items(b"".join(self._chain(directory, _MOST * 128)))
         root = next((each for each in self.items if each.kind == ROOT), None)
-        self._mini = b"".join(self._chain(root.start, root.size)) if root else b""
+        self._mini = array("I", self._sectors(root.start, root.size) if root else ())
 
     @property
     def names(self) -> frozenset[str]:
@@ -87,14 +89,19 @@ class Ole:
         """The beginning of a stream."""
         size = min(item.size, most)
         if item.size >= self._cutoff:
-            return b"".join(self._chain(item.start, size))[:size]
+            return b"".join(_first(self._chain(item.start, size), size))
         pieces, at = [], item.start
         for _ in range(-(-size // 64)):
             if at >= len(self._mini_fat):
                 break
-            pieces.append(self._mini[at * 64 : at * 64 + 64])
+            pieces.append(self._mini_at(at))
             at = self._mini_fat[at]
         return b"".join(pieces)[:size]
+
+    def _mini_at(self, number: int) -> memoryview:
+        """One of the short sectors, which lie in the root's stream."""
+        place, within = divmod(number * 64, self._sector)
+        return self._at(self._mini[place])[within : within + 64] if place < len(self._mini) else self._data[:0]
 
     def _table(self) -> array[int]:
         """The table of which sector follows which ([MS-CFB] sections 2.3 and 2.5)."""
@@ -117,10 +124,14 @@ class Ole:
 
     def _chain(self, number: int, most: int) -> Iterator[memoryview]:
         """The sectors from this one on; no more than there are, nor than hold `most` octets."""
+        return map(self._at, self._sectors(number, most))
+
+    def _sectors(self, number: int, most: int) -> Iterator[int]:
+        """Their numbers."""
         for _ in range(min(len(self._data), most) // self._sector + 1):
             if number >= len(self._fat):
                 return
-            yield self._at(number)
+            yield number
             number = self._fat[number]
 
     def _items(self, directory: bytes) -> tuple[Item, ...]:
@@ -154,23 +165,31 @@ def members(data: memoryview, budget: Budget) -> Iterator[Member]:
         if not budget.unpacked(len(content)):
             return
         if each.name == _PACKAGE:
-            name, also, content = package(content)
-            yield Member(name, Stream(iter((content,))), also)
+            name, also, packed = package(content)
+            yield Member(name, Stream(iter((packed,))), also)
         else:  # which name belongs to which content the list does not tell
             yield Member("", Stream(iter((content,))))
     for name in dict.fromkeys(names):
         yield Member(name)
 
 
-def package(native: bytes) -> tuple[str, tuple[str, ...], bytes]:
+def package(native: bytes) -> tuple[str, tuple[str, ...], memoryview]:
     """Name, other names and content of a packed file ([MS-OLEDS] section 2.3.6; its octets are those of Packager)."""
-    label, path, rest = [*native[6:].split(b"\0", 2), b"", b"", b""][:3]
+    label, path, *_ = [*native[6 : 6 + _LONGEST_NAMES].split(b"\0", 2), b""]
+    rest = memoryview(native)[6 + len(label) + len(path) + 2 :]
     length = int.from_bytes(rest[4:8], "little")
-    temporary, content = rest[8 : 8 + length], rest[8 + length :]
+    temporary, content = bytes(rest[8 : 8 + min(length, _LONGEST_NAMES)]), rest[8 + length :]
     whole = (text(each.rstrip(b"\0")) for each in (label, path, temporary))
     names = dict.fromkeys(name for each in whole if (name := each.rpartition("\\")[2]))
     first, *also = names or [""]
     return first, tuple(also), content[4 : 4 + int.from_bytes(content[:4], "little")]
+
+
+def _first(pieces: Iterator[memoryview], octets: int) -> Iterator[memoryview]:
+    """So many octets of these."""
+    for piece in pieces:
+        yield piece[: max(octets, 0)]
+        octets -= len(piece)
 
 
 def _numbers(octets: bytes) -> array[int]:

@@ -47,12 +47,12 @@ class Stream:
     def peek(self, count: int) -> memoryview:
         """The next `count` octets, fewer at the end; they stay."""
         if len(self._held) - self._at < count and not self._ended:
-            pieces = [self._held[self._at :]]
-            have = len(pieces[0])
+            have = len(self._held) - self._at
+            pieces = [self._held[self._at :]] if have else []
             while have < count and (chunk := self._next()):
                 pieces.append(chunk)
                 have += len(chunk)
-            self._held, self._at = (b"".join(pieces) if len(pieces) > 1 else pieces[0]), 0
+            self._held, self._at = (pieces[0] if len(pieces) == 1 else b"".join(pieces)), 0  # one is not copied
         return memoryview(self._held)[self._at : self._at + count]
 
     def read(self, count: int) -> memoryview:

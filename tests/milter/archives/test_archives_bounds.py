@@ -6,13 +6,14 @@ import gzip
 import resource
 import struct
 import time
+import tracemalloc
 import zlib
 from contextlib import contextmanager
 
 import pytest
 
 from elemta_milter.archives import Bounds, Budget, Walk, oles
-from harness.archives import PROGRAM, _number, ole, onenote, sevenzipped, tarred, zipped
+from harness.archives import PROGRAM, _number, ole, onenote, packaged, sevenzipped, tarred, zipped
 
 NO_BOUND = {"ratio": 10**12, "octets": 10**15}
 MIB = 1 << 20
@@ -221,3 +222,13 @@ def test_a_7z_header_that_tells_one_thing_again_and_again_is_broken(header):
     with cheap(seconds=0.5):
         assert len(list(walk.over(made, "x.7z"))) == 1
     assert walk.broken
+
+
+def test_a_file_packed_into_a_compound_file_stands_in_memory_once_more_and_no_more():
+    made = memoryview(ole({"\1Ole10Native": packaged(b"a.exe", bytes(6 * MIB))}))
+    tracemalloc.start()
+    [member] = oles.members(made, Budget(Bounds(**NO_BOUND)))
+    assert len(member.stream.peek(8 * MIB)) == 6 * MIB
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 11 * MIB  # it was four times
