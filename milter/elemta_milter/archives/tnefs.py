@@ -26,6 +26,7 @@ _STRING, _UNICODE, _SEVERAL = 0x1E, 0x1F, 0x1000
 _CLASS = 16
 """Octets before an embedded object: the id of its class."""
 _LONGEST_NAME = 4096
+_MOST_NAMES = 100  # of one attachment
 _OFTEN = 1000  # values between two looks at the clock
 
 
@@ -34,6 +35,18 @@ class _Attachment:
     names: dict[str, None] = field(default_factory=dict)
     contents: list[memoryview] = field(default_factory=list)
     defect: str = ""
+
+    def add_name(self, name: str) -> None:
+        """One more name, of which Outlook writes four."""
+        if len(self.names) < _MOST_NAMES:
+            self.names[name] = None
+        else:
+            self.defect = f"it has more than {_MOST_NAMES} names"
+
+    def add_content(self, content: memoryview, budget: Budget) -> None:
+        """One more content; no more than there may be files."""
+        if len(self.contents) <= budget.bounds.entries:
+            self.contents.append(content)
 
 
 def members(data: memoryview, budget: Budget) -> Iterator[Member]:
@@ -51,9 +64,9 @@ def members(data: memoryview, budget: Budget) -> Iterator[Member]:
             yield from _told(found, budget)
             found = _Attachment()
         elif tag == _TITLE:
-            found.names[text(bytes(value[:_LONGEST_NAME]).split(b"\0")[0], "cp1252")] = None
+            found.add_name(text(bytes(value[:_LONGEST_NAME]).split(b"\0")[0], "cp1252"))
         elif tag == _DATA:
-            found.contents.append(value)
+            found.add_content(value, budget)
         elif tag == _PROPERTIES:
             _read_properties(value, found, budget)
         at += _ATTRIBUTE + size + 2  # a checksum follows
@@ -79,11 +92,11 @@ def _read_properties(data: memoryview, found: _Attachment, budget: Budget) -> No
             if not number % _OFTEN and not budget.goes_on():
                 return
             if tag == _OBJECT and len(value) > _CLASS:
-                found.contents.append(value[_CLASS:])
+                found.add_content(value[_CLASS:], budget)
             elif tag in _NAMES and kind in (_STRING, _UNICODE):
                 octets = bytes(value[:_LONGEST_NAME])
                 name = octets.decode("utf-16-le", "replace") if kind == _UNICODE else text(octets, "cp1252")
-                found.names[name.split("\0")[0]] = None
+                found.add_name(name.split("\0")[0])
     except (struct.error, KeyError):
         found.defect = "its properties cannot be read"
 

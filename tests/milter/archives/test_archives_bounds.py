@@ -204,6 +204,16 @@ def test_properties_of_a_winmail_dat_without_end_cost_no_more(several, ends):
     assert excess(made, "winmail.dat", seconds=0.3) == ends
 
 
+@pytest.mark.parametrize("tag", [0x8010, 0x800F])
+def test_an_attachment_of_outlook_with_countless_names_or_contents_costs_no_more(tag):
+    each = b"".join(struct.pack("<BHHL8sH", 2, tag, 1, 8, b"%07x" % number, 0) for number in range(60_000))
+    walk = Walk(Budget(Bounds()))
+    with cheap(memory=60 * MIB):
+        names = [name for entry in walk.over(b"\x78\x9f\x3e\x22\0\0" + each, "winmail.dat") for name in entry.names]
+    assert len(names) <= 2001
+    assert walk.broken or walk.excess == ("2000 files in archives",)
+
+
 _FOLDERS = b"\7\x0b" + _number(3000) + b"\0" + b"\1\1\0" * 3000 + b"\x0c" + b"\0" * 3000
 
 
