@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from elemta.journal.acts import acts_on
 from elemta.journal.entry import COLUMNS, Entry, entry
-from elemta.journal.schema import TOUCH, JournalError, connect
+from elemta.journal.schema import TOUCH, JournalError, connect, damaged
 
 CRITERIA: Mapping[str, str] = {
     "id": "id", "queue_id": "queue_id", "stage": "stage", "klass": "class", "disposition": "disposition",
@@ -158,9 +158,9 @@ class Reader:
             number = mark[0] if self._knows(mark) else 0
             query = f"SELECT number, {', '.join(COLUMNS)} FROM decisions WHERE number > ? ORDER BY number LIMIT ?"  # noqa: S608
             found = self._database.execute(query, (number, limit)).fetchall()
+            entries = [entry(columns) for _, *columns in found if columns[_STAGE] == "message"]
         if not found:
             return [], mark
-        entries = [entry(columns) for _, *columns in found if columns[_STAGE] == "message"]
         return entries, (found[-1][0], found[-1][1])
 
     def mark_before(self, at: float) -> Mark:
@@ -197,6 +197,8 @@ class Reader:
             yield
         except sqlite3.Error as error:
             raise JournalError(f"{self.path}: {error}") from error
+        except (ValueError, TypeError, LookupError, AttributeError) as error:  # of a row that nobody wrote so
+            raise JournalError(damaged(self.path, f"a decision in it cannot be read: {error}")) from error
 
 
 def expire(path: str, before: float, slice_: int = 1000, *, held: float | None = None) -> int:

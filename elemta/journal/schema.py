@@ -130,11 +130,16 @@ def _is_there(path: str) -> None:
         raise JournalError(f"{path}: no journal here; is journal.path right, and has a daemon run?") from None
 
 
+def damaged(path: str, words: str) -> str:
+    """What to do about a file of which something cannot be read."""
+    return f"{path}: damaged ({words}); move it and its -wal and -shm files away, the daemons then begin a new one"
+
+
 def _explained(path: str, error: sqlite3.Error) -> str:
     """SQLite's words, and what to do about them."""
     words = str(error)
     if "not a database" in words or "malformed" in words:
-        return f"{path}: damaged ({words}); move it and its -wal and -shm files away, the daemons then begin a new one"
+        return damaged(path, words)
     if "unable to open" in words or "readonly" in words:
         return f"{path}: cannot be opened ({words}); read and write permission on the file and its directory is needed"
     if "locked" in words:

@@ -449,6 +449,23 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, make, words):
     assert str(path) in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "change",
+    ["detail = substr(detail, 9)", "detail = '[]'", "detail = '{}'", "recipients = 1", "disposition = 'x'"],
+)
+def test_a_row_that_cannot_be_read_is_told_as_damage(keeping, change):
+    given = decision(id="0123V56789")
+    keeping.keep(given)
+    reader = keeping.close()
+    database = connect(keeping.path, write=True)
+    database.execute(f"UPDATE decisions SET {change}")
+    database.commit()
+    database.close()
+    for ask in (lambda: reader.find(given.id), reader.search, lambda: reader.follow(BEGINNING)):
+        with pytest.raises(JournalError, match=r"damaged \(a decision in it cannot be read"):
+            ask()
+
+
 def test_only_owner_and_group_may_read_who_wrote_to_whom(tmp_path):
     path = tmp_path / "journal.db"
     connect(str(path), write=True).close()
