@@ -15,6 +15,7 @@ from typing import Any
 
 from elemta.check import Check, Stage
 from elemta.config.problems import quoted, spaced
+from elemta.findings import Result
 from elemta.rules.view import MAIL_FACTS, Fact, Kind
 
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,997}")  # RFC 5322 section 3.6.8: printable ASCII but the colon
@@ -67,7 +68,7 @@ def catalogue(checks: Mapping[str, type[Check[Any]]], available: frozenset[str] 
     facts = {fact.name: fact for fact in MAIL_FACTS}
     for name, check in checks.items():
         stage, at_rcpt = check.stage(), check.per_recipient
-        words = tuple(word.value for word in check.results)
+        words = tuple(dict.fromkeys((*check.results, Result.TEMPERROR)))  # whatever it says: it may not answer in time
         question = (check.__doc__ or "").strip().partition("\n")[0]
         facts[name] = Fact(name, "result", name, stage, question, words=words, at_rcpt=at_rcpt)
         for field, of in check.fields.items():

@@ -195,6 +195,16 @@ def test_trouble_weighs_only_where_the_answer_could_have_mattered(rules, disposi
     assert judge(make("refuse", rules=rules), message()).verdict.disposition == disposition
 
 
+def test_a_rule_may_ask_whether_any_check_could_not_answer():
+    of = policy("""
+host: mx.test
+checks: {attachments: }
+rules: {message: [{id: late, when: {attachments: temperror}, then: quarantine}]}
+tests: [{name: x, given: {attachments: temperror}, expect: {rule: late}}]
+""")
+    assert not of.run_tests()
+
+
 @pytest.mark.parametrize(("mode", "disposition"), [("enforce", "defer"), ("shadow", "accept")])
 def test_trouble_of_what_only_a_shadow_rule_asks_for_at_rcpt_has_no_effect(mode, disposition):
     of = policy(f"""
