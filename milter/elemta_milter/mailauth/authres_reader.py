@@ -34,7 +34,7 @@ _DIGITS = re.compile(r"[0-9]{1,9}+")
 _PVALUE = re.compile(r'(?:"(?:[^"\\]|\\.)*+"|[^\x00-\x20\x7f;()"]++)++', re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _NOT_TEXT = re.compile(r'[\x00-\x20\x7f\\"]+')
-_INVISIBLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]+")
+_INVISIBLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _HIDDEN = {"Cc", "Cf", "Cs"}  # controls, formats, octets that are no UTF-8
 _CONTROLS = bytes(range(33)) + b"\x7f"
 
@@ -274,19 +274,16 @@ def _text(value: bytes | str) -> str:
 
 
 def _plain(text: str) -> Iterator[str]:
-    """Take off what hides a name from a program but not from a reader: controls join, or separate, for some."""
+    """Take off what hides a name from a program but not from a reader; some take it for nothing, some for a space."""
     text = decode_words(text[:MAX_OCTETS])
-    yield _without_hidden(_INVISIBLE.sub("", text))
-    if _INVISIBLE.search(text):
-        yield _without_hidden(_INVISIBLE.sub(" ", text))
-
-
-def _without_hidden(text: str) -> str:
-    if text.isascii():
-        return text
+    if text.isascii() and not _INVISIBLE.search(text):
+        yield text
+        return
     text = unicodedata.normalize("NFKC", text).replace("\u3002", ".")
-    text = "".join(" " if char.isspace() else char for char in text)  # U+2028 and others that stay themselves
-    return "".join(char for char in text if unicodedata.category(char) not in _HIDDEN)
+    hidden = [ord(char) for char in set(text) if unicodedata.category(char) in _HIDDEN and char not in "\t\r\n"]
+    for instead in ("", " ") if hidden else ("",):
+        shown = text.translate(dict.fromkeys(hidden, instead))
+        yield "".join(" " if char.isspace() else char for char in shown)  # U+2028 and others that stay themselves
 
 
 def _unquoted(quoted: str) -> str:

@@ -156,6 +156,8 @@ def test_our_name_is_recognized_in_any_disguise(value):
         "\u0085mx.example.net; dmarc=pass".encode(),
         b"\xa0mx.example.net; dmarc=pass",
         b"mx.exa\x85mple.net; dmarc=pass",
+        b"mx.example.net\xa0x; dmarc=pass",
+        "mx.example.net\ufeffx; dmarc=pass".encode(),
         b"(" + b"x" * 70_000 + b") mx.example.net; dmarc=pass",
         b" " * 70_000 + b"mx.example.net; dmarc=pass",
         b'"' + b"\\m" * 40_000 + b'"; dmarc=pass',
