@@ -25,6 +25,7 @@ from elemta.journal import Entry, JournalError, Reader
 from elemta.journal.entry import of_decision
 from elemta.policy import Policy
 from elemta.store import StoreError
+from elemta.verdict import Disposition
 
 NAME = "explain"
 HELP = "say why a mail got its verdict, or judge a mail file without sending it"
@@ -95,6 +96,8 @@ def _rehearsed(args: argparse.Namespace) -> int:
         _terminal.out("A rehearsal: nothing was sent, kept or changed.\n")
         if outcome.nobody:
             _terminal.out("Every recipient would be refused; the message is judged as if all were accepted.\n")
+        if any(each.verdict.disposition is Disposition.DISCARD for each in outcome.recipients):
+            _terminal.out("All of it would be discarded at RCPT TO; the message is judged as if it were not.\n")
         _terminal.out("\n")
     _tell([_entry(each, policy) for each in (*outcome.recipients, outcome.message)], args.json)
     return os.EX_OK

@@ -177,6 +177,13 @@ def test_a_mail_is_judged_at_rcpt_and_as_a_whole_without_sending_it(elemta, conf
     assert out.startswith("A rehearsal: nothing was sent, kept or changed.\nEvery recipient would be refused;")
 
 
+def test_a_mail_that_is_discarded_at_rcpt_is_said_to_be(elemta, config):
+    config.write_text(config.read_text().replace("when: {greylist: fail}, then: defer", "then: discard"))
+    mail = ("--mail", config.parent / "mail.eml", "--client", "192.0.2.3", "--rcpt", "bob@here.test")
+    assert "\nAll of it would be discarded at RCPT TO;" in elemta("explain", *mail)[1]
+    assert "discarded at RCPT TO" not in elemta("explain", *mail, "--login", "carol")[1]
+
+
 def test_the_recipients_of_one_mail_use_the_limits_of_one_mail(elemta, config):
     limited = "limits: {one: {key: client.address, count: messages, windows: {1h: 1}}}"
     over = "- {id: over, when: {limits: fail}, then: defer}"
