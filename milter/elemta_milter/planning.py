@@ -153,14 +153,20 @@ def _subject(actions: Sequence[Action], message: Message) -> str | None:
     """Give the subject with its tags; None where none is added."""
     value = next(iter(message.header("subject")), b"")
     new: str | None = None
+    tags: list[str] = []  # what rules put before the one that is replaced by Rspamd's, say
     for action in actions:
         if action.kind is ActionKind.TAG_SUBJECT:
+            tags.append(action.value)
             new = tagged(value, action.value) or new
             value = value if new is None else new.encode()
         elif action.kind is ActionKind.SET_HEADER and action.name.lower() == "subject":
             value, new = action.value.encode("utf-8", "replace"), None
+            tags = tags if action.rule.startswith("check:") else []
+            for tag in tags:
+                new = tagged(value, tag) or new
+                value = value if new is None else new.encode()
         elif action.kind is ActionKind.REMOVE_HEADER and action.value.lower() == "subject" and not action.nth:
-            value, new = b"", None
+            value, new, tags = b"", None, []
     return new
 
 

@@ -68,7 +68,7 @@ def test_a_tag_is_put_once_and_is_shown(value, tag):
 
 
 def asked(*actions, headers=()):
-    actions = tuple(Action(ActionKind(kind), name, value) for kind, name, value in actions)
+    actions = tuple(Action(ActionKind(kind), name, value, rule="".join(rule)) for kind, name, value, *rule in actions)
     message = Message(headers=headers)
     decision = Decision(
         id="0123456789", at=0.0, stage="message", klass="inbound", facts=message, values={}, findings=(),
@@ -96,6 +96,11 @@ FIELD = ((b"Subject", b" hello\r\n there"),)
             [ChangeHeader("Subject", 1, "new"), ChangeHeader("Subject", 1, "[A] new")],
         ),
         ([TAG, ("set_header", "Subject", "new")], FIELD, [ChangeHeader("Subject", 1, "new")]),
+        (
+            [TAG, ("set_header", "Subject", "SPAM hello", "check:rspamd")],
+            FIELD,
+            [ChangeHeader("Subject", 1, "SPAM hello"), ChangeHeader("Subject", 1, "[A] SPAM hello")],
+        ),
         ([("remove_header", "", "Subject"), TAG], FIELD, [DeleteHeader("Subject", 1), AddHeader("Subject", "[A]")]),
         ([TAG], ((b"Subject", b" x\x00\r\n \r\n y"),), [ChangeHeader("Subject", 1, "[A] x?\n y")]),
     ],
