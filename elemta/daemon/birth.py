@@ -26,6 +26,8 @@ from elemta.daemon.worker import PATIENCE, READY, RETIRE, Post, Service, work
 GRACE = 35.0
 """Seconds that a worker may take to go before it is killed; at a reload, to take no connection any more."""
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
 _log = logging.getLogger("elemta.daemon.birth")
 
 
@@ -40,15 +42,18 @@ def fork(service: Service, generation: Generation, slot: int, forget: Callable[[
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sys.stdout.flush()
     sys.stderr.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # what comes to the child while it has our handlers is lost
     try:
         pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _live(service, generation, slot, theirs, forget)
     except OSError:
         ours.close()
         theirs.close()
         raise
-    if pid == 0:
-        ours.close()
-        _live(service, generation, slot, theirs, forget)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     theirs.close()
     return Process(pid, slot, ours, time.monotonic())
 
@@ -72,8 +77,9 @@ def _live(
 ) -> NoReturn:
     status = os.EX_SOFTWARE
     try:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         forget()
         if slot == KEEPER:
             status = be_keeper(generation.policy.settings, service.name, control, READY)
