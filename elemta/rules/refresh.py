@@ -34,18 +34,28 @@ async def refresh_sets(sets: Mapping[str, NamedSet], tools: Tools, version: int)
     while True:
         await asyncio.sleep(INTERVAL)
         for named in files:
-            if await tools.in_thread(named.changed):
-                await _reread(named, f"set {named.name}", tools)
+            await _look(named, f"set {named.name}", tools)
         if dynamic:
-            version = await _snapshot(dynamic, tools, version)
+            try:
+                version = await _snapshot(dynamic, tools, version)
+            except Exception:  # noqa: BLE001 - and it is logged; who is put into a set must be seen also after it
+                _log.exception("dynamic sets stay as they were")
 
 
 async def follow(kept: KeptFile, what: str, tools: Tools) -> None:
     """Keep what a file says current until cancelled; `what` names it in the log."""
     while True:
         await asyncio.sleep(INTERVAL)
+        await _look(kept, what, tools)
+
+
+async def _look(kept: KeptFile, what: str, tools: Tools) -> None:
+    """Read it again if it changed."""
+    try:
         if await tools.in_thread(kept.changed):
             await _reread(kept, what, tools)
+    except Exception:  # noqa: BLE001 - and it is logged: a system without room for a thread, say, has some again later
+        _log.exception("%s stays as it was", what)
 
 
 async def _reread(kept: KeptFile, what: str, tools: Tools) -> None:

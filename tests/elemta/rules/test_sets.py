@@ -155,6 +155,41 @@ def dynamic(tmp_path):
     return at
 
 
+def test_sets_are_looked_at_also_after_a_look_that_failed(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(refresh, "INTERVAL", 0.01)
+    (tmp_path / "set.txt").write_text("a.test\n")
+
+    async def in_thread(function, *arguments):
+        looks.append(function)
+        if len(looks) == 1:
+            raise RuntimeError("can't start new thread")  # as a system without room for one has it
+        return function(*arguments)
+
+    async def wait_for(holds):
+        async with asyncio.timeout(10):
+            while not holds():  # noqa: ASYNC110 - what is waited for must not know of the test
+                await asyncio.sleep(0.01)
+
+    async def run():
+        file = NamedSet(path=tmp_path / "set.txt", name="file")
+        live = NamedSet(path=None, name="live", dynamic=True)
+        store = SqliteStore(str(tmp_path / "state.db"))
+        store._db.execute("INSERT INTO sets VALUES ('live', 'a text, of another program', 0)")
+        tools = SimpleNamespace(store=store, clock=lambda: 0.0, in_thread=in_thread)
+        looking = asyncio.create_task(refresh.refresh_sets({"file": file, "live": live}, tools, -1))
+        await wait_for(lambda: "a.test" in file.members)
+        store._db.execute("DELETE FROM sets")
+        await store.add_to_set("live", "b.test", 0)
+        await wait_for(lambda: "b.test" in live.members)
+        looking.cancel()
+        await store.close()
+
+    looks = []
+    asyncio.run(run())
+    assert "set file stays as it was" in caplog.text
+    assert "dynamic sets stay as they were" in caplog.text
+
+
 def test_an_entry_ends_though_others_are_the_same_but_for_case(dynamic):
     entries = [("Bob@a.test", 0), ("bob@a.test", 0), ("eve@a.test", 100)]
     assert "eve@a.test" in dynamic(entries, 50)
