@@ -222,7 +222,8 @@ class Connection(asyncio.Protocol):
             self._case = self._new_case()
             self._prepended = state == _END  # access(5): nothing can be prepended any more
             if _word(attributes.get("instance")) != self._under_way or not self._under_way:
-                decision = await self._case.whole(facts)
+                judged = self._case.recipient if facts.recipients else self._case.whole  # Postfix names an only one
+                decision = await judged(facts)
                 found = self._answer(decision)
                 if decision.verdict.disposition not in KEPT:
                     return found

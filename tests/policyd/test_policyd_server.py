@@ -262,6 +262,18 @@ def test_a_message_of_which_nothing_was_asked_is_judged_whole(state):
     assert heard == [("whole", "i.1", 4)]  # and not accepted
 
 
+@pytest.mark.parametrize("state", ["DATA", END])
+def test_a_message_with_one_recipient_of_which_nothing_was_asked_is_judged_as_at_rcpt(state):
+    """A rule that accepts this recipient may stand above one that refuses the rest."""
+    refusal = Verdict(Disposition.REJECT, "rest", "550 5.7.1 no")
+    answers, heard = told(request("ok@a", state=state, recipient_count="1"), of_whole=refusal)
+    assert answers == ["DUNNO"]
+    assert heard == [("accepted", "i.1", 1)][: state == END]
+    answers, heard = told(request("no@a", state=state, recipient_count="1"))
+    assert answers == ["550 5.7.1 no"]
+    assert heard == []  # not accepted
+
+
 def test_a_whole_message_is_held_and_counts():
     answers, heard = told(request("", state=END), of_whole=Verdict(Disposition.QUARANTINE, "r"))
     assert answers == ["HOLD held by rule r, reference ID"]
