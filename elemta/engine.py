@@ -27,7 +27,7 @@ from typing import Any
 
 from elemta.check import Check, Stage, Tools
 from elemta.decision import Decision, Observer, StageName
-from elemta.facts import Message
+from elemta.facts import Envelope, Message
 from elemta.findings import Finding, Result
 from elemta.plans import CheckPlan, needed
 from elemta.plugins.contract import depends
@@ -215,12 +215,20 @@ class Engine:
         facts = decision.facts
         if isinstance(facts, Message):
             disposition = decision.verdict.disposition
-            if self.counting and disposition not in KEPT:
-                envelope = facts.envelope
-                refused = self.tell(lambda check: check.message_refused(envelope))
-                self._loop.call_soon_threadsafe(self._soon, refused)
+            if disposition not in KEPT:
+                self._refused(facts.envelope)
             if self.remembering and disposition is Disposition.ACCEPT:
                 self._loop.call_soon_threadsafe(self._soon, self._kept(facts, decision.klass))
+
+    def undone(self, decision: Decision) -> None:
+        """A mail that should be kept could not be edited, and was deferred. Any thread may call it."""
+        if isinstance(decision.facts, Message) and decision.verdict.disposition in KEPT:
+            self._refused(decision.facts.envelope)
+
+    def _refused(self, envelope: Envelope) -> None:
+        if self.counting and self._loop is not None:
+            told = self.tell(lambda check: check.message_refused(envelope))
+            self._loop.call_soon_threadsafe(self._soon, told)
 
     async def _kept(self, message: Message, klass: str) -> None:
         """Tell the checks that remember mail of its acceptance."""

@@ -112,8 +112,9 @@ def trust(engine: Engine) -> Callable[[Client], bool]:
 
 
 def _undone(worker: Worker, loop: asyncio.AbstractEventLoop, decision: Decision) -> None:
-    """Tell log and journal that what was decided was not done."""
+    """Tell log, limits and journal that what was decided was not done."""
     _log.error("decision %s was not carried out, the mail is deferred", decision.id)
+    worker.engine.undone(decision)
     act = Act(decision.id, time.time(), Deed.UNDONE, "elemta-milter")
     loop.call_soon_threadsafe(loop.run_in_executor, worker.engine.tools.threads, _kept, worker.settings, act)
 

@@ -212,6 +212,7 @@ def main() -> None:
             tools=SimpleNamespace(threads=None),
             wants=SimpleNamespace(early=given["early"], body=given["body"]),
             policy=SimpleNamespace(settings=settings, sets={}, parts={}),
+            undone=lambda _decision: None,
         )
         worker: Any = SimpleNamespace(
             slot=0,

@@ -24,6 +24,7 @@ rules:
       reply: "450 4.7.1 Limit {limits.name} reached ({limits.used} of {limits.max}); try again in {limits.wait}"
   message:
     - {id: virus, when: {subject: virus}, then: reject}
+    - {id: broken, when: {subject: broken}, add_recipient: "{subject} address"}  # no address: the mail is deferred
 """
 
 
@@ -73,8 +74,9 @@ def test_what_was_given_up_does_not_count(client):
     assert send(client, 1)[0] == [450]
 
 
-def test_what_the_milter_refuses_does_not_count(client):
-    assert send(client, 3, "virus") == ([250] * 3, 550)
+@pytest.mark.parametrize(("subject", "code"), [("virus", 550), ("broken", 451)])
+def test_what_the_milter_refuses_does_not_count(client, subject, code):
+    assert send(client, 3, subject) == ([250] * 3, code)
     deadline = time.monotonic() + 5
     while send(client, 1)[0] == [450]:
         assert time.monotonic() < deadline

@@ -333,6 +333,24 @@ def test_what_the_milter_refuses_is_given_back(world):
     assert world.live(steps, policy) == ["", "virus", "", "", "over", ""]
 
 
+def test_what_the_milter_cannot_do_is_given_back(world):
+    """Its edits failed, and the mail was deferred: each new attempt would count."""
+    policy = world.policy("{m: {key: login, windows: {1h: 1}}}")
+
+    async def steps(engine):
+        found = []
+        for number in range(2):
+            case, whole = Case(engine), envelope(f"i.{number}", queue_id=f"Q{number}")
+            found.append((await case.recipient(whole)).verdict.rule)
+            await case.accepted(whole)
+            engine.undone(await Case(engine).message(Message(whole)))
+            await asyncio.sleep(0)
+            await asyncio.gather(*engine._adding)
+        return found
+
+    assert world.live(steps, policy) == ["", ""]
+
+
 def test_a_message_asked_about_at_data_only(world):
     async def steps(engine):
         found = []
