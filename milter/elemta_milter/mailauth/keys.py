@@ -36,6 +36,21 @@ EXPONENT_BITS = 64  # a longer public exponent only costs the verifier
 ALGORITHMS: Mapping[str, str] = {"rsa-sha256": "rsa", "ed25519-sha256": "ed25519"}
 """a= → k=. RFC 8301 section 3.1 took rsa-sha1 out; RFC 8463 section 3 put ed25519-sha256 in."""
 
+_SMALL_ORDER = frozenset(
+    bytes.fromhex(each)
+    for each in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+"""Points of Ed25519 whose order is 1, 2, 4 or 8, without the sign, in every encoding: under them one signature that
+anybody can write fits all messages, or one in eight. RFC 8032 section 5.1.7 does not ask that they be refused."""
+
 _PADDING = PKCS1v15()
 _PREHASHED = Prehashed(SHA256())
 
@@ -239,6 +254,8 @@ def _public_key(kind: str, value: str) -> PublicKey:
     if kind == "ed25519":
         if len(octets) != 32:  # RFC 8463 section 4: the bare key
             raise KeyRecordError("Ed25519 key is not 32 octets")
+        if octets[:31] + bytes((octets[31] & 0x7F,)) in _SMALL_ORDER:
+            raise KeyRecordError("Ed25519 key is a point of small order: anybody can sign with it")
         return PublicKey(kind, 256, Ed25519PublicKey.from_public_bytes(octets))
     return _rsa_key(octets)
 

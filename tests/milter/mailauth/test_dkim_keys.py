@@ -8,7 +8,8 @@ from contextlib import suppress
 from hashlib import sha256
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,6 +135,22 @@ def test_records_that_are_no_key(record, reason):
     for _ in range(2):
         with pytest.raises(KeyRecordError, match=reason):
             keys.parse(record)
+
+
+@pytest.mark.parametrize("sign", [0, 0x80])
+@pytest.mark.parametrize("point", sorted(keys._SMALL_ORDER), ids=bytes.hex)
+def test_under_a_point_of_small_order_anybody_can_sign(point, sign):
+    key = point[:31] + bytes((point[31] | sign,))
+    anybodys = b"\1" + bytes(63)
+    handle = Ed25519PublicKey.from_public_bytes(key)
+    signed = 0
+    for number in range(200):
+        with suppress(InvalidSignature):
+            handle.verify(anybodys, sha256(b"%d" % number).digest())
+            signed += 1
+    assert signed  # so it is one
+    with pytest.raises(KeyRecordError, match="small order"):
+        keys.parse(b"k=ed25519; p=" + b64encode(key))
 
 
 def test_a_record_is_read_once(monkeypatch):
