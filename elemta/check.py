@@ -48,6 +48,10 @@ UNTIL: ContextVar[float] = ContextVar("answer_until", default=float("inf"))
 takes what is left of it as its time limit."""
 
 
+FEW = 4
+"""Calls of `Tools.in_few` at once in one worker."""
+
+
 class Stage(IntEnum):
     """How early something is known."""
 
@@ -102,6 +106,7 @@ class Tools:
         clock: seconds since 1970.
         threads: where blocking calls go: `await tools.in_thread(function, ...)`.
         turn: held while one call of `in_turn` runs.
+        few: held while a call of `in_few` runs.
     """
 
     host: str
@@ -110,6 +115,7 @@ class Tools:
     clock: Callable[[], float]
     threads: Executor | None = field(default=None, repr=False)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    few: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(FEW), repr=False)
 
     def in_thread(self, function: Callable[..., Any], *args: Any) -> Awaitable[Any]:  # noqa: ANN401
         """Run a blocking call in the bounded pool of threads."""
@@ -117,16 +123,25 @@ class Tools:
 
     async def in_turn(self, function: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401
         """Run a blocking call that takes much memory: one at a time in this worker, whichever checks ask."""
+        return await self._held(self.turn, function, *args)
 
+    async def in_few(self, function: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401
+        """Run a call that takes processor time: FEW at a time in this worker.
+
+        More would not be faster, since one thread at a time runs Python, and the loop would wait for each of them.
+        """
+        return await self._held(self.few, function, *args)
+
+    async def _held(self, gate: asyncio.Lock | asyncio.Semaphore, function: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401
         def done(work: asyncio.Future[Any]) -> None:
-            self.turn.release()
+            gate.release()
             if not work.cancelled():
                 work.exception()  # it may be that nobody waits for it any more
 
-        await self.turn.acquire()
+        await gate.acquire()
         work = asyncio.ensure_future(self.in_thread(function, *args))
         work.add_done_callback(done)
-        return await asyncio.shield(work)  # the thread goes on when nobody waits any more, and so does its turn
+        return await asyncio.shield(work)  # the thread goes on when nobody waits any more, and holds the gate
 
 
 class Check(ABC, Generic[FactsT]):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from socket import AF_INET, inet_pton
+from threading import Lock
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct, field
@@ -34,7 +35,7 @@ class Once(Generic[T]):
     def __get__(self, of: Any, _type: type) -> T:  # noqa: ANN401 - any class may have one
         if of is None:  # the class is asked, by `help` for one
             return self  # type: ignore[return-value]
-        made = of.__dict__[self.name] = self.make(of)  # where the next one who asks finds it
+        made: T = of.__dict__.setdefault(self.name, self.make(of))  # where the next one who asks finds it
         return made
 
 
@@ -172,11 +173,20 @@ class Message(Struct, frozen=True, dict=True):
         return {name: tuple(values) for name, values in found.items()}
 
     def once(self, make: Callable[[Message], T]) -> T:
-        """What `make` makes of this mail, made once however many ask; such as the tree of its MIME parts."""
+        """What `make` makes of this mail, made once however many ask; such as the tree of its MIME parts.
+
+        Whoever asks while it is made on another thread waits for it.
+        """
         made = self._made
         if make not in made:
-            made[make] = make(self)
+            with self._making.setdefault(make, Lock()):
+                if make not in made:
+                    made[make] = make(self)
         return made[make]  # type: ignore[no-any-return]
+
+    @Once
+    def _making(self) -> dict[Callable[[Message], Any], Lock]:
+        return {}
 
     @Once
     def _made(self) -> dict[Callable[[Message], Any], Any]:

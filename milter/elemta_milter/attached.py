@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +22,8 @@ KEPT = 64 << 10
 MACROS = 3
 """Documents whose macros are analysed; each has so many seconds: """
 MACRO_SECONDS = 2
+MACRO_PATIENCE = 6.0
+"""Seconds after which no macros of a mail are waited for any more: other mails wait for its thread."""
 SHOWN = 3  # of each trouble, in the reason
 
 _MESSAGES = frozenset({"eml", "nws", "mht", "mhtml"})
@@ -68,6 +71,7 @@ class Attached:
     held: dict[str, list[tuple[tuple[str, ...], str]]] = field(default_factory=dict)
     _outer: str = ""
     _analysed: int = 0
+    _macros_until: float = 0.0
     _kept: int = 0
     _mails: int = 0
     _files: int = 0
@@ -200,7 +204,8 @@ class Attached:
         if self._analysed > MACROS:
             self.passed(f"{MACROS} documents with macros")
             return
-        told = macros.ask(entry.data, MACRO_SECONDS, self.budget.until)
+        self._macros_until = self._macros_until or min(self.budget.until, time.monotonic() + MACRO_PATIENCE)
+        told = macros.ask(entry.data, MACRO_SECONDS, self._macros_until)
         if told.there:
             self._so("macros", entry.path)
         if told.runs_itself:

@@ -1,7 +1,7 @@
 """Walking: how is a whole mail looked through in a thread, without many long ones in memory at once?
 
-A mail whose body is held in memory is looked through right away.  Of those whose body is spooled only one at a time is,
-in a worker: what is mapped of it and what is decoded from it then stand in memory once, however many wait.
+Mails whose body is held in memory are looked through a few at a time.  Of those whose body is spooled only one at a
+time is, in a worker: what is mapped of it and what is decoded from it then stand in memory once, however many wait.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ async def walk(tools: Tools, look: Callable[..., Any], message: Message, *args: 
         if not on_loop():
             await elsewhere()
         return await tools.in_turn(_walked, look, message, *args)
-    return await tools.in_thread(look, message, *args) if on_loop() else look(message, *args)
+    return await tools.in_few(look, message, *args) if on_loop() else look(message, *args)
 
 
 def _walked(look: Callable[..., Any], message: Message, *args: Any) -> Any:  # noqa: ANN401

@@ -1,6 +1,8 @@
 """Facts: what is made of a mail is made once, and says what it is."""
 
 import inspect
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 from elemta.facts import Client, Message, Once, parse_ip
 
@@ -19,6 +21,21 @@ def test_what_is_made_once_is_made_when_it_is_first_asked_for():
     assert made == []
     assert (thing.double, thing.double, other.double) == (2, 2, 2)
     assert made == [thing, other]
+
+
+def test_two_threads_that_ask_at_once_make_it_once():
+    made = []
+
+    def slowly(message):
+        made.append(message)
+        time.sleep(0.05)
+        return object()
+
+    mail = Message()
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: mail.once(slowly), range(4)))
+    assert len(made) == 1
+    assert len({id(each) for each in found}) == 1
 
 
 def test_its_words_are_those_of_its_function():

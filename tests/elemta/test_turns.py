@@ -2,9 +2,12 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
+from elemta.check import FEW
 from elemta.testing import tools
 
 
@@ -61,3 +64,21 @@ def test_what_goes_wrong_is_told_and_the_next_gets_its_turn():
         assert await of.in_turn(str, 7) == "7"
 
     asyncio.run(go())
+
+
+def test_of_calls_that_take_processor_time_few_run_at_a_time():
+    running, most = 0, 0
+
+    def work():
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        threading.Event().wait(0.02)
+        running -= 1
+
+    async def go():
+        of = replace(tools(), threads=ThreadPoolExecutor(16))
+        await asyncio.gather(*(of.in_few(work) for _ in range(16)))
+
+    asyncio.run(go())
+    assert 1 < most <= FEW

@@ -18,6 +18,7 @@ class MimeBounds:
         depth: parts within parts.
         part_header: octets of the header of one part, and of the fields that describe it or the message itself.
         headers: octets of the headers of all parts.
+        pieces: of the fields that describe parts: quoted texts, others, and what separates them.
         boundary: octets of a boundary; one that is longer is compared so far.
         begins: places in texts that are compared with how an embedded file begins ("begin").
         wrapped: messages and multiparts that are themselves encoded and were decoded.
@@ -29,6 +30,7 @@ class MimeBounds:
     depth: int = 50
     part_header: int = 64 << 10
     headers: int = 1 << 20
+    pieces: int = 100_000
     boundary: int = 512
     dashes: int = 200_000
     begins: int = 100_000

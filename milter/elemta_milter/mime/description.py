@@ -36,6 +36,7 @@ class Description:
         boundaries: what begins its delimiter lines after "--", of a multipart; every reading.
         defects: what is wrong with it, in words.
         excess: bounds that were passed, in words: what lies beyond was not read.
+        pieces: of its fields that were read; see `parameters`.
     """
 
     media_type: str
@@ -46,6 +47,7 @@ class Description:
     boundaries: tuple[bytes, ...] = ()
     defects: tuple[str, ...] = ()
     excess: tuple[str, ...] = ()
+    pieces: int = 0
 
     @property
     def is_multipart(self) -> bool:
@@ -64,9 +66,12 @@ class Description:
 
 
 def describe(
-    header: Sequence[tuple[bytes, bytes]], default: str = "text/plain", most: int = BOUNDS.part_header
+    header: Sequence[tuple[bytes, bytes]],
+    default: str = "text/plain",
+    most: int = BOUNDS.part_header,
+    pieces: int = MAX_PIECES,
 ) -> Description:
-    """Read the fields, `most` octets of them; `default` is the media type of a part that tells none."""
+    """Read the fields, `most` octets of them and so many pieces of each; `default`: of a part that tells no type."""
     by_name: dict[bytes, list[bytes]] = {}
     room = most
     for name, value in header:
@@ -76,8 +81,9 @@ def describe(
             room -= len(name) + len(value)
     if not by_name:
         return Description(default)
-    types = [parameters(value) for value in by_name.get(b"content-type", ())]
-    dispositions = [parameters(value) for value in by_name.get(b"content-disposition", ())]
+    pieces = min(pieces, MAX_PIECES)
+    types = [parameters(value, pieces) for value in by_name.get(b"content-type", ())]
+    dispositions = [parameters(value, pieces) for value in by_name.get(b"content-disposition", ())]
     encodings = [_encoding(value) for value in by_name.get(b"content-transfer-encoding", ())]
     defects = [f"several {name} fields" for name in _NAMES if len(by_name.get(name.lower().encode(), ())) > 1]
     media_types = [_media_type(each.word, default) for each in types]
@@ -89,7 +95,7 @@ def describe(
         defects.append("a boundary that can be read in several ways")
     excess = [f"{most} octets of header fields that describe a part"] if room < 0 else []
     if any(each.cut for each in (*types, *dispositions)):
-        excess.append(f"{MAX_PIECES} pieces of a header field")
+        excess.append("the pieces of header fields that are read")
     names = [name[:MAX_NAME] for each in dispositions for name in each.readings.get("filename", ())]
     names += [name[:MAX_NAME] for each in types for name in each.readings.get("name", ())]
     names += [name[:MAX_NAME] for each in types for name in each.readings.get("filename", ())]
@@ -103,6 +109,7 @@ def describe(
         boundaries,
         tuple(defects),
         tuple(excess),
+        sum(each.pieces for each in (*types, *dispositions)),
     )
 
 

@@ -17,7 +17,7 @@ from elemta.addresses.encoded_words import decode_words
 from elemta.charsets import decode, undeclared
 
 MAX_READINGS = 50  # of one parameter
-MAX_PIECES = 5000  # of one field: quoted texts, others, and what separates them
+MAX_PIECES = 5000  # of one field
 
 _LINE_END = re.compile("[\r\n]+")
 _UNQUOTED = r'(?P<special>["(;])|(?P<text>[^"(;]++)'
@@ -38,11 +38,13 @@ class Value:
     Attributes:
         word: what stands before the parameters, lower case: "multipart/mixed", "attachment".
         readings: by name in lower case, every reading of the parameter, each once.
-        cut: it has more than MAX_PIECES, and was not read to its end.
+        pieces: quoted texts, others, and what separates them, as often as they were read.
+        cut: it has more of them than were to be read.
     """
 
     word: str = ""
     readings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    pieces: int = 0
     cut: bool = False
 
     def first(self, name: str) -> str:
@@ -61,30 +63,30 @@ class _Parameter:
     others: tuple[str, ...] = ()
 
 
-def parameters(value: bytes) -> Value:
-    """Read the raw value of a field."""
+def parameters(value: bytes, most: int = MAX_PIECES) -> Value:
+    """Read the raw value of a field, at most so many pieces of it."""
     text = _LINE_END.sub("", value.decode("latin-1"))  # one character for each octet
-    word, found, cut = _read(text, comments=True)
+    word, found, pieces, cut = _read(text, most, comments=True)
     if "(" in text:  # programs that know no comments
-        _, more, more_cut = _read(text, comments=False)
-        found, cut = found + more, cut or more_cut
+        _, more, again, more_cut = _read(text, most, comments=False)
+        found, pieces, cut = found + more, pieces + again, cut or more_cut
     by_name: dict[str, list[_Parameter]] = {}
     for parameter in found:
         by_name.setdefault(parameter.name, []).append(parameter)
     readings = {name: _unique(_readings(same)) for name, same in by_name.items()}
-    return Value(word, {name: of for name, of in readings.items() if of}, cut)
+    return Value(word, {name: of for name, of in readings.items() if of}, pieces, cut)
 
 
-def _read(text: str, *, comments: bool) -> tuple[str, list[_Parameter], bool]:
-    """Give the first word, the parameters, and whether there are more of them."""
-    (first, *rest), cut = _segments(text, comments=comments)
+def _read(text: str, most: int, *, comments: bool) -> tuple[str, list[_Parameter], int, bool]:
+    """Give the first word, the parameters, how many pieces were read, and whether there are more."""
+    (first, *rest), pieces, cut = _segments(text, most, comments=comments)
     word = "".join(part for kind, part in first if kind == "text")
     if "=" in word and (blank := _BLANK_BEFORE_NAME.search(word)):  # "attachment filename=a.exe"
         place = word.index("=")
         word = word[: blank.start()]
         rest = [_after(first, min(place, blank.end())), *rest]
     found = [each for segment in rest if (each := _parameter(segment)) is not None]
-    return word.partition("(")[0].strip(" \t,").lower(), found, cut
+    return word.partition("(")[0].strip(" \t,").lower(), found, pieces, cut
 
 
 def _after(segment: list[Token], place: int) -> list[Token]:
@@ -98,15 +100,15 @@ def _after(segment: list[Token], place: int) -> list[Token]:
     return []
 
 
-def _segments(text: str, *, comments: bool) -> tuple[list[list[Token]], bool]:
-    """Cut at each ";" outside quotes and comments; and whether there is more."""
+def _segments(text: str, most: int, *, comments: bool) -> tuple[list[list[Token]], int, bool]:
+    """Cut at each ";" outside quotes and comments; and how many pieces were read, and whether there are more."""
     segments: list[list[Token]] = [[]]
     place, token, open_comment = 0, _TOKEN, not comments
     pieces = 0
     while match := token.match(text, place):
+        if pieces >= most:
+            return segments, pieces, True
         pieces += 1
-        if pieces > MAX_PIECES:
-            return segments, True
         kind, part, place = str(match.lastgroup), match[0], match.end()
         if part == ";":
             segments.append([])
@@ -120,7 +122,7 @@ def _segments(text: str, *, comments: bool) -> tuple[list[list[Token]], bool]:
                 place = end
                 continue
         segments[-1].append(("quoted" if kind == "quoted" else "text", part))
-    return segments, False
+    return segments, pieces, False
 
 
 def _in_value(text: str, place: int, segment: list[Token]) -> bool:

@@ -87,6 +87,7 @@ class _Reader:
         self.excess: dict[str, None] = {}
         self.defects: dict[str, None] = {}
         self.headers = bounds.headers  # octets that may still be read
+        self.pieces = bounds.pieces  # of their fields that may still be read
         self.begins = bounds.begins  # places that may still be looked at
         self.blocks = 0  # files found in texts
 
@@ -207,7 +208,8 @@ class _Reader:
         return place
 
     def _described(self, header: Sequence[tuple[bytes, bytes]], default: str = "text/plain") -> Description:
-        said = describe(header, default, self.bounds.part_header)
+        said = describe(header, default, self.bounds.part_header, max(self.pieces, 0))
+        self.pieces -= said.pieces
         for bound in said.excess:
             self.excess[bound] = None
         for defect in said.defects:

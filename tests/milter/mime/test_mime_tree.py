@@ -292,6 +292,7 @@ BOUNDS = [
     (b"\r\n--" * 2_000_000, "200000 lines that begin with --", 1),
     (b"--b\r\n\r\n" + b"begin" * 2_000_000, "100000 times begin in text", 2),
     (b"--b\r\n\r\n" + b"begin 6\n" * 2_000_000, "100000 times begin in text", 2),
+    ((b"--b\r\nContent-Type: x/y" + b";(" * 500 + b"\r\n\r\n") * 900, "the pieces of header fields that are read", 901),
     (b"--b\r\n" + RFC822 * 10_000, "50 parts within each other", 51),
     (DEEP, "50 parts within each other", 51),
 ]
