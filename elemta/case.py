@@ -100,9 +100,15 @@ class Case(Looking):
             await self._tell(lambda check: check.recipient_refused(facts, only=not self.kept))
         return decision
 
-    async def whole(self, envelope: Envelope) -> Decision:
-        """Postfix asks about the whole message and has not asked about its recipients: judge it by the other rules."""
-        return await self._judge_recipient(self.engine.without_recipient, envelope)
+    async def whole(self, envelope: Envelope, *, sure: bool = True) -> Decision:
+        """Postfix asks about the whole message and has not asked about its recipients: judge it by the other rules.
+
+        Where that is not `sure`, since a worker that died may have accepted them, it is refused for now only.
+        """
+        engine = self.engine
+        return await self._judge_recipient(
+            engine.without_recipient if sure else engine.without_recipient_for_now, envelope
+        )
 
     async def accepted(self, envelope: Envelope) -> None:
         """Postfix has the whole message and takes it."""

@@ -98,6 +98,7 @@ class Engine:
             self.checks[plan.name] for plan in self.late if plan.kind.message_kept is not Check.message_kept
         )
         self.without_recipient = policy.rules["recipient"].without(_OF_A_RECIPIENT)
+        self.without_recipient_for_now = self.without_recipient.for_now()
         self.parts_read_body = any(part.needs_body for part in policy.parts.values())
         reads_body = self.parts_read_body or any(plan.kind.needs_body for plan in self.late)
         reads_body |= "size" in policy.rules["message"].facts  # the client may announce any

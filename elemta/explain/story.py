@@ -99,7 +99,7 @@ class _Story:
         for rule in read:
             word = "yes" if rule.matched else "no"
             start = f"  {rule.id:<{names}}  {word:<4} "
-            lines = list(self._wrapped(start, _why(rule)))
+            lines = list(self._wrapped(start, _why(rule, entry.disposition)))
             yield from (self._paint(line, "1") for line in lines) if rule.matched else lines
         below = len(entry.rules) - len(entry.trace)
         if below > 0:
@@ -150,7 +150,7 @@ def _by(rule: str) -> str:
     return f"by rule {rule}"
 
 
-def _why(rule: ReadRule) -> str:
+def _why(rule: ReadRule, done: Disposition) -> str:
     if not rule.matched:
         seen = ", ".join(f"{name} was {_shown(value)}" for name, value in rule.seen.items())
         shadow = "shadow; " if rule.mode == "shadow" else ""
@@ -158,7 +158,7 @@ def _why(rule: ReadRule) -> str:
     if rule.mode == "shadow":
         return f"shadow: would have been {DONE[Disposition(rule.then)]}" if rule.then else "shadow: would have acted"
     if rule.decided:
-        return f"{DONE[Disposition(rule.then)]}: this rule decided"
+        return f"{DONE[done]}: this rule decided"
     return f"{rule.then}, but a check's trouble weighed more" if rule.then else "not final, the rules below are read"
 
 

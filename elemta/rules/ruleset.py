@@ -14,9 +14,12 @@ from msgspec import Struct, field
 
 from elemta.decision import MATCHED
 from elemta.findings import Value
-from elemta.rules.templates import Template
+from elemta.rules.templates import Template, compile_template
 from elemta.rules.view import View
 from elemta.verdict import Action, Disposition
+
+_FOR_GOOD = (Disposition.REJECT, Disposition.DISCARD)
+_LATER = compile_template("451 4.7.1 Not now, please try again later. Reference {id}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,15 @@ class Ruleset:
         never = (lambda _view: False,)
         return Ruleset(
             tuple(replace(rule, tests=never) if set(rule.facts) & set(unknown) else rule for rule in self.rules)
+        )
+
+    def for_now(self) -> Ruleset:
+        """The same rules; what they would refuse or throw away for good shall come again."""
+        return Ruleset(
+            tuple(
+                replace(rule, disposition=Disposition.DEFER, reply=_LATER) if rule.disposition in _FOR_GOOD else rule
+                for rule in self.rules
+            )
         )
 
     def asked(self, read: int) -> frozenset[str]:

@@ -81,6 +81,7 @@ class Connection(asyncio.Protocol):
         self._asked: Envelope | None = None  # what was last asked about the message, until it is accepted
         self._prepended = False
         self._under_way = under_way
+        self._first = True  # the message is the first one here
 
     # ── what the event loop calls ────────────────────────────────────────────────────────────────────────
 
@@ -203,6 +204,7 @@ class Connection(asyncio.Protocol):
         if message != self._message or not message[0]:  # without an instance nothing says that it is the same message
             if self._counts:
                 await self._given_up()
+            self._first = not self._message
             self._message = message
             self._case = None
             self._prepended = False
@@ -222,8 +224,10 @@ class Connection(asyncio.Protocol):
             self._case = self._new_case()
             self._prepended = state == _END  # access(5): nothing can be prepended any more
             if _word(attributes.get("instance")) != self._under_way or not self._under_way:
-                judged = self._case.recipient if facts.recipients else self._case.whole  # Postfix names an only one
-                decision = await judged(facts)
+                if facts.recipients:  # Postfix names an only one
+                    decision = await self._case.recipient(facts)
+                else:
+                    decision = await self._case.whole(facts, sure=not self._first)
                 found = self._answer(decision)
                 if decision.verdict.disposition not in KEPT:
                     return found

@@ -52,8 +52,8 @@ class Engine:
     async def tell(self, what, envelope):
         self.told.append((what, envelope.instance, envelope.recipient_count))
 
-    async def whole(self, envelope):
-        await self.tell("whole", envelope)
+    async def whole(self, envelope, *, sure):
+        await self.tell("whole" if sure else "whole, not sure", envelope)
         return Decision("ID", 0.0, "recipient", "inbound", envelope, {}, (), self.of_whole)
 
     async def recipient(self, case, envelope):
@@ -255,11 +255,16 @@ def test_another_message_says_that_the_one_before_was_given_up():
 def test_a_message_of_which_nothing_was_asked_is_judged_whole(state):
     answers, heard = told(request("", state=state, recipient_count="4"))
     assert answers == ["DUNNO"]
-    assert heard == [("whole", "i.1", 4), ("accepted", "i.1", 4)][: 1 if state == "DATA" else 2]
+    assert heard == [("whole, not sure", "i.1", 4), ("accepted", "i.1", 4)][: 1 if state == "DATA" else 2]
     refusal = Verdict(Disposition.REJECT, "r", "550 5.7.1 too much")
     answers, heard = told(request("", state=state, recipient_count="4"), of_whole=refusal)
     assert answers == ["550 5.7.1 too much"]
-    assert heard == [("whole", "i.1", 4)]  # and not accepted
+    assert heard == [("whole, not sure", "i.1", 4)]  # and not accepted
+
+
+def test_the_first_message_of_a_connection_may_have_been_judged_by_a_worker_that_died():
+    heard = told(*(request("", instance, END) for instance in ("i.1", "i.2", "i.3")))[1]
+    assert [what for what, *_ in heard[::2]] == ["whole, not sure", "whole", "whole"]
 
 
 @pytest.mark.parametrize("state", ["DATA", END])
@@ -277,7 +282,7 @@ def test_a_message_with_one_recipient_of_which_nothing_was_asked_is_judged_as_at
 def test_a_whole_message_is_held_and_counts():
     answers, heard = told(request("", state=END), of_whole=Verdict(Disposition.QUARANTINE, "r"))
     assert answers == ["HOLD held by rule r, reference ID"]
-    assert heard == [("whole", "i.1", 0), ("accepted", "i.1", 0)]
+    assert heard == [("whole, not sure", "i.1", 0), ("accepted", "i.1", 0)]
 
 
 def test_a_header_is_prepended_at_data_but_not_when_the_message_is_there():
@@ -289,7 +294,7 @@ def test_a_header_is_prepended_at_data_but_not_when_the_message_is_there():
 
 def test_a_whole_message_is_judged_once():
     heard = told(request("", state="DATA"), request("", state=END))[1]
-    assert [what for what, *_ in heard] == ["whole", "accepted"]
+    assert [what for what, *_ in heard] == ["whole, not sure", "accepted"]
 
 
 def test_other_states_tell_nothing():

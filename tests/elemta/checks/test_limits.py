@@ -381,6 +381,21 @@ def test_the_end_of_a_message_may_come_to_another_worker_and_twice(world):
     assert world.live(steps, policy) == 2
 
 
+@pytest.mark.parametrize("then", ["reject", "discard"])
+def test_a_whole_message_whose_recipients_may_have_been_accepted_is_not_refused_for_good(world, then):
+    rules = f"recipient: [{{id: over, when: {{limits: fail}}, then: defer}}, {{id: rest, then: {then}}}]"
+    policy = world.policy("{per_login: {key: login, count: recipients, windows: {1h: 50}}}", rules)
+
+    async def steps(engine):
+        whole = envelope("i.1", (), recipient_count=2)
+        return [(await Case(engine).whole(whole, sure=sure)).verdict for sure in (True, False)]
+
+    sure, not_sure = world.live(steps, policy)
+    assert (sure.rule, sure.disposition) == ("rest", then)
+    assert (not_sure.rule, not_sure.disposition) == ("rest", "defer")
+    assert not_sure.reply.startswith("451 4.7.1 Not now")
+
+
 def test_whole_messages_are_not_judged_by_rules_about_recipients(world):
     rules = (
         "recipient: [{id: relay, when: {recipient.domain: {not: {in: [ours.test]}}}, then: reject},"
