@@ -82,7 +82,8 @@ async def rehearse(policy: Policy, client: Client, sender: str, recipients: Sequ
             accepted = tuple(each for each in recipients if each not in refused)
             left = accepted or tuple(recipients)
             headers = (*_on_top(asked), *headers)
-            envelope = Envelope(client, sender, left, len(left), _size(headers, body))
+            utf8 = not "".join((sender, *recipients)).isascii()  # RFC 6531 section 3.4: then the client must ask for it
+            envelope = Envelope(client, sender, left, len(left), _size(headers, body), utf8)
             decision = await Case(engine, settings.milter.budget).message(Message(envelope, headers, body))
         finally:
             await engine.close()

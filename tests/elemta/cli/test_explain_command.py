@@ -177,6 +177,13 @@ def test_a_mail_is_judged_at_rcpt_and_as_a_whole_without_sending_it(elemta, conf
     assert out.startswith("A rehearsal: nothing was sent, kept or changed.\nEvery recipient would be refused;")
 
 
+def test_addresses_beyond_ascii_are_sent_with_smtputf8(elemta, config):
+    rule = "- {id: utf8, when: {smtputf8: true}, then: defer}"
+    config.write_text(config.read_text().replace("message:\n", f"message:\n    {rule}\n"))
+    assert rehearsal(elemta, config, "--login", "carol", "--rcpt", "jörg@here.test")[-1]["rule"] == "utf8"
+    assert rehearsal(elemta, config, "--login", "carol", "--rcpt", "joerg@here.test")[-1]["rule"] == ""
+
+
 def test_a_mail_that_is_discarded_at_rcpt_is_said_to_be(elemta, config):
     config.write_text(config.read_text().replace("when: {greylist: fail}, then: defer", "then: discard"))
     mail = ("--mail", config.parent / "mail.eml", "--client", "192.0.2.3", "--rcpt", "bob@here.test")
