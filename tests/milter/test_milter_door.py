@@ -60,9 +60,7 @@ def test_nobody_is_taken_while_few_descriptors_are_left(monkeypatch, caplog):
             watching = asyncio.create_task(door.watch())
             with come(listener):
                 assert await taken(ours)
-            lowest = os.dup(0)
-            os.close(lowest)
-            most[0] = lowest + SPARE // 2
+            most[0] = len(os.listdir("/proc/self/fd")) + SPARE // 2  # noqa: PTH208
             await asyncio.sleep(0.1)
             with come(listener):
                 with pytest.raises(BlockingIOError):
@@ -72,7 +70,6 @@ def test_nobody_is_taken_while_few_descriptors_are_left(monkeypatch, caplog):
             watching.cancel()
 
     asyncio.run(run())
-    assert [record.getMessage() for record in caplog.records] == [
-        f"no new connection is taken: this process may open {SPARE // 2} more files",
-        "new connections are taken again",
-    ]
+    told, again = [record.getMessage() for record in caplog.records]
+    assert told.startswith("no new connection is taken: this process may open ")
+    assert again == "new connections are taken again"
