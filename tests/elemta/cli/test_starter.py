@@ -52,7 +52,7 @@ def test_it_is_written_once_and_checks(tmp_path, capsys):
     assert main(["config", "init", str(path)]) == os.EX_OK
     assert main(["config", "check", str(path)]) == os.EX_OK
     out, error = capsys.readouterr()
-    assert "tests passed: 16" in out
+    assert "tests passed: 17" in out
     assert error == ""  # no warning either
     path.write_text("host: mine.test")
     assert main(["config", "init", str(path)]) == os.EX_CANTCREAT
@@ -160,3 +160,11 @@ def test_it_is_part_of_the_package():
     import elemta  # noqa: PLC0415
 
     assert (Path(elemta.__file__).parent / "config" / "starter.yaml").is_file()
+
+
+@pytest.mark.parametrize("local", ["anna%example.org", "example.org!anna", '"anna@example.org"'])
+def test_no_recipient_hides_behind_another_of_ours(policy, local):
+    hidden = f"{local}@mx1.example.org"
+    assert at_rcpt(policy, "a@vouched.test", recipients=[hidden])[0] == "reject"
+    assert at_rcpt(policy, "a@vouched.test", recipients=[hidden], login="anna")[0] == "accept"
+    assert at_rcpt(policy, "a@vouched.test", recipients=["anna+x=y@example.org"])[0] == "accept"
