@@ -199,9 +199,11 @@ class _FromField:
     def _read(self, entry: list[Token]) -> None:
         """Read one mailbox: name-addr or addr-spec."""
         kinds = [kind for kind, _ in entry]
-        if not any(kind not in {"space", "comment"} for kind in kinds):
-            return  # RFC 5322 section 4.4: obsolete lists have empty members
         comments = [text for kind, text in entry if kind == "comment"]
+        if not any(kind not in {"space", "comment"} for kind in kinds):
+            if any("@" in text or "=?" in text for text in comments):
+                self.odd = self.odd or "From has a comment in the place of an address"
+            return  # RFC 5322 section 4.4: obsolete lists have empty members
         if "<" in kinds:
             start = kinds.index("<")
             stop = kinds.index(">", start) if ">" in kinds[start:] else len(kinds)
@@ -253,12 +255,14 @@ class _FromField:
         read = len(self.domains)
         if any(a_label(domain) is None for domain in self.domains if not domain.startswith("[")):
             self.trouble = self.trouble or "From has a domain that is none"
-        if self.trouble or self.odd:
+        if self.trouble or self.odd or not self.mailboxes:
             self._find(self.raw)
+            if "=?" in self.raw:
+                self._find(decode_words(self.raw))  # as programs see it that decode before they read
         if self.odd and (not read or len(self.domains) > 1):
             self.trouble = self.trouble or self.odd
-        if self.trouble and "=?" in self.raw:
-            self._find(decode_words(self.raw))  # as programs see it that decode before they read
+        if self.domains and not self.mailboxes:
+            self.trouble = self.trouble or "From has an address in the name of a group only"
         if not self.raw.strip():
             self.trouble = self.trouble or "From is empty"
 

@@ -41,7 +41,10 @@ CLEAR = [
     (b"Re: hello :) <user@example.com>", [(") ", "user", "example.com")]),
     (b"Doe, John <john@example.com>", [("John", "john", "example.com")]),
     (b"user@example.com;", [("", "user", "example.com")]),
-]
+    (b"Doe, =?utf-8?q?John_=28john=40example.com=29?= <john@example.com>",
+     [("John (john@example.com)", "john", "example.com")]),
+    (b"(user@example.com), user@example.com", [("", "user", "example.com")]),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("value", "expected"), CLEAR)
@@ -59,6 +62,13 @@ UNCLEAR = [
     (b"<>", set()),
     (b"ceo", set()),
     (b"=?utf-8?b?Y2VvQGV4YW1wbGUuY29t?=", {"example.com"}),  # for programs that decode before they read
+    (b"=?utf-8?q?ceo=40example.com?=, x@evil.example", {"example.com", "evil.example"}),
+    (b"<x@evil.example>, <=?utf-8?q?ceo=40example.com?=>", {"example.com", "evil.example"}),
+    (b"(ceo@example.com)", {"example.com"}),  # for programs that take a comment for an address where there is none
+    (b"(ceo@example.com), x@evil.example", {"example.com", "evil.example"}),
+    (b"x@evil.example, (=?utf-8?q?ceo=40example.com?=)", {"example.com", "evil.example"}),
+    (b'"ceo@example.com":;', {"example.com"}),
+    (b"=?utf-8?q?ceo=40example.com?=:;", {"example.com"}),
     (b"ceo@=?utf-8?q?example=2Ecom?=", {"=?utf-8?q?example=2Ecom?=", "example.com"}),
     (b"ceo@example.com <x@evil.example>", {"example.com", "evil.example"}),
     (b"<x@evil.example> ceo@example.com", {"example.com", "evil.example"}),
