@@ -1,7 +1,7 @@
 """A plain From takes a short way through the reader; it must say the same as the long one."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from elemta.addresses import from_field
@@ -12,6 +12,7 @@ MUTATIONS = st.sampled_from(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.from_regex(from_field._PLAIN, fullmatch=True), MUTATIONS, st.integers(0, 60))
 def test_the_short_way_says_what_the_long_way_says(value, extra, place):
     changed = value[:place] + extra + value[place:]
