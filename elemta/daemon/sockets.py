@@ -104,15 +104,15 @@ def _give_to(path: Path, group: str) -> None:
 
 
 def unreachable(opened: socket.socket, where: Listen) -> str:
-    """Why who connects to `where` does not come to this listener; "" where he does."""
-    if not isinstance(opened, _Unix):
-        return ""
+    """Why nobody can connect to this listener: its file was taken away; "" where it is there, or out of sight."""
     try:
-        if _file(Path(where.path)) == opened.made:
-            return ""
-    except OSError as error:
-        return f"nobody can connect, {where.path} was taken away ({error.strerror}); reload to have it again"
-    return f"nobody can connect, {where.path} is another's now"
+        if isinstance(opened, _Unix):
+            Path(where.path).lstat()
+    except FileNotFoundError:
+        return f"nobody can connect, {where.path} was taken away; reload to have it again"
+    except OSError:  # in a directory into which only who started us may look
+        return ""
+    return ""
 
 
 def shut(opened: socket.socket) -> None:
@@ -130,6 +130,6 @@ def remove(opened: socket.socket, where: Listen) -> None:
     """
     shut(opened)
     opened.close()
-    if isinstance(opened, _Unix) and not unreachable(opened, where):
-        with suppress(OSError):
+    with suppress(OSError):
+        if isinstance(opened, _Unix) and _file(Path(where.path)) == opened.made:
             Path(where.path).unlink()
