@@ -29,6 +29,8 @@ from elemta.journal.write import BOUND, RETRY, in_words
 INTERVAL = 0.25  # seconds between two deliveries
 BATCH = 100  # decisions in one frame; as many waiting are sent at once
 ON_THE_WAY = 4000  # decisions sent and not acknowledged; the others wait here, where the oldest can be dropped
+OCTETS = 64 << 20  # of those that wait: as many usual ones as BOUND; a hostile mail's is a hundred times as long
+OCTETS_ON_THE_WAY = 16 << 20
 
 
 class State(msgspec.Struct):
@@ -67,7 +69,7 @@ class Courier:
             path: the file.
             report: is told of trouble in words.
             interval: seconds between two deliveries.
-            bound: decisions to keep in memory while nothing can be written.
+            bound: decisions to keep in memory while nothing can be written, of OCTETS in all.
         """
         self.path = path
         self.written = 0
@@ -78,10 +80,13 @@ class Courier:
         self._offered = 0
         self._taken = 0  # from the queue
         self._lost = 0
-        self._queue: deque[bytes] = deque(maxlen=bound)
+        self._bound = bound
+        self._queue: deque[bytes] = deque()
+        self._octets = 0  # in the queue
         self._sent: deque[bytes] = deque()  # on the way
+        self._octets_sent = 0
         self._again = 0  # so many at the head of the queue may stand in the file already
-        self._counting = threading.Lock()  # decisions come from any thread
+        self._counting = threading.Lock()  # held while the queue changes: decisions come from any thread
         self._words: dict[str, str] = {}
         self._encode = msgspec.msgpack.Encoder().encode
         self._process: Process | None = None
@@ -113,10 +118,19 @@ class Courier:
             return
         queue = self._queue
         with self._counting:
-            queue.append(packed)  # drops the oldest when it is full
+            queue.append(packed)
+            self._octets += len(packed)
             self._offered += 1
+            if len(queue) > self._bound or self._octets > OCTETS:
+                self._drop()
         if len(queue) == BATCH and self._loop is not None:
             self._loop.call_soon_threadsafe(self._deliver)
+
+    def _drop(self) -> None:
+        """Let the oldest go where too many wait, or too long ones."""
+        while len(self._queue) > self._bound or (self._octets > OCTETS and len(self._queue) > 1):
+            self._octets -= len(self._queue.popleft())
+            self._again = max(0, self._again - 1)
 
     @property
     def waiting(self) -> int:
@@ -146,9 +160,11 @@ class Courier:
         if lost := self.waiting:
             self._report(f"journal: stopped with {lost} decisions unwritten: {self.trouble or 'out of time'}")
             self._lost += lost
-            self._taken += len(self._queue)
-            self._queue.clear()
-            self._sent.clear()
+            with self._counting:
+                self._taken += len(self._queue)
+                self._queue.clear()
+                self._sent.clear()
+                self._octets = self._octets_sent = 0
         return lost
 
     async def _work(self) -> None:
@@ -195,7 +211,7 @@ class Courier:
         before, self._told = self._told, state
         state.settled = max(state.settled, before.settled)  # counted while rows went by, it may be too low for a moment
         for _ in range(state.settled - before.settled):
-            self._sent.popleft()
+            self._octets_sent -= len(self._sent.popleft())
         written = state.written - before.written
         self.written += written
         self._lost += state.settled - before.settled - written
@@ -207,16 +223,13 @@ class Courier:
     def _take_back(self) -> None:
         """What was on the way waits again, before the others."""
         with self._counting:
-            self._again = len(self._sent) + self._again
+            self._again += len(self._sent)
             self._taken -= len(self._sent)
-            room = (self._queue.maxlen or 0) - len(self._queue)
-            while len(self._sent) > room:  # the oldest go
-                self._sent.popleft()
-                self._taken += 1
-                self._lost += 1
-                self._again -= 1
+            self._octets += self._octets_sent
             self._queue.extendleft(reversed(self._sent))
             self._sent.clear()
+            self._octets_sent = 0
+            self._drop()
 
     def _tick(self) -> None:
         if self._loop is not None and not self._stopping:
@@ -226,13 +239,17 @@ class Courier:
     def _deliver(self) -> None:
         """Send what waits."""
         queue, sent = self._queue, self._sent
-        while queue and self._process is not None and len(sent) < ON_THE_WAY:
-            again = self._again > 0
-            most = min(self._again or BATCH, BATCH, len(queue))
-            packed = [queue.popleft() for _ in range(most)]
-            self._taken += most
-            self._again -= most if again else 0
+        while queue and self._process is not None and len(sent) < ON_THE_WAY and self._octets_sent < OCTETS_ON_THE_WAY:
+            with self._counting:
+                again = self._again > 0
+                most = min(self._again or BATCH, BATCH, len(queue))
+                packed = [queue.popleft() for _ in range(most)]
+                self._taken += most
+                self._again -= most if again else 0
+                octets = sum(map(len, packed))
+                self._octets -= octets
             sent += packed
+            self._octets_sent += octets
             self._frame([again, packed])
 
     def _frame(self, told: list[object]) -> None:

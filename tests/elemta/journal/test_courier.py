@@ -286,6 +286,34 @@ def test_memory_is_bounded_while_nothing_can_be_written_and_the_newest_stay(tmp_
     assert any("unwritten" in words for words in reports)
 
 
+def test_memory_is_bounded_in_octets_too(tmp_path, monkeypatch):
+    """A thousand recipients, and names of a thousand attachments, stand in one decision of a hostile mail."""
+    monkeypatch.setattr(module, "OCTETS", 1 << 20)
+    monkeypatch.setattr(module, "OCTETS_ON_THE_WAY", 1 << 18)
+
+    async def run():
+        courier = opened(tmp_path / "missing" / "journal.db", [])
+        await until(lambda: courier._process is not None)
+        recipients = tuple(f"{number:0100}@x.test" for number in range(1000))
+        for number in range(200):
+            courier.decided(decision(sender=f"{number}@x.test", recipients=recipients))
+            if not number % 10:
+                await asyncio.sleep(0)
+        largest = len(courier._queue[-1])
+        assert largest > 100_000
+        assert courier._octets == sum(map(len, courier._queue)) <= 1 << 20
+        assert courier._octets_sent == sum(map(len, courier._sent)) <= (1 << 18) + module.BATCH * largest
+        assert b"199@x.test" in courier._queue[-1]
+        await until(lambda: courier.waiting + courier.dropped == 200)
+        courier._process.kill()
+        await until(lambda: courier.failures and not courier._sent)
+        assert courier._octets == sum(map(len, courier._queue)) <= 1 << 20
+        assert courier.waiting + courier.dropped == 200
+        await courier.close(0.2)
+
+    asyncio.run(run())
+
+
 CYCLIC: list[object] = []
 CYCLIC.append(CYCLIC)
 STRANGE = [
