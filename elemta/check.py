@@ -139,7 +139,11 @@ class Tools:
                 work.exception()  # it may be that nobody waits for it any more
 
         await gate.acquire()
-        work = asyncio.ensure_future(self.in_thread(function, *args))
+        try:
+            work = asyncio.ensure_future(self.in_thread(function, *args))
+        except BaseException:  # there is no room for one more thread, say
+            gate.release()
+            raise
         work.add_done_callback(done)
         return await asyncio.shield(work)  # the thread goes on when nobody waits any more, and holds the gate
 

@@ -66,6 +66,24 @@ def test_what_goes_wrong_is_told_and_the_next_gets_its_turn():
     asyncio.run(go())
 
 
+def test_a_call_for_which_there_is_no_thread_keeps_nobody_from_his_turn():
+    class Full(ThreadPoolExecutor):
+        def submit(self, *_args, **_options):
+            raise RuntimeError("can't start new thread")
+
+    async def go():
+        of = tools()
+        full = replace(of, threads=Full())
+        for call in (full.in_turn, full.in_few):
+            for _ in range(2 * FEW):
+                with pytest.raises(RuntimeError, match="thread"):
+                    await asyncio.wait_for(call(str, 7), 5)
+        for call in (replace(full, threads=of.threads).in_turn, replace(full, threads=of.threads).in_few):
+            assert await asyncio.wait_for(call(str, 7), 5) == "7"
+
+    asyncio.run(go())
+
+
 def test_of_calls_that_take_processor_time_few_run_at_a_time():
     running, most = 0, 0
 
