@@ -167,8 +167,10 @@ def _uuencode(raw: memoryview, defects: dict[str, None]) -> Iterator[bytes]:
     begun = b"begin " not in raw[:PIECE].tobytes()
     rest, steps = b"", 0
     for at in range(0, len(raw), PIECE):
-        lines = (rest + _piece(raw, at)).splitlines()
-        rest = lines.pop()[:MAX_LINE] if lines and at + PIECE < len(raw) else b""
+        piece = _piece(raw, at)
+        lines = (rest + piece).splitlines()
+        whole = at + PIECE >= len(raw) or piece.endswith((b"\r", b"\n"))
+        rest = b"" if whole else lines.pop()[:MAX_LINE]
         steps += len(lines)
         if steps > MAX_STEPS:
             defects["a broken uuencode of too many lines"] = None

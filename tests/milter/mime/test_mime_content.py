@@ -154,6 +154,16 @@ def test_a_line_of_uuencode_that_does_not_end_is_not_gone_through_again_and_agai
     assert held.octets == b"CatCat"
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("before", range(-2, 3))
+def test_a_line_of_uuencode_may_end_where_a_piece_ends(end, before):
+    first = b"#0V%T".ljust((PIECE - before) % 8 + 8 - len(end), b" ") + end
+    line = b"#0V%T".ljust(8 - len(end), b" ") + end
+    held = hold(first + line * (PIECE // 4), "uuencode")
+
+    assert held.octets == b"Cat" * (PIECE // 4 + 1)
+
+
 CHARSETS = [
     ("charset=utf-8", "é".encode(), "é", ""),
     ("charset=iso-8859-1", b"\xe9\x80", "é€", ""),
