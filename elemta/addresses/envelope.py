@@ -52,8 +52,7 @@ def mailbox(path: str) -> str:
         elif char not in " \t,;>":  # two addresses with a comma between them are refused
             kept.append(char)
             inside = "]" if char == "[" else ""
-    address = "".join(kept)
-    return written(_without_route(address) if address.startswith("@") else address)
+    return written("".join(kept))
 
 
 def compared(address: str) -> str:
@@ -79,9 +78,14 @@ def bare(local: str) -> str:
 
 
 def written(address: str) -> str:
-    """The address as SMTP has it, of what Postfix tells a policy service, where no quotes are: "an na"@example.org."""
-    if _USUAL.fullmatch(address) or address.startswith("@"):
+    """The address as SMTP has it, of what Postfix tells a policy service, where no quotes are: "an na"@example.org.
+
+    Of @b.test:a@example.org, which was in quotes, Postfix takes the route off only when it rewrites it.
+    """
+    if _USUAL.fullmatch(address):
         return address
+    if address.startswith("@"):
+        address = _without_route(address)
     local, _, domain = address.rpartition("@")
     return address if not local or _PLAIN_LOCAL.fullmatch(local) else f"{_quoted(local)}@{domain}"
 
@@ -89,9 +93,9 @@ def written(address: str) -> str:
 def returned_to(sender: str) -> str:
     """The sender that Postfix makes of one without @: b.test!a and a%b.test become a@b.test.
 
-    See swap_bangpath and allow_percent_hack in postconf(5).
+    See swap_bangpath and allow_percent_hack in postconf(5).  What needs quotes stays one of this server's.
     """
-    if "@" in sender:
+    if "@" in sender or not _PLAIN_LOCAL.fullmatch(sender) or "" in sender.split("."):
         return sender
     domain, swapped, local = sender.partition("!")
     if not swapped:
