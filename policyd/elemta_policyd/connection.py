@@ -219,22 +219,24 @@ class Connection(asyncio.Protocol):
     async def _of_whole(self, attributes: Attributes, state: str | None) -> str:
         """The action for DATA or END-OF-MESSAGE: judged only if nothing was asked at RCPT; then it may be accepted."""
         facts = self._asked = envelope(attributes)
-        found = DUNNO
-        if self._case is None:
-            self._case = self._new_case()
+        case, found = self._case, DUNNO
+        if case is None:
+            case = self._case = self._new_case()
             self._prepended = state == _END  # access(5): nothing can be prepended any more
-            if _word(attributes.get("instance")) != self._under_way or not self._under_way:
-                if facts.recipients:  # Postfix names an only one
-                    decision = await self._case.recipient(facts)
-                else:
-                    decision = await self._case.whole(facts, sure=not self._first)
+            if not self._judged_before(facts):
+                one = bool(facts.recipients)  # Postfix names an only one
+                decision = await (case.recipient(facts) if one else case.whole(facts, sure=not self._first))
                 found = self._answer(decision)
                 if decision.verdict.disposition not in KEPT:
                     return found
         if state == _END:
-            await self._case.accepted(facts)
+            await case.accepted(facts)
             self._asked = None
         return found
+
+    def _judged_before(self, facts: Envelope) -> bool:
+        """Whether another worker judged this message at RCPT, before a reload."""
+        return bool(self._under_way) and _word(facts.instance) == self._under_way
 
     async def _given_up(self) -> None:
         """Another message begins: the one before is complete or was given up (SMTPD_POLICY_README)."""
