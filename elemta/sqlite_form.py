@@ -84,7 +84,7 @@ def make(path: str) -> None:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
     except FileExistsError:
-        if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+        if Path(path).is_dir() or not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
             os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))  # which tells why not
         return  # else it is not opened: to close it again would end every lock of this process on it (fcntl)
     if os.geteuid() == 0:

@@ -446,7 +446,7 @@ def test_no_directory(tmp_path):
 
 
 def test_a_directory_instead_of_a_file(tmp_path):
-    with pytest.raises(StoreError, match="directory"):
+    with pytest.raises(StoreError, match=": Is a directory"):
         SqliteStore(str(tmp_path))
 
 
