@@ -43,6 +43,25 @@ def test_workers_are_the_configured_user_and_the_socket_is_for_the_group():
 
 
 @root_only
+def test_a_socket_in_a_directory_closed_to_its_user_is_not_taken_for_lost():
+    place = Path(tempfile.mkdtemp(prefix="elemta-drop-"))
+    place.chmod(0o755)
+    (place / "private").mkdir(mode=0o700)  # as Postfix has one
+    daemon = Daemon("policyd", listen=f"unix:{place}/private/policyd.sock")
+    text = daemon.policy.read_text().replace("user: root", "user: nobody")
+    daemon.policy.write_text(text.replace(str(daemon.directory), str(place / "var")))
+    try:
+        daemon.start()
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("reloaded daemon=policyd ok=true")
+        daemon.connect()
+        assert "nobody can connect" not in daemon.log()
+    finally:
+        daemon.stop()
+        shutil.rmtree(place)
+
+
+@root_only
 def test_a_user_that_is_named_and_missing_is_67():
     daemon = Daemon("policyd")
     daemon.policy.write_text(daemon.policy.read_text().replace("user: root", "user: nosuchuser"))
