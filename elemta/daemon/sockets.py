@@ -25,7 +25,7 @@ class _Unix(socket.socket):
     """A listener on a unix socket.
 
     Attributes:
-        made: the file that it made: inode and time, for an inode is soon another file's.
+        made: the file that it made: device and inode, which are no other file's while the socket is open.
     """
 
     made: tuple[int, int] = 0, 0
@@ -76,7 +76,7 @@ def _unix(path: Path, group: str) -> socket.socket:
 
 def _file(path: Path) -> tuple[int, int]:
     found = path.stat()
-    return found.st_ino, found.st_mtime_ns
+    return found.st_dev, found.st_ino
 
 
 def _remove_stale(path: Path) -> None:
@@ -129,7 +129,7 @@ def remove(opened: socket.socket, where: Listen) -> None:
     Somebody may listen there again, since nobody answered any more: then the file is his.
     """
     shut(opened)
-    opened.close()
     with suppress(OSError):
         if isinstance(opened, _Unix) and _file(Path(where.path)) == opened.made:
             Path(where.path).unlink()
+    opened.close()

@@ -122,6 +122,17 @@ def test_a_socket_that_was_taken_away_is_missed_and_a_reload_makes_it_anew(name)
         assert not place.exists()
 
 
+def test_a_socket_that_was_touched_is_the_same():
+    with Daemon("policyd") as daemon:
+        place = Path(daemon.listen[5:])
+        os.utime(place, (1, 1))
+        daemon.reload(REJECT)
+        assert ask(daemon.connect()) == "550 5.7.1 no"
+        assert "nobody can connect" not in daemon.log()
+        daemon.stop()
+        assert not place.exists()
+
+
 def test_reload_is_all_or_nothing():
     with Daemon("policyd", ACCEPT) as daemon:
         daemon.reload(REJECT)
