@@ -22,6 +22,8 @@ _TROUBLE_REPLY: Mapping[Disposition, str] = {
     Disposition.DEFER: "451 4.3.0 A policy check could not be made, please try again later. Reference {id}",
     Disposition.REJECT: "550 5.7.1 A policy check could not be made. Reference {id}",
 }
+_FOR_GOOD = (Disposition.REJECT, Disposition.DISCARD)
+_LATER = "451 4.7.1 Not now, please try again later. Reference {id}"
 
 
 class Meaning(Protocol):
@@ -72,6 +74,8 @@ def judge(rules: Ruleset, checks: Sequence[Meaning], view: View, reference: str)
             if _STRENGTH[meaning] > _STRENGTH[disposition]:
                 disposition, decided_by = meaning, f"trouble:{check.name}"
                 reply = _TROUBLE_REPLY.get(meaning, "").replace("{id}", reference)
+    if not rules.for_good and disposition in _FOR_GOOD:
+        disposition, reply = Disposition.DEFER, _LATER.replace("{id}", reference)
     behind = tuple([name for name in _sources(rule.facts) if name in view.findings]) if rule else ()
     actions = judgement.actions
     if proposing and disposition in KEPT:

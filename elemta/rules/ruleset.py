@@ -14,12 +14,9 @@ from msgspec import Struct, field
 
 from elemta.decision import MATCHED
 from elemta.findings import Value
-from elemta.rules.templates import Template, compile_template
+from elemta.rules.templates import Template
 from elemta.rules.view import View
 from elemta.verdict import Action, Disposition
-
-_FOR_GOOD = (Disposition.REJECT, Disposition.DISCARD)
-_LATER = compile_template("451 4.7.1 Not now, please try again later. Reference {id}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +64,14 @@ class Judgement(Struct):
 
 @dataclass(frozen=True)
 class Ruleset:
-    """The rules of one stage, in order."""
+    """The rules of one stage, in order.
+
+    Attributes:
+        for_good: mail may be refused or thrown away for good by them; else it shall come again.
+    """
 
     rules: tuple[Rule, ...] = ()
+    for_good: bool = True
 
     def decide(self, view: View, reference: str) -> Judgement:
         """Read the rules. Pure: nothing but `view` is looked at, nothing but `view` remembers.
@@ -105,13 +107,8 @@ class Ruleset:
         )
 
     def for_now(self) -> Ruleset:
-        """The same rules; what they would refuse or throw away for good shall come again."""
-        return Ruleset(
-            tuple(
-                replace(rule, disposition=Disposition.DEFER, reply=_LATER) if rule.disposition in _FOR_GOOD else rule
-                for rule in self.rules
-            )
-        )
+        """The same rules; what would be refused or thrown away for good shall come again."""
+        return replace(self, for_good=False)
 
     def asked(self, read: int) -> frozenset[str]:
         """The facts that the first `read` enforced rules ask for."""

@@ -396,6 +396,22 @@ def test_a_whole_message_whose_recipients_may_have_been_accepted_is_not_refused_
     assert not_sure.reply.startswith("451 4.7.1 Not now")
 
 
+def test_nor_is_it_where_the_limits_cannot_be_asked(world):
+    policy = world.policy("{trouble: reject, per_login: {key: login, count: recipients, windows: {1h: 50}}}")
+
+    async def steps(engine):
+        async def reserve(*_):
+            raise StoreError("gone")
+
+        engine.tools.store.reserve = reserve
+        whole = envelope("i.1", (), recipient_count=2)
+        return [(await Case(engine).whole(whole, sure=sure)).verdict for sure in (True, False)]
+
+    sure, not_sure = world.live(steps, policy)
+    assert (sure.rule, sure.disposition) == ("trouble:limits", "reject")
+    assert (not_sure.rule, not_sure.disposition, not_sure.reply[:3]) == ("trouble:limits", "defer", "451")
+
+
 def test_whole_messages_are_not_judged_by_rules_about_recipients(world):
     rules = (
         "recipient: [{id: relay, when: {recipient.domain: {not: {in: [ours.test]}}}, then: reject},"
