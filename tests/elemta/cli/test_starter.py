@@ -138,7 +138,7 @@ def test_an_unclear_author_is_held(policy):
     assert judge(policy, mail, resolver=FakeResolver(ZONE)).verdict.rule == "unclear-author"
     crowd = ", ".join(f"a@n{number}.test" for number in range(6))  # more than DMARC looks at
     assert verdict(policy, f"{crowd}, ceo@bank.test") == ("quarantine", "unjudged-author")
-    assert verdict(policy, '"ceo@bank.test":;') == ("quarantine", "unjudged-author")
+    assert verdict(policy, '"ceo@bank.test":;') == ("quarantine", "unclear-author")
 
 
 def test_spf_is_evidence_only(policy):
