@@ -23,6 +23,10 @@ COLUMNS = (
     "helo", "login", "sender", "recipients", "size", "message_id", "header_from", "seconds", "policy", "detail",
 )  # fmt: skip
 _RECIPIENTS = COLUMNS.index("recipients")
+_TYPES = tuple((float, int) if name in ("at", "size", "seconds") else str for name in COLUMNS)
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What `entry` raises for a row that nobody wrote so."""
+_LAST = 253401955200.0  # 9999-12-28, days before the end of Python's calendar
 
 Row = tuple[str | float | int, ...]
 
@@ -122,13 +126,22 @@ def of_decision(decision: Decision, document: Mapping[str, Any]) -> Entry:
 
 
 def entry(columns: Sequence[Any], document: str | None = None) -> Entry:
-    """The entry that a row tells; `document` is its policy's."""
+    """The entry that a row tells; `document` is its policy's.
+
+    Raises:
+        UNREADABLE: nobody wrote such a row.
+    """
+    for name, value, types in zip(COLUMNS, columns, _TYPES, strict=False):
+        if not isinstance(value, types):  # SQLite keeps in any column whatever a damaged page says
+            raise TypeError(f"{name} is {type(value).__name__}")
     *plain, detail = columns
     told: dict[str, Any] = dict(zip(COLUMNS, plain, strict=False))
     more = json.loads(detail)
     told["klass"] = told.pop("class")
     told["disposition"] = Disposition(told["disposition"])
     told["recipients"] = tuple(json.loads(told["recipients"]))
+    if not (0 <= told["at"] < _LAST and all(isinstance(each, str) for each in told["recipients"])):
+        raise ValueError("its time or its recipients are none")
     rules = json.loads(document).get("rules", {}).get(told["stage"]) if document else None
     return Entry(
         **told,

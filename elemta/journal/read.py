@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from elemta.journal.acts import acts_on
-from elemta.journal.entry import COLUMNS, Entry, entry
+from elemta.journal.entry import COLUMNS, UNREADABLE, Entry, entry
 from elemta.journal.schema import TOUCH, JournalError, connect, damaged
 
 CRITERIA: Mapping[str, str] = {
@@ -197,7 +197,7 @@ class Reader:
             yield
         except sqlite3.Error as error:
             raise JournalError(f"{self.path}: {error}") from error
-        except (ValueError, TypeError, LookupError, AttributeError) as error:  # of a row that nobody wrote so
+        except UNREADABLE as error:
             raise JournalError(damaged(self.path, f"a decision in it cannot be read: {error}")) from error
 
 

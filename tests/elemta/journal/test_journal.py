@@ -451,7 +451,22 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, make, words):
 
 @pytest.mark.parametrize(
     "change",
-    ["detail = substr(detail, 9)", "detail = '[]'", "detail = '{}'", "recipients = 1", "disposition = 'x'"],
+    [
+        "detail = substr(detail, 9)",
+        "detail = '[]'",
+        "detail = '{}'",
+        "recipients = 1",
+        "disposition = 'x'",
+        "recipients = '[1]'",
+        "recipients = replace(hex(zeroblob(9999)), '0', '[')",
+        "at = 1e308",
+        "at = 'x'",
+        "seconds = 'x'",
+        "size = x'ff'",
+        "client = x'ff'",
+        "rule = x'ff'",
+        "queue_id = x'ff'",
+    ],
 )
 def test_a_row_that_cannot_be_read_is_told_as_damage(keeping, change):
     given = decision(id="0123V56789")
