@@ -43,6 +43,9 @@ _SWAP_TRIPLET = """
 """
 _NEW_NETWORK = "INSERT OR IGNORE INTO networks (passes, counted, until, key) VALUES (?, ?, ?, ?)"
 _SWAP_NETWORK = "UPDATE networks SET passes = ?, counted = ?, until = ? WHERE key = ? AND passes = ? AND counted = ?"
+_SET_ENTRIES = """
+    SELECT CAST(entry AS BLOB), CAST(until AS REAL) FROM sets WHERE name = ? AND (until = 0 OR until > ?) ORDER BY entry
+"""  # text, too: so an administrator writes it with the sqlite3 command
 _ADD_TO_SET = """
     INSERT INTO sets VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET until = excluded.until
     WHERE until <> 0 AND (excluded.until = 0 OR excluded.until > until)
@@ -125,13 +128,12 @@ class SqliteStore:
 
     async def remove_from_set(self, name: str, entry: str) -> bool:
         """Take `entry` out; False when it was not there."""
-        statement = "DELETE FROM sets WHERE name = ? AND entry = ?"
+        statement = "DELETE FROM sets WHERE name = ? AND CAST(entry AS BLOB) = ?"
         return await self._patiently(self._change_sets, statement, (name, _octets(entry)))
 
     async def set_entries(self, name: str, now: float) -> Mapping[str, float]:
         """The entries that have not expired, each with its end (0 = none)."""
-        statement = "SELECT entry, until FROM sets WHERE name = ? AND (until = 0 OR until > ?) ORDER BY entry"
-        rows = await self._patiently(self._rows, statement, (name, now))
+        rows = await self._patiently(self._rows, _SET_ENTRIES, (name, now))
         return {entry.decode("utf-8", "surrogateescape"): until for entry, until in rows}
 
     async def sets_version(self) -> int:

@@ -405,6 +405,21 @@ def test_a_file_that_is_no_database(path):
         SqliteStore(path)
 
 
+def test_a_row_written_by_hand_is_an_entry_like_any_other(path):
+    async def work(store):
+        await store.add_to_set("frozen", "anna", 0.0)
+        db = sqlite3.connect(path)
+        db.execute("INSERT INTO sets VALUES ('frozen', 'bob', 0), ('frozen', 7, 'x')")  # text, number; no octets
+        db.commit()
+        db.close()
+        before = dict(await store.set_entries("frozen", 1.0))
+        gone = [await store.remove_from_set("frozen", each) for each in before]
+        return before, gone, dict(await store.set_entries("frozen", 1.0))
+
+    everybody = {"7": 0.0, "anna": 0.0, "bob": 0.0}
+    assert use(path, work) == (everybody, [True] * 3, {})
+
+
 def test_a_damaged_file(path):
     use(path, lambda store: store.greylist("t", "n", 0.0, TERMS))
     size = Path(path).stat().st_size
