@@ -91,8 +91,11 @@ class LedgerFile:
             raise LedgerError(f"{self.path}: {error}") from error
 
     def one(self, query: str, *values: object) -> tuple[Any, ...]:
-        """The first row, which is there."""
-        return self.all(query, *values)[0]
+        """The first row, which is there unless the file is damaged."""
+        found = self.all(query, *values)
+        if not found:
+            raise LedgerError(f"{self.path}: damaged (a row is missing); move it away, a new one is then begun")
+        return found[0]
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:

@@ -479,6 +479,16 @@ def test_only_one_domain_or_one_day(tmp_path, journal):
 # ── the file ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_ledger_without_its_mark_is_told_as_damaged(tmp_path):
+    import sqlite3  # noqa: PLC0415
+
+    path = str(tmp_path / "reports.db")
+    of = Ledger.open(path)
+    sqlite3.connect(path).execute("DELETE FROM mark").connection.commit()
+    with pytest.raises(LedgerError, match=r"reports\.db: damaged \(a row is missing\); move it away"):
+        of.counts.mark()
+
+
 def test_a_file_of_something_else_is_left_alone(tmp_path, journal):
     import sqlite3  # noqa: PLC0415
 
