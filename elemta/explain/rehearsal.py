@@ -159,7 +159,7 @@ def _copy(place: Path, copy: str) -> None:
     if not place.exists():
         return
     try:
-        source = sqlite3.connect(f"file:{quote(str(place))}?mode=ro", uri=True)
+        source = sqlite3.connect(f"file://{quote(str(place))}?mode=ro", uri=True)
         target = sqlite3.connect(copy)
         try:
             source.backup(target)

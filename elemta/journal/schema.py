@@ -81,7 +81,7 @@ def connect(path: str, *, write: bool = False, patience: float = 5.0) -> sqlite3
             with suppress(OSError, ValueError):  # SQLite tells what is wrong
                 make(path)
         database = sqlite3.connect(
-            f"file:{quote(os.path.abspath(path))}?mode={'rwc' if write else 'rw'}",  # noqa: PTH100
+            f"file://{quote(os.path.abspath(path))}?mode={'rwc' if write else 'rw'}",  # noqa: PTH100
             uri=True, timeout=patience, isolation_level=None, check_same_thread=False,
         )  # fmt: skip
     except sqlite3.Error as error:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from elemta.explain.rehearsal import copied, read_mail
 from elemta.store import StoreError
+from elemta.store.sqlite import SqliteStore
 
 
 @pytest.mark.parametrize(
@@ -52,3 +53,17 @@ def test_a_store_that_cannot_be_read_says_so(tmp_path):
 
     with pytest.raises(StoreError, match="cannot be read"):
         asyncio.run(use())
+
+
+def test_a_path_may_begin_with_two_slashes(tmp_path):
+    url = f"sqlite:///{tmp_path}/state.db"  # as other programs' URLs have it: sqlite:////var/…
+    assert url.startswith("sqlite:////")
+
+    async def use():
+        store = SqliteStore(f"{tmp_path}/state.db")
+        await store.add_to_set("frozen", "anna", 0.0)
+        await store.close()
+        async with copied(url) as copy:
+            return dict(await copy.set_entries("frozen", 1.0))
+
+    assert asyncio.run(use()) == {"anna": 0.0}

@@ -481,6 +481,13 @@ def test_a_row_that_cannot_be_read_is_told_as_damage(keeping, change):
             ask()
 
 
+def test_a_path_may_begin_with_two_slashes(tmp_path):
+    path = f"/{tmp_path}/journal.db"
+    connect(path, write=True).close()
+
+    assert Reader(path).oldest() is None
+
+
 def test_only_owner_and_group_may_read_who_wrote_to_whom(tmp_path):
     path = tmp_path / "journal.db"
     connect(str(path), write=True).close()
