@@ -73,8 +73,13 @@ def file_lines(path: Path) -> list[str]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no file; reading a pipe would wait for ever.
+        ValueError: it is no file; reading a pipe would wait for ever. Or it is no text: in UTF-16, say, no entry would
+            ever be found.
     """
     if not S_ISREG(path.stat().st_mode):
         raise ValueError(f"{path} is not a file; name a file")
-    return path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    if (place := text.find("\0")) >= 0:
+        line = text.count("\n", 0, place) + 1
+        raise ValueError(f"{path}:{line}: a NUL character cannot stand in a text; save the file as UTF-8")
+    return text.splitlines()

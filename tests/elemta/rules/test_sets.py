@@ -124,6 +124,14 @@ def test_a_million_entries_are_asked_by_hashing():
     assert time.perf_counter() - began < 5
 
 
+def test_a_file_in_utf_16_is_refused_rather_than_never_matched(tmp_path):
+    path = tmp_path / "set.txt"
+    for octets, line in (("bad.example\n".encode("utf-16"), 1), (b"bad.example\nworse.example\n\0\0\0", 3)):
+        path.write_bytes(octets)
+        with pytest.raises(ValueError, match=rf"set\.txt:{line}: a NUL character .*UTF-8"):
+            read_file(path)
+
+
 def test_a_pipe_is_no_file_and_is_not_waited_for(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -174,11 +182,11 @@ def test_sets_are_looked_at_also_after_a_look_that_failed(tmp_path, monkeypatch,
         file = NamedSet(path=tmp_path / "set.txt", name="file")
         live = NamedSet(path=None, name="live", dynamic=True)
         store = SqliteStore(str(tmp_path / "state.db"))
-        store._db.execute("INSERT INTO sets VALUES ('live', 'a text, of another program', 0)")
+        store._db.execute("DELETE FROM sets_version")  # nobody does
         tools = SimpleNamespace(store=store, clock=lambda: 0.0, in_thread=in_thread)
         looking = asyncio.create_task(refresh.refresh_sets({"file": file, "live": live}, tools, -1))
         await wait_for(lambda: "a.test" in file.members)
-        store._db.execute("DELETE FROM sets")
+        store._db.execute("INSERT INTO sets_version VALUES (0)")
         await store.add_to_set("live", "b.test", 0)
         await wait_for(lambda: "b.test" in live.members)
         looking.cancel()
