@@ -126,6 +126,10 @@ class _Connection(asyncio.Protocol):
         elif len(self._received) >= REQUEST:
             self._send(Answer("431 Request Header Fields Too Large", b"too long\n"))
 
+    def eof_received(self) -> bool:
+        """Who has asked and sends no more (`nc -N`) still waits for the answer."""
+        return self._task is not None
+
     def connection_lost(self, error: Exception | None) -> None:
         del error
         self._timer.cancel()

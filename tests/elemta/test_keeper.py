@@ -221,6 +221,20 @@ def test_head_has_the_length_and_no_body(settings):
     on_the_loop(run())
 
 
+def test_who_has_asked_and_sends_no_more_is_answered(settings):
+    async def run():
+        listen = settings.metrics.listen
+        async with keeping(settings):
+            await answering(listen)
+            reader, writer = await asyncio.open_connection(listen.host, listen.port)
+            writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")  # which a thread makes
+            writer.write_eof()
+            assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 200 OK\r\n")
+            writer.close()
+
+    on_the_loop(run())
+
+
 def test_who_says_nothing_is_cut_off_and_too_many_are_not_kept(settings, monkeypatch):
     monkeypatch.setattr(pages, "TIME", 0.3)
     monkeypatch.setattr(pages, "OPEN", 4)
