@@ -121,6 +121,22 @@ def _asked(url: str, octets: bytes, headers: dict[str, str], until: float) -> Sa
     Raises:
         OSError: there is no lawful answer; the text says why.
     """
+    try:
+        answer = _posted(url, octets, headers, until)
+    except requests.RequestException:
+        raise
+    except ValueError as error:  # a chunk of negative length, a Location that is no URL: requests does not wrap it
+        raise ServerError(f"its answer is not lawful: {error}") from error
+    try:
+        return Said.model_validate_json(answer, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ServerError(f"its answer is not lawful: {where + ': ' if where else ''}{first['msg'][:200]}") from None
+
+
+def _posted(url: str, octets: bytes, headers: dict[str, str], until: float) -> bytes:
+    """What is answered, as it came."""
     with requests.Session() as session:
         session.trust_env = False  # no proxy and no password that the configuration does not name
         left = max(0.1, until - time.monotonic())
@@ -136,12 +152,7 @@ def _asked(url: str, octets: bytes, headers: dict[str, str], until: float) -> Sa
                     raise ServerError(f"its answer is longer than {ANSWER >> 10} KiB")
                 if time.monotonic() > until:
                     raise ServerError("its answer did not end in time")
-    try:
-        return Said.model_validate_json(answer, strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ServerError(f"its answer is not lawful: {where + ': ' if where else ''}{first['msg'][:200]}") from None
+    return answer
 
 
 def _ping(url: str, until: float) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import re
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
@@ -130,6 +131,30 @@ def test_other_statuses_are_trouble_and_nobody_is_sent_elsewhere(service, status
     with pytest.raises(ServerError, match=f"it answered with status {status}"):
         service.ask()
     assert len(service.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n{",
+        b"HTTP/1.1 302 Found\r\nLocation: http://[::1\r\n\r\n",
+    ],
+    ids=["chunk", "location"],
+)
+def test_what_the_library_for_http_stumbles_over_is_trouble_and_no_crash(answer):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve():
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(ServerError, match="its answer is not lawful"):
+            run(Webhook, message(), url=f"http://127.0.0.1:{listening.getsockname()[1]}/")
+        thread.join()
 
 
 def test_nobody_there():

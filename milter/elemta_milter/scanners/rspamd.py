@@ -149,6 +149,8 @@ class Rspamd:
                 return response.status_code, _all(response)
         except (requests.RequestException, HTTPError, http.client.HTTPException) as error:
             raise ServerError(_why(error)) from error
+        except ValueError as error:  # a chunk of negative length, a Location that is no URL: neither library wraps it
+            raise ServerError(f"garbage instead of an answer: {error}") from error
         finally:
             UNTIL.reset(reset)
 

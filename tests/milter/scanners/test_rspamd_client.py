@@ -141,6 +141,8 @@ def each_octet(data, seconds=0.05):
         (send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), "a chunk has no length"),
         (send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"), "broke off: a chunk has no length"),
         (send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"), "IncompleteRead|chunk|garbage"),
+        (send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n{"), "garbage instead of an answer"),
+        (send(b"HTTP/1.1 302 Found\r\nLocation: http://[::1\r\n\r\n"), "garbage instead of an answer"),
         (send(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 500 + b"\r\n"), "more than 100 headers"),
         (send(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n"), "65536"),
         (send(b"HTTP/1.1 500 Oops\r\nContent-Length: 3\r\n\r\nbad"), "HTTP status 500: 'bad'"),
