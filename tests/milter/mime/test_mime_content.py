@@ -150,7 +150,7 @@ def test_a_line_of_uuencode_that_does_not_end_is_not_gone_through_again_and_agai
     began = time.process_time()
     held = hold(b"#0V%T" + b"x" * (32 << 20) + b"\n#0V%T\n", "uuencode", 1 << 30)
 
-    assert time.process_time() - began < 1.5  # it took five, and four times that of twice as many
+    assert time.process_time() - began < 3.5  # it took five, and four times that of twice as many
     assert held.octets == b"CatCat"
 
 

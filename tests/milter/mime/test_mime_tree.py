@@ -273,7 +273,7 @@ def test_a_line_that_nearly_begins_a_file_is_read_once(line):
     began = time.process_time()
     tree = tree_of(mail(line * 5, "text/plain"))
 
-    assert time.process_time() - began < 1  # it took hours
+    assert time.process_time() - began < 10  # it took hours
     assert not tree.root.parts
 
 
@@ -327,7 +327,7 @@ def test_fields_of_a_message_that_say_much_of_it_cost_little(field):
     began = time.process_time()
     tree = tree_of(message(headers=[field] * 16))
 
-    assert time.process_time() - began < 0.4  # on the loop; it took two seconds
+    assert time.process_time() - began < 1.5  # on the loop; it took two seconds, and takes a tenth
     assert tree.excess
 
 

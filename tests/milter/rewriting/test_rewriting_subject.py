@@ -120,5 +120,5 @@ def test_a_subject_of_many_blanks_takes_no_time(blanks):
     began = time.process_time()
     [edit] = asked(TAG, headers=((b"Subject", b" x" + blanks * 250_000 + b"y"),))
 
-    assert time.process_time() - began < 1  # it took hours
+    assert time.process_time() - began < 10  # it took hours
     assert edit.value.startswith("[A] x")
