@@ -11,6 +11,7 @@ import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,14 @@ class Form:
         finally:
             if database.in_transaction:
                 database.execute("ROLLBACK")
+
+
+def uri(path: str, mode: str) -> str:
+    """The name of a file for `sqlite3.connect(..., uri=True)`; `mode` is "ro", "rw" or "rwc".
+
+    With an empty authority: SQLite takes what follows two slashes for one, and a path may begin with two.
+    """
+    return f"file://{quote(os.path.abspath(path))}?mode={mode}"  # noqa: PTH100
 
 
 def make(path: str) -> None:

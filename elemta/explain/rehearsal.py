@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from urllib.parse import quote
 
 from msgspec.structs import replace
 
@@ -26,6 +25,7 @@ from elemta.engine import Engine
 from elemta.facts import BytesBody, Client, Envelope, Message
 from elemta.policy import Policy
 from elemta.rules.sets import members
+from elemta.sqlite_form import uri
 from elemta.store import Store, StoreError
 from elemta.store.urls import open_store, split_url
 from elemta.tools import open_tools
@@ -159,7 +159,7 @@ def _copy(place: Path, copy: str) -> None:
     if not place.exists():
         return
     try:
-        source = sqlite3.connect(f"file://{quote(str(place))}?mode=ro", uri=True)
+        source = sqlite3.connect(uri(str(place), "ro"), uri=True)
         target = sqlite3.connect(copy)
         try:
             source.backup(target)

@@ -12,9 +12,8 @@ import os
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote
 
-from elemta.sqlite_form import Form, make
+from elemta.sqlite_form import Form, make, uri
 
 PAGES_IN_MEMORY = -4000  # KiB of SQLite's cache, per connection
 TOUCH = 3600.0  # seconds after which a policy is marked again as in use
@@ -81,7 +80,7 @@ def connect(path: str, *, write: bool = False, patience: float = 5.0) -> sqlite3
             with suppress(OSError, ValueError):  # SQLite tells what is wrong
                 make(path)
         database = sqlite3.connect(
-            f"file://{quote(os.path.abspath(path))}?mode={'rwc' if write else 'rw'}",  # noqa: PTH100
+            uri(path, "rwc" if write else "rw"),
             uri=True, timeout=patience, isolation_level=None, check_same_thread=False,
         )  # fmt: skip
     except sqlite3.Error as error:
