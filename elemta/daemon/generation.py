@@ -27,6 +27,7 @@ class Process:
     control: socket.socket
     born: float
     ready: bool = False
+    heard: float = 0.0  # when it last said something
     closed: bool = False  # it takes no connection any more
     leaving: float = 0.0  # when it was told to go; 0 = it was not
     until: float = math.inf  # when it is killed

@@ -1,7 +1,7 @@
 """The supervisor: are N workers answering, with the policy that the administrator wrote last?
 
 It binds the socket, forks workers on fixed slots and a keeper beside them, restarts whoever dies (with
-back-off), and on SIGHUP forks a new generation with the new policy: only when every new worker answers are the
+back-off) or hangs, and on SIGHUP forks a new generation with the new policy: only when every new worker answers are the
 old ones told to hand over and go; otherwise the new ones go and the old ones stay.  It runs no thread and no
 event loop, so that it can fork at any time.
 
@@ -25,9 +25,10 @@ from types import FrameType
 
 from elemta.config.problems import ConfigErrors
 from elemta.daemon import sdnotify, sockets
-from elemta.daemon.birth import GRACE, fork, send_away
+from elemta.daemon.birth import fork, send_away
 from elemta.daemon.generation import KEEPER, Generation, Process, how_it_ended
 from elemta.daemon.observing import Observing, section
+from elemta.daemon.overdue import Overdue
 from elemta.daemon.worker import CLOSED, READY, Service
 from elemta.policy import Policy
 from elemta.version import VERSION
@@ -56,6 +57,8 @@ class Supervisor:
         self._signals: list[int] = []
         self._again = False
         self._stopping_since = 0.0
+        self._overdue = Overdue()
+        self._watchdog = sdnotify.Watchdog()
         self._selector = selectors.DefaultSelector()
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -79,7 +82,8 @@ class Supervisor:
                 self._again = False
                 self._reload()
             self._restart()
-            self._kill_late()
+            self._overdue.end(self._all())
+            self._watchdog.alive()
             self._report()
             if self.current is None and self.candidate is None and not self.stopping:
                 return os.EX_SOFTWARE  # the first generation never answered; its workers said why
@@ -101,6 +105,7 @@ class Supervisor:
             data = process.control.recv(64)
         except OSError:
             data = b""
+        process.heard = time.monotonic()
         if data == READY:
             process.ready = True
         elif data == CLOSED:
@@ -285,16 +290,6 @@ class Supervisor:
             if when <= now:
                 del generation.restart_at[slot]
                 self._fork(generation, slot)
-
-    def _kill_late(self) -> None:
-        """Whoever does not go in time is made to."""
-        now = time.monotonic()
-        for process in self._all():
-            if now > process.until:
-                _log.error("process %d did not finish within %.0f s: killed", process.pid, now - process.leaving)
-                process.until = now + GRACE
-                with suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGKILL)
 
     def _generations(self) -> list[Generation]:
         return [each for each in (self.current, self.candidate, *self.leaving) if each is not None]

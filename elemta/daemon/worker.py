@@ -1,23 +1,25 @@
 """A worker: one forked process that answers Postfix with one engine on one event loop.
 
-The supervisor speaks to it over a control socket: the worker says READY, the supervisor says RETIRE with the
-inbox of the next generation (hand over your connections, then go), the worker says CLOSED as soon as it takes no new
-connection, and a closed control socket means that the supervisor is gone.  SIGTERM means: finish what is under way,
-then go.
+The supervisor speaks to it over a control socket: the worker says READY, and ALIVE every BEAT seconds, the supervisor
+says RETIRE with the inbox of the next generation (hand over your connections, then go), the worker says CLOSED as soon
+as it takes no new connection, and a closed control socket means that the supervisor is gone.  SIGTERM means: finish
+what is under way, then go.  SIGUSR1: write the stack of every thread on standard error, and work on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import math
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -43,7 +45,11 @@ PATIENCE = 600.0
 WORD = 200
 """Octets of the word that may go with a connection to the next generation."""
 
+BEAT = 2.0
+"""Seconds between two signs of life."""
+
 READY = b"ready"
+ALIVE = b"alive"
 CLOSED = b"closed"
 RETIRE = b"retire"
 
@@ -92,6 +98,12 @@ class Worker:
     def ready(self) -> None:
         """Tell the supervisor that this worker answers."""
         self.control.send(READY)
+
+    def beat(self) -> None:
+        """Tell the supervisor that the event loop turns, from now on."""
+        with suppress(OSError):  # it does not listen now, or is gone
+            self.control.send(ALIVE)
+        asyncio.get_running_loop().call_later(BEAT, self.beat)
 
     def go(self, seconds: float) -> None:
         """Begin to finish, within so many seconds."""
@@ -160,6 +172,8 @@ def work(service: Service, post: Post) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor tells us
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if sys.stderr is not None:  # it was closed
+        faulthandler.register(signal.SIGUSR1)
     gc.set_threshold(GARBAGE, 20, 50)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
@@ -189,6 +203,7 @@ async def _serve(service: Service, post: Post) -> None:
         loop.add_signal_handler(signal.SIGTERM, worker.go, worker.grace)
         post.control.setblocking(False)
         post.inbox.setblocking(False)
+        worker.beat()
         loop.add_reader(post.control, worker.obey)
         await service.serve(worker)
         loop.remove_reader(post.inbox)

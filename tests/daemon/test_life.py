@@ -324,6 +324,20 @@ def test_systemd_is_told(tmp_path):
         assert manager.recv(1000) == b"STOPPING=1"
 
 
+def test_systemds_watchdog_gets_signs_of_life(tmp_path):
+    where = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(where))
+        manager.settimeout(20)
+        with Daemon("policyd", environment={"NOTIFY_SOCKET": str(where), "WATCHDOG_USEC": "2000000"}):
+            heard = [manager.recv(1000) for _ in range(4)]
+            began = time.monotonic()
+            heard += [manager.recv(1000) for _ in range(3)]
+            took = time.monotonic() - began
+        assert heard.count(b"WATCHDOG=1") == 6
+        assert took > 1.5  # one a second
+
+
 def test_both_daemons_start():
     for name in ("milter", "policyd"):
         with Daemon(name) as daemon:

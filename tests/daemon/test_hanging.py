@@ -1,0 +1,102 @@
+"""A worker that hangs: is it seen, does it say where, and is there another soon?"""
+
+import os
+import signal
+import time
+
+import pytest
+
+from elemta.daemon.generation import Process
+from elemta.daemon.overdue import HUNG, STILL, Overdue
+from harness.daemon import Daemon
+
+HANGING = """
+import time
+import elemta.daemon.overdue, elemta_policyd.translate
+
+elemta.daemon.overdue.HUNG = 5.0
+known = elemta_policyd.translate.parse_ip
+
+def hanging(address):
+    if address == "192.0.2.66":
+        time.sleep(1000)
+    return known(address)
+
+elemta_policyd.translate.parse_ip = hanging
+"""
+"""What Python runs first in the daemon: one client's address holds up the event loop."""
+
+
+def request(client):
+    return (
+        b"request=smtpd_access_policy\nprotocol_state=RCPT\nsender=a@sender.test\nrecipient=b@here.test\n"
+        b"client_address=%s\ninstance=1\n\n" % client.encode()
+    )
+
+
+def ask(daemon, client):
+    connection = daemon.connect()
+    connection.sendall(request(client))
+    return connection
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(HANGING)
+    path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
+    with Daemon("policyd", workers=1, environment={"PYTHONPATH": path}) as daemon:
+        yield daemon
+
+
+def test_a_worker_that_hangs_says_where_and_another_takes_its_place(daemon):
+    before = daemon.worker_pids()
+    hung = ask(daemon, "192.0.2.66")
+    log = daemon.wait_for("worker_died", seconds=30)
+    assert hung.recv(100) == b""  # closed: Postfix says 4xx, or asks again
+    assert ask(daemon, "192.0.2.1").recv(100) == b"action=DUNNO\n\n"
+    assert daemon.worker_pids() != before
+    assert f"worker 0 (process {before[0]}) has said nothing for" in log
+    assert "in hanging" in log  # the stack
+
+
+def test_a_worker_that_says_where_it_stands_works_on(daemon):
+    (worker,) = daemon.worker_pids()
+    os.kill(worker, signal.SIGUSR1)
+    daemon.wait_for("(most recent call first)")
+    assert ask(daemon, "192.0.2.1").recv(100) == b"action=DUNNO\n\n"
+    assert daemon.worker_pids() == [worker]
+
+
+@pytest.fixture
+def looked(monkeypatch):
+    """Look at a process again and again, so many seconds apart; the signals that it gets."""
+    now = [1000.0]
+    sent = []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append(number))
+    overdue = Overdue()
+
+    def look(process, seconds, step):
+        for _ in range(round(seconds / step)):
+            now[0] += step
+            overdue.end([process])
+        return sent
+
+    return look
+
+
+def process(**told):
+    return Process(1, 0, None, 1000.0, heard=1000.0, **{"ready": True, **told})
+
+
+def test_one_that_says_nothing_is_asked_then_killed(looked):
+    assert looked(process(), HUNG + 3.0, 0.5) == [signal.SIGUSR1, signal.SIGKILL]
+
+
+@pytest.mark.parametrize("told", [{"ready": False}, {"leaving": 1000.0}], ids=["not up yet", "told to go"])
+def test_others_have_times_of_their_own(looked, told):
+    assert looked(process(**told), 3 * HUNG, 0.5) == []
+
+
+def test_time_in_which_the_supervisor_stood_still_does_not_count(looked):
+    assert looked(process(), 10 * HUNG, STILL + 1.0) == []
