@@ -6,7 +6,7 @@ store change.  It opens nothing and connects to nothing: that is the engine's pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from hashlib import blake2b
@@ -27,7 +27,7 @@ from elemta.rules.catalogue import Catalogue, catalogue
 from elemta.rules.compiler import Surroundings, compile_rules
 from elemta.rules.conditions import Condition, Conditions
 from elemta.rules.reach import unreachable_classes
-from elemta.rules.ruleset import Ruleset
+from elemta.rules.ruleset import Ruleset, sources
 from elemta.rules.sets import NamedSet, members
 from elemta.rules.trial import run_tests, wrong_tests
 from elemta.rules.view import View
@@ -105,6 +105,17 @@ class Policy:
                 for stage, rules in self.rules.items()
             },
         }
+
+    def doubts(self) -> Iterator[Problem]:
+        """What can be used, but is hardly meant so: a check that is only rehearsed, and yet decides."""
+        asked: dict[bool, set[str]] = {True: set(), False: set()}
+        for rule in self.rules["message"].rules:
+            asked[rule.shadow].update(sources(rule.facts))
+        for plan in self.checks:
+            kept_mail = all(meaning is Disposition.ACCEPT for meaning in plan.trouble.values())
+            if not kept_mail and plan.name in asked[True] - asked[False]:
+                text = "only rules in mode: shadow ask for it, but where it cannot answer, its trouble still decides"
+                yield Problem(("checks", plan.name), f"{text}; write trouble: accept while you try it")
 
     def run_tests(self) -> list[Problem]:
         """Run the tests inside the configuration; a problem for each that fails."""

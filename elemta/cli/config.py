@@ -86,7 +86,7 @@ def _init(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     loaded, policy = _load(args)
-    for warning in loaded.warnings:
+    for warning in (*loaded.warnings, *map(loaded.source.placed, policy.doubts())):
         fail(f"warning: {warning}", os.EX_OK)
     failed = policy.run_tests()
     if failed:

@@ -119,6 +119,30 @@ def test_warnings(path, capsys):
     assert capsys.readouterr().err.startswith(f'warning: {path}:1:7: host: "mx" has no domain')
 
 
+@pytest.mark.parametrize(
+    ("trouble", "modes", "warned"),
+    [
+        ("", ["shadow"], True),
+        ("trouble: {inbound: quarantine}", ["shadow", "shadow"], True),
+        ("trouble: accept", ["shadow"], False),
+        ("", ["shadow", "enforce"], False),
+        ("", ["off"], False),
+        ("", [], False),
+    ],
+)
+def test_a_check_that_is_only_rehearsed_may_yet_decide(path, capsys, trouble, modes, warned):
+    rules = "".join(
+        f"    - {{id: r{number}, mode: {mode}, when: {{clamav: fail}}, then: reject}}\n"
+        for number, mode in enumerate(modes)
+    )
+    checks = f'checks:\n  clamav: {{socket: "unix:/run/clamd", {trouble}}}\nclasses: {{inbound: {{login: none}}}}\n'
+    path.write_text(f"host: mx.test\n{checks}" + (f"rules:\n  message:\n{rules}" if rules else ""))
+    assert main(["config", "check", str(path)]) == os.EX_OK
+    error = capsys.readouterr().err
+    assert (f"warning: {path}:3:11: checks.clamav: only rules in mode: shadow ask for it" in error) is warned
+    assert bool(error) is warned
+
+
 # ── show ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
