@@ -25,6 +25,8 @@ class Disposition(StrEnum):
 
 KEPT = frozenset({Disposition.ACCEPT, Disposition.QUARANTINE})
 """The mail goes on, so it is edited, signed and sealed."""
+REFUSED = frozenset({Disposition.DEFER, Disposition.REJECT})
+"""The client is told that it was not taken."""
 
 
 class ActionKind(StrEnum):

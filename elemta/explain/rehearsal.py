@@ -29,7 +29,7 @@ from elemta.sqlite_form import uri
 from elemta.store import Store, StoreError
 from elemta.store.urls import open_store, split_url
 from elemta.tools import open_tools
-from elemta.verdict import Disposition, on_top
+from elemta.verdict import REFUSED, Disposition, on_top
 
 Fields = tuple[tuple[bytes, bytes], ...]
 """Name and value of header fields."""
@@ -78,7 +78,7 @@ async def rehearse(policy: Policy, client: Client, sender: str, recipients: Sequ
         try:
             at_rcpt = Case(engine, settings.policyd.budget)
             asked = [await at_rcpt.recipient(_to(before, recipient)) for recipient in recipients]
-            refused = {each.envelope.recipients[0] for each in asked if each.verdict.disposition in _REFUSED}
+            refused = {each.envelope.recipients[0] for each in asked if each.verdict.disposition in REFUSED}
             accepted = tuple(each for each in recipients if each not in refused)
             left = accepted or tuple(recipients)
             headers = (*_on_top(asked), *headers)
@@ -88,9 +88,6 @@ async def rehearse(policy: Policy, client: Client, sender: str, recipients: Sequ
         finally:
             await engine.close()
     return Outcome(tuple(asked), decision, nobody=bool(asked) and not accepted)
-
-
-_REFUSED = (Disposition.DEFER, Disposition.REJECT)
 
 
 def _on_top(asked: Iterable[Decision]) -> Fields:

@@ -24,7 +24,7 @@ from elemta.case import Case
 from elemta.daemon.worker import WORD
 from elemta.decision import Decision
 from elemta.facts import Envelope
-from elemta.verdict import KEPT
+from elemta.verdict import KEPT, REFUSED
 from elemta_policyd.protocol import MAX_REQUEST, Attributes, ProtocolError, Requests, answer
 from elemta_policyd.translate import DUNNO, action, envelope
 
@@ -227,6 +227,9 @@ class Connection(asyncio.Protocol):
                 one = bool(facts.recipients)  # Postfix names an only one
                 decision = await (case.recipient(facts) if one else case.whole(facts, sure=not self._first))
                 found = self._answer(decision)
+                if decision.verdict.disposition in REFUSED:
+                    await self._given_up()
+                    self._case = None  # whoever says DATA once more is judged once more
                 if decision.verdict.disposition not in KEPT:
                     return found
         if state == _END:

@@ -259,7 +259,7 @@ def test_a_message_of_which_nothing_was_asked_is_judged_whole(state):
     refusal = Verdict(Disposition.REJECT, "r", "550 5.7.1 too much")
     answers, heard = told(request("", state=state, recipient_count="4"), of_whole=refusal)
     assert answers == ["550 5.7.1 too much"]
-    assert heard == [("whole, not sure", "i.1", 4)]  # and not accepted
+    assert heard == [("whole, not sure", "i.1", 4), ("given up", "i.1", 4)]
 
 
 def test_the_first_message_of_a_connection_may_have_been_judged_by_a_worker_that_died():
@@ -276,7 +276,18 @@ def test_a_message_with_one_recipient_of_which_nothing_was_asked_is_judged_as_at
     assert heard == [("accepted", "i.1", 1)][: state == END]
     answers, heard = told(request("no@a", state=state, recipient_count="1"))
     assert answers == ["550 5.7.1 no"]
-    assert heard == []  # not accepted
+    assert heard == [("given up", "i.1", 1)]
+
+
+def test_who_says_data_again_after_a_refusal_is_judged_again():
+    """Postfix keeps the recipients, and asks with the same instance."""
+    refusal = Verdict(Disposition.DEFER, "r", "450 4.7.1 too much")
+    answers, heard = told(request("", state="DATA"), request("", state="DATA"), of_whole=refusal)
+    assert answers == ["450 4.7.1 too much"] * 2
+    assert heard == [("whole, not sure", "i.1", 0), ("given up", "i.1", 0)] * 2
+    assert told(*[request("no@a", state="DATA")] * 2)[0] == ["550 5.7.1 no"] * 2
+    discarded = told(request("", state="DATA"), request("", state=END), of_whole=Verdict(Disposition.DISCARD, "r"))
+    assert discarded[0] == ["DISCARD discarded by rule r, reference ID", "DUNNO"]
 
 
 def test_a_whole_message_is_held_and_counts():
