@@ -7,6 +7,7 @@ so short that no writer has to wait.
 from __future__ import annotations
 
 import sqlite3
+from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -20,7 +21,7 @@ CRITERIA: Mapping[str, str] = {
     "rule": "rule", "client": "client", "login": "login", "sender": "sender", "recipient": "recipient",
     "header_from": "header_from", "message_id": "message_id",
 }  # fmt: skip
-SLICE = 500  # decisions read at once
+SLICE = 500  # decisions read at once; SQLite takes 999 numbers in a statement, or more
 SESSION = 3600.0  # seconds between RCPT TO and the end of the message, at most
 MOST_RECIPIENTS = 100  # whose decisions at RCPT TO are looked for
 Mark = tuple[int, str]
@@ -31,7 +32,7 @@ _STAGE = COLUMNS.index("stage")
 _MISREAD = str.maketrans("OILU", "011V")  # Crockford's base 32: what people read for 0, 1 and V
 _SELECT = f"""SELECT {", ".join("d." + name for name in COLUMNS)}, p.document
               FROM decisions d LEFT JOIN policies p ON p.fingerprint = d.policy"""  # noqa: S608 - constants
-_NUMBERED = _SELECT.replace("SELECT", "SELECT d.number,", 1)
+_NEWEST_FIRST = "ORDER BY d.at DESC, d.number DESC"
 _FIND = f"""{_SELECT} WHERE d.number IN (
     SELECT number FROM decisions WHERE id = ?1
     UNION SELECT number FROM decisions WHERE queue_id = ?2 AND queue_id != ''
@@ -102,7 +103,7 @@ class Reader:
     def each(
         self, *, since: float | None = None, until: float | None = None, limit: int = 50, **criteria: str
     ) -> Iterator[Entry]:
-        """The same, a few hundred at a time: years need no memory, and between them no writer is held up.
+        """The same, a few hundred at a time: years need little memory, and between them no writer is held up.
 
         Args:
             since: not before, seconds since 1970.
@@ -114,7 +115,7 @@ class Reader:
             JournalError: the file cannot be read.
             TypeError: there is no such criterion.
         """
-        conditions, values, below = ["1"], list[str | float](), tuple[float, ...]()
+        conditions, values = ["1"], list[str | float]()
         for name, wanted in criteria.items():
             if name not in CRITERIA:
                 raise TypeError(f"no criterion {name!r}; there are {', '.join(CRITERIA)}")
@@ -130,19 +131,16 @@ class Reader:
             if bound is not None:
                 conditions.append(f"d.at {test} ?")
                 values.append(bound)
-        while limit > 0:
-            most = min(limit, SLICE)
+        with self._asked():  # the numbers first: SQLite would look for all that meets the criteria again for each slice
+            query = f"SELECT d.number FROM decisions d WHERE {' AND '.join(conditions)} {_NEWEST_FIRST} LIMIT ?"  # noqa: S608
+            numbers = array("q", (number for (number,) in self._database.execute(query, (*values, limit))))
+        for place in range(0, len(numbers), SLICE):
+            some = numbers[place : place + SLICE]
             with self._asked():
-                query = f"{_NUMBERED} WHERE {' AND '.join(conditions)} ORDER BY d.at DESC, d.number DESC LIMIT ?"
-                found = self._database.execute(query, (*values, *below, most)).fetchall()
-                entries = self._with_acts([entry(columns, document) for _, *columns, document in found])
+                query = f"{_SELECT} WHERE d.number IN ({', '.join('?' * len(some))}) {_NEWEST_FIRST}"
+                found = self._database.execute(query, some).fetchall()
+                entries = self._with_acts([entry(columns, document) for *columns, document in found])
             yield from entries
-            if len(found) < most:
-                return
-            limit -= most
-            if not below:
-                conditions.append("(d.at, d.number) < (?, ?)")
-            below = (entries[-1].at, found[-1][0])
 
     def follow(self, mark: Mark, limit: int = 1000) -> tuple[list[Entry], Mark]:
         """The complete messages kept after `mark`, in the order of keeping, and the mark to go on from.

@@ -217,12 +217,23 @@ def test_a_search_reads_a_few_at_a_time_and_tells_each_once(keeping, monkeypatch
     asked = []
     reader._database.set_trace_callback(lambda query: asked.append(query) if "FROM decisions d" in query else None)
     assert [each.id for each in reader.search()] == whole  # several of the same moment, and slices end among them
-    assert len(asked) == 7
+    assert len(asked) == 1 + 7  # which ones, and each slice
     assert [each.id for each in reader.search(limit=7)] == whole[:7]
     assert len(reader.search(sender="s1@a.test", since=now - 2)) == 6
     asked.clear()
     assert next(reader.each(limit=1_000_000)).id == whole[0]
-    assert len(asked) == 1
+    assert len(asked) == 1 + 1
+
+
+def test_what_meets_the_criteria_is_looked_for_once(keeping, monkeypatch):
+    """SQLite has no index for some of them in the order of time: each slice would go through all recipients again."""
+    keeping.keep(*(decision() for _ in range(10)))
+    reader = keeping.close()
+    monkeypatch.setattr(read, "SLICE", 3)
+    asked = []
+    reader._database.set_trace_callback(asked.append)
+    assert len(reader.search(recipient="*", sender="*")) == 10
+    assert sum("FROM recipients" in query for query in asked) == 1
 
 
 @pytest.mark.parametrize(
