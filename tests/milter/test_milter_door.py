@@ -60,6 +60,8 @@ def test_nobody_is_taken_while_few_descriptors_are_left(monkeypatch, caplog):
             watching = asyncio.create_task(door.watch())
             with come(listener):
                 assert await taken(ours)
+            first, *others = (os.dup(0) for _ in range(3 * SPARE))
+            os.close(first)  # a low number is free, and many are open above it
             most[0] = len(os.listdir("/proc/self/fd")) + SPARE // 2  # noqa: PTH208
             await asyncio.sleep(0.1)
             with come(listener):
@@ -68,6 +70,8 @@ def test_nobody_is_taken_while_few_descriptors_are_left(monkeypatch, caplog):
                 most[0] = 1000
                 assert await taken(ours)  # who waited
             watching.cancel()
+            for each in others:
+                os.close(each)
 
     asyncio.run(run())
     told, again = [record.getMessage() for record in caplog.records]
