@@ -94,3 +94,20 @@ def test_a_reload_in_the_middle_of_a_message_counts_it_once(client, stack):
     stack[1].reload(POLICY)
     assert client.body(MAIL.encode()).code == 250
     assert send(client, 2) == ([250, 450], 250)
+
+
+def test_who_is_refused_at_data_is_refused_also_when_he_says_it_again():
+    with PrivatePostfix(policyd=True) as postfix:
+        service = f"unix:{postfix.sockets}/policyd.sock"
+        postfix.postconf(
+            smtpd_recipient_restrictions="reject_unauth_destination",
+            smtpd_data_restrictions=f"check_policy_service {service}",
+        )
+        postfix.reload()
+        login = {"addr": "192.0.2.7", "name": "mx.sender.test", "login": "anna"}
+        with Daemon("policyd", POLICY, listen=service), postfix.session(xclient=login) as client:
+            assert client.mail("a@sender.test").ok
+            assert all(client.rcpt(f"r{number}@example.org").ok for number in range(4))
+            assert [client.command("DATA").code for _ in range(3)] == [450] * 3
+            assert client.rset().ok
+            assert send(client, 3) == ([250] * 3, 250)
