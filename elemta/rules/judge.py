@@ -74,10 +74,11 @@ def judge(rules: Ruleset, checks: Sequence[Meaning], view: View, reference: str)
             if _STRENGTH[meaning] > _STRENGTH[disposition]:
                 disposition, decided_by = meaning, f"trouble:{check.name}"
                 reply = _TROUBLE_REPLY.get(meaning, "").replace("{id}", reference)
+    actions = judgement.actions
     if not rules.for_good and disposition in _FOR_GOOD:
         disposition, reply = Disposition.DEFER, _LATER.replace("{id}", reference)
+        actions = []  # nor is its sender put into a set of those to be refused
     behind = tuple([name for name in _sources(rule.facts) if name in view.findings]) if rule else ()
-    actions = judgement.actions
     if proposing and disposition in KEPT:
         actions += _proposed(checks, view)
     return Verdict(disposition, decided_by, reply, behind, tuple(actions)), judgement

@@ -383,7 +383,9 @@ def test_the_end_of_a_message_may_come_to_another_worker_and_twice(world):
 
 @pytest.mark.parametrize("then", ["reject", "discard"])
 def test_a_whole_message_whose_recipients_may_have_been_accepted_is_not_refused_for_good(world, then):
-    rules = f"recipient: [{{id: over, when: {{limits: fail}}, then: defer}}, {{id: rest, then: {then}}}]"
+    banned = "add_to_set: {set: banned, value: '{client.address}'}"
+    rules = f"recipient: [{{id: over, when: {{limits: fail}}, then: defer}}, {{id: rest, then: {then}, {banned}}}]"
+    rules += "}\nsets: {banned: {dynamic: true}"
     policy = world.policy("{per_login: {key: login, count: recipients, windows: {1h: 50}}}", rules)
 
     async def steps(engine):
@@ -394,6 +396,7 @@ def test_a_whole_message_whose_recipients_may_have_been_accepted_is_not_refused_
     assert (sure.rule, sure.disposition) == ("rest", then)
     assert (not_sure.rule, not_sure.disposition) == ("rest", "defer")
     assert not_sure.reply.startswith("451 4.7.1 Not now")
+    assert (len(sure.actions), len(not_sure.actions)) == (1, 0)
 
 
 def test_nor_is_it_where_the_limits_cannot_be_asked(world):
