@@ -52,6 +52,10 @@ _SCRIPTS = (  # see Form
         PRIMARY KEY (domain, source, alignment, hour)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE secret (octets BLOB NOT NULL);
+    INSERT INTO secret VALUES (randomblob(32));
+    """,
 )
 
 

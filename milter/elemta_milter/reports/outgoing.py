@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from elemta_milter.reports.ledger_file import LedgerFile
+from elemta_milter.reports.return_path import new_token
 from elemta_milter.reports.windows import Window
 
 OPEN, DONE = "open", "done"
@@ -101,6 +102,13 @@ class Outgoing:
             database.execute(statement, (now, of.domain, of.begin))
 
     # ── deliveries ───────────────────────────────────────────────────────────────────────────────────────
+
+    def token(self, report: str, address: str) -> str:
+        """The token of the report with this id to this address: always the same, and nobody else can tell it.
+
+        A Report-ID is made of what everybody knows.
+        """
+        return new_token(self._file.one("SELECT octets FROM secret")[0], report, address)
 
     def claim(self, token: str, of: Window, address: str, now: float) -> bool:
         """Take it upon us to write to this address; False when somebody has done so before."""

@@ -6,9 +6,9 @@ bounce names the report and the address that did not take it, whatever stands in
 
 from __future__ import annotations
 
+import hmac
 import re
 from dataclasses import dataclass
-from hashlib import sha256
 
 from elemta.addresses import split
 
@@ -43,6 +43,6 @@ class ReturnPath:
         return token
 
 
-def new_token(report: str, address: str) -> str:
-    """The token of the report with this id to this address: always the same."""
-    return "r" + sha256(f"{report} {address}".encode()).hexdigest()[:16]
+def new_token(secret: bytes, report: str, address: str) -> str:
+    """The token of the report with this id to this address; who does not know the secret forges no bounce."""
+    return "r" + hmac.digest(secret, f"{report} {address}".encode(), "sha256").hex()[:16]

@@ -23,7 +23,7 @@ from elemta_milter.reports.document import Report, Reporter, document
 from elemta_milter.reports.failures import Failure
 from elemta_milter.reports.mail import Part, Sender, gzip_part, mail, text_part
 from elemta_milter.reports.outgoing import CLAIMED, POSTPONED, REFUSED, SENT, Due
-from elemta_milter.reports.return_path import ReturnPath, new_token
+from elemta_milter.reports.return_path import ReturnPath
 from elemta_milter.reports.submission import Submission
 from elemta_milter.reports.windows import DAY, HOUR, Window, leaves_at, window
 
@@ -243,7 +243,7 @@ def _deliver(office: Office, packed: Parcel, destination: Destination, now: floa
     if against:
         return replace(told, note=against)
     outgoing = office.ledger.outgoing
-    token = new_token(packed.reference, destination.address)
+    token = outgoing.token(packed.reference, destination.address)
     if not outgoing.claim(token, packed.window, destination.address, now):
         return replace(told, state=POSTPONED, note="another process has begun to send it")
     state, words = office.submission.send(office.return_path.address(token), destination.mailbox, written)
@@ -260,7 +260,7 @@ async def _send_failure(
     record = one.published.read()
     if record is None:
         return []
-    of = one.published
+    of, outgoing = one.published, office.ledger.outgoing
     if of not in verified:
         verified[of] = await destinations(office.resolver, of.domain, record, "ruf", office.org_domain)
     found = _all_checked(office, verified[of])
@@ -268,7 +268,7 @@ async def _send_failure(
     spf_record = await _spf_record(office.resolver, one) if wanted else ""
     packed = Parcel(
         Window(f"{one.published.domain} (failure)", one.hour, one.hour + HOUR),
-        new_token(" ".join(map(str, one.key)), office.reporter.host),
+        outgoing.token(" ".join(map(str, one.key)), office.reporter.host),
         f"DMARC failure of mail in the name of {one.row.header_from}",
         tuple(failures.parts(one, office.reporter, spf_record)),
         kind="failure report",
@@ -276,7 +276,7 @@ async def _send_failure(
     told = [
         await asyncio.to_thread(_deliver, office, packed, destination, now)
         for destination in found
-        if not office.ledger.outgoing.claimed(new_token(packed.reference, destination.address))  # by an earlier run
+        if not outgoing.claimed(outgoing.token(packed.reference, destination.address))  # by an earlier run
     ]
     if any(each.state in (SENT, CLAIMED) for each in told):
         office.ledger.failures.begin(one, now)

@@ -131,10 +131,11 @@ def test_a_record_that_the_journal_has_cut_loses_its_last_word():
 
 
 def test_return_paths():
-    path, token = ReturnPath("dmarc@receiver.test"), new_token("report", "a@b.test")
+    path, token = ReturnPath("dmarc@receiver.test"), new_token(b"x", "report", "a@b.test")
     assert path.address(token) == f"dmarc+{token}@receiver.test"
     assert path.token(path.address(token).upper()) == token
     assert path.token("dmarc@receiver.test") == ""
     for other in ("dmarc+x@receiver.test", "bob@receiver.test", f"dmarc+{token}@else.test", f"dmarc-{token}@x", ""):
         assert path.token(other) is None
-    assert new_token("report", "a@b.test") == token != new_token("report", "b@b.test")
+    assert new_token(b"x", "report", "a@b.test") == token != new_token(b"x", "report", "b@b.test")
+    assert token != new_token(b"y", "report", "a@b.test")

@@ -431,6 +431,18 @@ def test_forged_bounces_suppress_nobody(tmp_path, journal):
     assert states(told) == [("agg@sender.test", "sent")]
 
 
+def test_what_everybody_knows_of_a_report_does_not_tell_its_return_path(tmp_path):
+    """Host, domain and window make the Report-ID; whoever could tell the token from it could silence any address."""
+    sent = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        keep(tmp_path / name / "journal.db", mail())
+        sent += run(settings(tmp_path / name))[1].sent
+    (mine, _, data), (other, _, same) = sent
+    assert email.message_from_bytes(data)["message-id"] == email.message_from_bytes(same)["message-id"]
+    assert mine != other
+
+
 def test_no_report_goes_to_ourselves_or_about_ourselves(tmp_path, journal):
     record = "v=DMARC1; p=none; rua=mailto:dmarc@receiver.test,mailto:dmarc%2Br0123456789abcdef@receiver.test"
     keep(
