@@ -44,7 +44,7 @@ class Terms:
     Attributes:
         method: how policies are found, "treewalk" or "psl".
         own: the domain that sends the reports; nothing is reported about it, nor above or below it.
-        silent: addresses, lower case: mail from and to them is about reports and is not counted.
+        silent: addresses, lower case: mail to nobody else is about reports and is not counted.
         return_path: likewise.
         classes: of these classes of mail; None: all mail without a login.
         envelope_to: also count by the recipients' domain.
@@ -152,9 +152,13 @@ def _findings(entry: Entry) -> dict[str, Finding]:
 
 
 def _is_about_reports(entry: Entry, terms: Terms) -> bool:
-    """Reports of others, our own, and their bounces: counting them would make two servers report for ever."""
-    addresses = (entry.sender, *entry.recipients)
-    return any(each.lower() in terms.silent or terms.return_path.token(each) is not None for each in addresses)
+    """Reports of others, and bounces of ours: counting them would make two servers report for ever.
+
+    Nobody else gets these.  Who copies a forgery to such an address, or takes one for his MAIL FROM, shall not hide it.
+    """
+    return bool(entry.recipients) and all(
+        each.lower() in terms.silent or terms.return_path.token(each) is not None for each in entry.recipients
+    )
 
 
 def _within(domain: str, other: str) -> bool:
