@@ -15,12 +15,28 @@ from elemta.charsets import codec_of, decode
 
 _WORD = re.compile(r"=\?([^?\s]+)\?([bBqQ])\?([^?\s]*)\?=")
 _WORDS = re.compile(r"(?:=\?[^?\s]+\?[bBqQ]\?[^?\s]*\?=)++")
+_LOOSE_WORD = re.compile(r"=\?([^?]+)\?([bBqQ])\?([^?]*)\?=")
 _BETWEEN_WORDS = re.compile(r"(?<=\?=)[ \t\r\n]++(?==\?)")
 
 
 def decode_words(text: str) -> str:
     """Replace each encoded word by what it says; white space between two of them goes (RFC 2047 section 6.2)."""
     return _WORDS.sub(_decoded, _BETWEEN_WORDS.sub("", text)) if "=?" in text else text
+
+
+def decode_loosely(text: str) -> str:
+    """The same as programs do it that also take words with blanks in them, and words of a charset that nobody knows."""
+    return _LOOSE_WORD.sub(_loosely_decoded, _BETWEEN_WORDS.sub("", text))
+
+
+def _loosely_decoded(word: re.Match[str]) -> str:
+    charset, encoding, text = word.groups()
+    octets = text.encode("utf-8", "surrogateescape")
+    try:
+        data = a2b_base64(octets + b"===") if encoding in "bB" else a2b_qp(octets, header=True)
+    except ValueError:
+        return word[0]
+    return decode(data, charset.partition("*")[0])[0]
 
 
 def _decoded(words: re.Match[str]) -> str:

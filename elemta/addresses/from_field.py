@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from elemta.addresses.domains import a_label, readings
-from elemta.addresses.encoded_words import decode_words
+from elemta.addresses.encoded_words import decode_loosely, decode_words
 
 MAX_OCTETS = 65_536  # of all From fields of a message together
 MAX_MAILBOXES = 1_000
@@ -193,6 +193,8 @@ class _FromField:
         """Look at the ":" that begins a group or the ";" that ends it."""
         if kind == ":" and any(other == "@" for other, _ in entry):
             self.trouble = self.trouble or "From has an address before a colon"
+        elif kind == ":" and any("@" in text or "=?" in text for _, text in entry):
+            self.odd = self.odd or "From has an address in the name of a group"
         if group == (kind == ":"):
             self.odd = self.odd or f"From has a misplaced {kind}"
 
@@ -240,6 +242,8 @@ class _FromField:
             self.trouble = self.trouble or "From has a malformed local part"
         if '"' in local and not _dotted(before, {"text", "quoted"}):
             self.trouble = self.trouble or "From has a malformed local part"
+        elif '"' in local and ("<" in local or ">" in local):  # for programs that look for those first
+            self.odd = self.odd or "From has < or > in a local part"
         return local, a_label(domain) or domain
 
     def _without_route(self, tokens: list[Token]) -> list[Token]:
@@ -259,6 +263,7 @@ class _FromField:
             self._find(self.raw)
             if "=?" in self.raw:
                 self._find(decode_words(self.raw))  # as programs see it that decode before they read
+                self._find(decode_loosely(self.raw))
         if self.odd and (not read or len(self.domains) > 1):
             self.trouble = self.trouble or self.odd
         if self.domains and not self.mailboxes:

@@ -33,6 +33,8 @@ CLEAR = [
     (b"a@example.com, Bea <b@example.org>", [("", "a", "example.com"), ("Bea", "b", "example.org")]),
     (b",, a@example.com ,,", [("", "a", "example.com")]),  # RFC 5322 section 4.4
     (b"Team: a@example.com, b@example.com;", [("", "a", "example.com"), ("", "b", "example.com")]),
+    (b"=?utf-8?q?B=C3=BCro?=: a@example.com;", [("", "a", "example.com")]),
+    (b"=?utf-8?q?Doe, John?= <john@example.com>", [("John?=", "john", "example.com")]),
     (b"Undisclosed:;", []),
     # not lawful, but every reading finds the same domain
     (b"user@example.com <user@example.com>", [("user@example.com", "user", "example.com")]),
@@ -67,7 +69,15 @@ UNCLEAR = [
     (b"(ceo@example.com)", {"example.com"}),  # for programs that take a comment for an address where there is none
     (b"(ceo@example.com), x@evil.example", {"example.com", "evil.example"}),
     (b"x@evil.example, (=?utf-8?q?ceo=40example.com?=)", {"example.com", "evil.example"}),
+    (b"=?x-foo?q?ceo=40example.com?=, x@evil.example", {"example.com", "evil.example"}),  # whatever that charset is
+    (b"=?utf-8?b?Y2VvQGV4YW1 wbGUuY29t?=, x@evil.example", {"example.com", "evil.example"}),
+    (b"=?utf-8?q?The CEO ceo=40example.com?=, x@evil.example", {"example.com", "evil.example"}),
+    (b'"CEO <ceo@example.com>"@evil.example', {"example.com", "evil.example"}),  # for programs that look for < first
+    (b'<"ceo@example.com> "@evil.example>', {"example.com", "evil.example"}),
     (b'"ceo@example.com":;', {"example.com"}),
+    (b'"ceo@example.com": x@evil.example;', {"example.com", "evil.example"}),
+    (b'"CEO <ceo@example.com>": x@evil.example;', {"example.com", "evil.example"}),
+    (b"=?utf-8?q?=3Cceo=40example.com=3E?=: x@evil.example;", {"example.com", "evil.example"}),
     (b"=?utf-8?q?ceo=40example.com?=:;", {"example.com"}),
     (b"ceo@=?utf-8?q?example=2Ecom?=", {"=?utf-8?q?example=2Ecom?=", "example.com"}),
     (b"ceo@example.com <x@evil.example>", {"example.com", "evil.example"}),

@@ -1,7 +1,8 @@
 """DMARC: does the domain in From stand behind this message, and what does its owner ask for if not?
 
-Takes what `spf` and `dkim` found, and asks for the domain's policy.  Several or no authors, groups and a From that can
-be read in two ways never pass.  Never decides: `dmarc.policy` is the owner's wish, what becomes of it is a rule's part.
+Takes what `spf` and `dkim` found, and asks for the domain's policy.  Authors of several domains, none, and a From that
+can be read in two ways never pass.  Never decides: `dmarc.policy` is the owner's wish, what becomes of it is
+a rule's part.
 
 RFC 9989 (tree walk) or, with `discovery: suffix-list`, the organizational domains of RFC 7489; RFC 8601 section 2.7.
 """
