@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 from elemta.addresses import a_label, split
 from elemta.findings import AuthResult, Finding, Result
@@ -23,6 +24,7 @@ from elemta_milter.mailauth.dmarc_record import Policy, Record, parse_record
 from elemta_milter.reports.return_path import ReturnPath
 
 SIGNATURES = 100  # RFC 9990 section 3.1.3
+LONGEST_NAMES = 1000  # characters of their domains and selectors: what else there is fills no report
 LONGEST_NAME = 253  # RFC 1035 section 2.3.4
 
 HAPPENED: Mapping[Disposition, Policy] = {
@@ -205,7 +207,9 @@ def _signatures(dkim: Finding | None, header_from: str, aligned: object) -> tupl
 
     told = (_signature(each) for each in (dkim.authres if dkim is not None else ()))
     whole = dict.fromkeys(each for each in told if each[0] and each[1])
-    return tuple(sorted(whole, key=rank)[:SIGNATURES])
+    ranked = sorted(whole, key=rank)[:SIGNATURES]
+    lengths = accumulate(len(domain) + len(selector) for domain, selector, _ in ranked)
+    return tuple(each for each, length in zip(ranked, lengths, strict=True) if length <= LONGEST_NAMES)
 
 
 def _signature(evidence: AuthResult) -> tuple[str, str, str]:

@@ -1,7 +1,8 @@
 """Counts: how many mails of which kind came in which hour?
 
 Each decision of the journal is counted once: how far it was read is kept in the same transaction as the counts.  Mails
-that differ in nothing a report tells share a row; beyond LINES rows of one domain and day they are only counted.
+that differ in nothing a report tells share a row; beyond LINES rows of one domain and day, or OCTETS in them, they are
+only counted.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ from elemta_milter.reports.ledger_file import LedgerFile
 from elemta_milter.reports.windows import DAY, HOUR, Window
 
 LINES = 50_000  # different rows kept of one domain and day
+OCTETS = 8 << 20
+"""Octets of all of these: of names that nothing makes shorter, the mail is still one that a Postfix takes as it comes
+(message_size_limit = 10240000)."""
 
 _Key = tuple[Published, int, Row]
+_Listed = dict[tuple[str, int], tuple[int, int]]  # of a domain and day: rows, and octets in them
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +47,10 @@ class Counted:
 class Counts:
     """The counts in a ledger. Every method may raise LedgerError."""
 
-    def __init__(self, file: LedgerFile, lines: int = LINES) -> None:
+    def __init__(self, file: LedgerFile, lines: int = LINES, octets: int = OCTETS) -> None:
         self._file = file
         self._lines = lines
+        self._octets = octets
 
     def mark(self) -> Mark:
         """How far the journal was read."""
@@ -69,14 +75,12 @@ class Counts:
             number[key] += 1
             last[key] = max(last.get(key, 0.0), mail.at)
         database.execute("UPDATE mark SET number = ?, id = ?", after)
-        listed: dict[tuple[str, int], int] = {}
+        listed: _Listed = {}
         for key, times in number.items():
             self._add(database, key, times, last[key], listed)
         return True
 
-    def _add(
-        self, database: sqlite3.Connection, key: _Key, mails: int, last: float, listed: dict[tuple[str, int], int]
-    ) -> None:
+    def _add(self, database: sqlite3.Connection, key: _Key, mails: int, last: float, listed: _Listed) -> None:
         published, hour, row = key
         domain, day = published.domain, hour - hour % DAY
         place = (domain, hour, _policy(database, published), _line(row))
@@ -84,10 +88,13 @@ class Counts:
         if database.execute(more, (mails, last, *place)).rowcount:
             return
         if (domain, day) not in listed:
-            query = "SELECT count(*) FROM counts WHERE domain = ? AND hour >= ? AND hour < ?"
-            listed[domain, day] = database.execute(query, (domain, day, day + DAY)).fetchone()[0]
-        if listed[domain, day] < self._lines:
-            listed[domain, day] += 1
+            query = """SELECT count(*), coalesce(sum(length(CAST(line AS BLOB))), 0) FROM counts
+                WHERE domain = ? AND hour >= ? AND hour < ?"""
+            listed[domain, day] = database.execute(query, (domain, day, day + DAY)).fetchone()
+        lines, octets = listed[domain, day]
+        more_octets = octets + len(place[-1].encode())
+        if lines < self._lines and more_octets <= self._octets:
+            listed[domain, day] = lines + 1, more_octets
             database.execute("INSERT INTO counts VALUES (?,?,?,?,?,?)", (*place, mails, last))
         else:
             statement = "INSERT INTO unlisted VALUES (?,?,?) ON CONFLICT DO UPDATE SET mails = mails + excluded.mails"

@@ -89,7 +89,7 @@ def document(report: Report, rows: Iterable[tuple[Row, int]]) -> bytes:
 
 
 def xml(report: Report, rows: Iterable[tuple[Row, int]]) -> Iterable[bytes]:
-    """The report piece by piece: one with 50,000 records takes no more memory than a small one."""
+    """The report piece by piece."""
     yield b'<?xml version="1.0" encoding="UTF-8"?>\n<feedback xmlns=' + quoteattr(NAMESPACE).encode() + b">\n"
     yield _octets("version", "1.0")  # RFC 9990 section 3.1.1.2
     yield _octets("report_metadata", _metadata(report))

@@ -116,6 +116,14 @@ def test_no_more_than_a_hundred_signatures():
     assert found.signatures[0] == ("sender.test", "s", "pass")
 
 
+def test_names_of_signatures_fill_no_report():
+    """A Postfix would not take the mail, and a domain's owner would hear nothing that day."""
+    long = [(".".join([f"{n}{'d' * 40}"] * 4), "s" * 60, "permerror") for n in range(16)]
+    found = counted(signatures=[*long, ("sender.test", "s", "pass")])
+    assert found.signatures[0] == ("sender.test", "s", "pass")
+    assert 1 < len(found.signatures) < 6
+
+
 def test_names_of_strangers_are_made_fit_for_xml():
     found = counted(signatures=(("evil\x00\ud800\x1b.test", "<&>", "fail"),), sender="a@ev\x01il.TEST")
     assert found.signatures == (("evil???.test", "<&>", "fail"),) or "\x00" not in found.signatures[0][0]

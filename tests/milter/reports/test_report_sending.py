@@ -299,10 +299,11 @@ def test_subdomains_stand_in_the_report_of_the_policy_domain(tmp_path, journal):
     assert sorted(each["identifiers"]["header_from"] for each in records) == ["news.sender.test", "sender.test"]
 
 
-def test_too_many_different_rows_are_counted_but_not_listed(tmp_path, journal, monkeypatch):
-    keep(journal, *[mail(client=f"198.51.100.{n}") for n in range(30)], mail(client="198.51.100.0"))
+@pytest.mark.parametrize("bounds", [(10, counts.OCTETS), (counts.LINES, 10 * 125)])
+def test_too_many_different_rows_are_counted_but_not_listed(tmp_path, journal, monkeypatch, bounds):
+    keep(journal, *[mail(client=f"198.51.100.{100 + n}") for n in range(30)], mail(client="198.51.100.100"))
     of = settings(tmp_path)
-    monkeypatch.setattr(counts.Counts.__init__, "__defaults__", (10,))
+    monkeypatch.setattr(counts.Counts.__init__, "__defaults__", bounds)
     _, postbox = run(of)
     found = read_by_parsedmarc(postbox.sent[0][2])
     assert len(found["records"]) == 10
