@@ -151,11 +151,14 @@ async def send(
         LedgerError: the ledger cannot be used.
     """
     told: list[Told] = []
-    for due in office.ledger.outgoing.reports(state="open", domain=domain):
-        if now - due.tried >= retry and (day is None or day <= due.window.begin < day + DAY):
-            if office.ledger.outgoing.sent_since(now - DAY) >= MAILS_A_DAY:
-                break
+    outgoing = office.ledger.outgoing
+    sent = outgoing.sent_since(now - DAY)
+    for due in outgoing.reports(state="open", domain=domain):
+        # those of hours leave before any of a day: they shall not take all that may leave
+        most = MAILS_A_DAY if due.window.end - due.window.begin == DAY else MAILS_A_DAY // 2
+        if sent < most and now - due.tried >= retry and (day is None or day <= due.window.begin < day + DAY):
             told += await _send(office, due, now)
+            sent = outgoing.sent_since(now - DAY)
     verified: dict[Published, list[Destination]] = {}
     for one in office.ledger.failures.waiting(now) if office.failures and day is None else ():
         if office.ledger.failures.told_since(now - HOUR) >= office.failures:

@@ -481,6 +481,25 @@ def test_the_most_mail_goes_first_and_the_day_is_bounded(tmp_path, journal, monk
     assert [recipient for _, recipient, _ in postbox.sent] == ["a@d3.test", "a@d2.test"]
 
 
+def test_reports_about_hours_leave_room_for_those_about_a_day(tmp_path, journal, monkeypatch):
+    """Else whoever has many domains, or one with many names, keeps everybody from hearing of a day."""
+    from elemta_milter.reports import sending  # noqa: PLC0415
+
+    monkeypatch.setattr(sending, "MAILS_A_DAY", 4)
+    hourly = [
+        mail(
+            policy_domain=f"d{n}.test", domain=f"d{n}.test", record=f"v=DMARC1; p=none; ri=3600; rua=mailto:a@d{n}.test"
+        )
+        for n in range(5)
+    ]
+    keep(journal, *hourly, mail())
+    of = settings(tmp_path)
+    _, postbox = run(of, DAY + 5 * HOUR)
+    assert len(postbox.sent) == 2
+    run(of, MORNING, postbox)
+    assert [recipient for _, recipient, _ in postbox.sent][2:] == ["agg@sender.test"]
+
+
 def test_only_one_domain_or_one_day(tmp_path, journal):
     keep(journal, mail(), mail(at=DAY + LONG + 100.0))
     of = settings(tmp_path)
