@@ -48,6 +48,7 @@ class Ledger:
         """Throw away what is old."""
         self.counts.forget(now - OLDEST - DAY)
         self.failures.forget(now - OLDEST)
+        self.outgoing.give_up(now - OLDEST)
         self.outgoing.forget(now - BOUNCES_KEPT)
 
 

@@ -18,6 +18,7 @@ OPEN, DONE = "open", "done"
 CLAIMED, SENT, REFUSED, REJECTED, POSTPONED = "claimed", "sent", "refused", "rejected", "postponed"
 BOUNCES_KEPT = 30 * 86400  # seconds in which bounces add up
 LONGEST_NOTE = 300  # characters
+GIVEN_UP = "given up after two days"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,12 @@ class Outgoing:
         with self._file.changing() as database:
             statement = "UPDATE reports SET state = ?, note = ? WHERE domain = ? AND begin = ?"
             database.execute(statement, (DONE, note[:LONGEST_NOTE], of.domain, of.begin))
+
+    def give_up(self, before: float) -> None:
+        """Nothing more will be done about reports whose window ended before; with many, not all were ever tried."""
+        with self._file.changing() as database:
+            statement = "UPDATE reports SET state = ?, note = ? WHERE state = ? AND end < ?"
+            database.execute(statement, (DONE, GIVEN_UP, OPEN, before))
 
     def postpone(self, of: Window, now: float) -> None:
         """Some address could not be served: try it again later."""

@@ -481,6 +481,21 @@ def test_the_most_mail_goes_first_and_the_day_is_bounded(tmp_path, journal, monk
     assert [recipient for _, recipient, _ in postbox.sent] == ["a@d3.test", "a@d2.test"]
 
 
+def test_what_never_had_its_turn_is_given_up_too(tmp_path, journal, monkeypatch):
+    from elemta_milter.reports import sending  # noqa: PLC0415
+
+    monkeypatch.setattr(sending, "MAILS_A_DAY", 0)
+    keep(journal, mail())
+    of = settings(tmp_path)
+    for later, state in ((MORNING, "open"), (MORNING + LONG, "open"), (MORNING + 2 * LONG, "done")):
+        run(of, later)
+        opened = ledger(tmp_path)
+        [due] = opened.outgoing.reports()
+        opened.file.close()
+        assert due.state == state
+    assert due.note == "given up after two days"
+
+
 def test_reports_about_hours_leave_room_for_those_about_a_day(tmp_path, journal, monkeypatch):
     """Else whoever has many domains, or one with many names, keeps everybody from hearing of a day."""
     from elemta_milter.reports import sending  # noqa: PLC0415
