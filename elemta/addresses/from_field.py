@@ -105,6 +105,8 @@ _PLAIN = re.compile(
 
 # Controls, bare CR or LF: mail programs cut or skip there.  Folding (RFC 5322 section 2.2.3) is the only exception.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|\n(?![ \t])")
+_DECODED_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_FOLD = re.compile(r"\r?\n(?=[ \t])")
 _BLANK_LINE = re.compile(r"\n[ \t]+\r?\n")  # RFC 5322 section 4.2: obsolete folding; some take it for the end
 _UNQUOTED = r"""(?P<space>[ \t\r\n]++)
       | (?P<text>[^ \t\r\n"()<>@,;:.\[\]\\]++)
@@ -222,7 +224,10 @@ class _FromField:
         if not domain:
             self.odd = self.odd or "From has an address without a domain"
         if domain or "<" in kinds:
-            self.mailboxes.append(Mailbox(_display(phrase, comments), local, domain))
+            said = _said(phrase, comments)
+            if _DECODED_CONTROL.search(said):  # was encoded: programs cut or skip there, too
+                self.odd = self.odd or "From has a control character in an encoded word"
+            self.mailboxes.append(Mailbox(_display(said), local, domain))
 
     def _address(self, tokens: list[Token]) -> tuple[str, str]:
         tokens = self._without_route(_trimmed(tokens))
@@ -297,7 +302,7 @@ def _dotted(tokens: list[Token], words: set[str]) -> bool:
     )
 
 
-def _display(phrase: list[Token], comments: list[str]) -> str:
+def _said(phrase: list[Token], comments: list[str]) -> str:
     text = "".join(
         re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL) if kind == "quoted" else text
         for kind, text in phrase
@@ -305,5 +310,9 @@ def _display(phrase: list[Token], comments: list[str]) -> str:
     )
     if not text.strip() and comments:
         text = comments[-1]
-    text = re.sub("[\ud800-\udfff]", "\ufffd", decode_words(text[:MAX_DISPLAY]))  # octets that are no UTF-8
+    return decode_words(_FOLD.sub("", text[:MAX_DISPLAY]))
+
+
+def _display(said: str) -> str:
+    text = re.sub("[\ud800-\udfff]", "\ufffd", said)  # octets that are no UTF-8
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())

@@ -34,6 +34,7 @@ CLEAR = [
     (b",, a@example.com ,,", [("", "a", "example.com")]),  # RFC 5322 section 4.4
     (b"Team: a@example.com, b@example.com;", [("", "a", "example.com"), ("", "b", "example.com")]),
     (b"=?utf-8?q?B=C3=BCro?=: a@example.com;", [("", "a", "example.com")]),
+    (b"=?utf-8?q?Ann=0AUser?=\r\n <user@example.com>", [("Ann User", "user", "example.com")]),
     (b"=?utf-8?q?Doe, John?= <john@example.com>", [("John?=", "john", "example.com")]),
     (b"Undisclosed:;", []),
     # not lawful, but every reading finds the same domain
@@ -74,6 +75,9 @@ UNCLEAR = [
     (b"=?utf-8?q?The CEO ceo=40example.com?=, x@evil.example", {"example.com", "evil.example"}),
     (b'"CEO <ceo@example.com>"@evil.example', {"example.com", "evil.example"}),  # for programs that look for < first
     (b'<"ceo@example.com> "@evil.example>', {"example.com", "evil.example"}),
+    (b"=?utf-8?q?ceo=40example.com=00?= <x@evil.example>", {"example.com", "evil.example"}),  # cut in C
+    (b"=?utf-8?q?ceo=40example.com?= =?utf-8?b?Cg==?= <x@evil.example>", {"example.com", "evil.example"}),
+    (b"x@evil.example (=?utf-8?q?ceo=40example.com=0D?=)", {"example.com", "evil.example"}),
     (b'"ceo@example.com":;', {"example.com"}),
     (b'"ceo@example.com": x@evil.example;', {"example.com", "evil.example"}),
     (b'"CEO <ceo@example.com>": x@evil.example;', {"example.com", "evil.example"}),
