@@ -18,6 +18,7 @@ from elemta.testing import FakeResolver, envelope, judge, message
 STRANGER = "192.0.2.1"
 ZONE = {
     "bank.test": [("TXT", "v=spf1 -all")],
+    "lame.bank.test": [("TXT", "SERVFAIL")],
     "_dmarc.bank.test": [("TXT", "v=DMARC1; p=reject")],
     "_dmarc.shop.test": [("TXT", "v=DMARC1; p=quarantine")],
     "_dmarc.testing.test": [("TXT", "v=DMARC1; p=reject; t=y")],
@@ -110,6 +111,17 @@ def test_dmarc_is_obeyed(policy):
 
 def test_an_owner_who_is_testing_is_obeyed_one_step_milder(policy):
     assert verdict(policy, "ceo@testing.test") == ("quarantine", "dmarc-quarantine")
+
+
+def test_what_a_silent_name_server_leaves_open_passes_unless_the_rule_for_it_is_switched_on(policy, tmp_path):
+    forged = {"author": "ceo@bank.test", "sender": "x@lame.bank.test"}
+    assert verdict(policy, **forged) == ("accept", "")
+    path = tmp_path / "elemta.yaml"
+    block = r"    #- id: dmarc-unknown\n(?:    #  .*\n)+"
+    path.write_text(re.sub(block, lambda found: found[0].replace("    #", "    "), starter()), encoding="utf-8")
+    waiting = Policy.compile(load(path))
+    assert verdict(waiting, **forged) == ("defer", "dmarc-unknown")
+    assert verdict(waiting, "ceo@bank.test") == ("reject", "dmarc-reject")
 
 
 def test_our_users_are_not_judged_by_dmarc(policy):
