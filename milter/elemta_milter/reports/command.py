@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import email
 import os
+import re
 import sys
 import time
 from argparse import Namespace
@@ -40,6 +41,8 @@ from elemta_milter.reports.windows import DAY, Window, leaves_at
 
 LARGEST = 1 << 20
 """Octets of a bounce that are read: what it says stands on top."""
+_OF_THE_MAIL = re.compile(r"5\.(?:2\.3|3\.4|6\.\d+|7\.\d+)\b|5\.0\.0 smtp; ?55[24]\b", re.IGNORECASE)
+"""What says nothing of the address: size, content, policy (RFC 3463 sections 3.3, 3.4, 3.7, 3.8; RFC 5321 4.2.2)."""
 
 
 def run(args: Namespace) -> int:
@@ -175,12 +178,18 @@ def _bounce(office: Office, reports: Reports, octets: bytes) -> int:
 
 
 def _failed(message: Message) -> str | None:
-    """What the notification says of a mail that was given up (RFC 3464 section 2.3.3); None for any other."""
+    """What the notification says of an address that was given up (RFC 3464 section 2.3.3); None for any other.
+
+    A report that is too big, or not wanted, is no fault of its address: somebody's own domain, with such reports, would
+    keep all others' from it.
+    """
     for part in message.walk():
         blocks = part.get_payload() if part.get_content_type() == "message/delivery-status" else ()
         for block in blocks:
             if isinstance(block, Message) and str(block.get("Action", "")).strip().lower() == "failed":
-                return clean(" ".join(str(block.get("Diagnostic-Code", block.get("Status", ""))).split()))
+                status = str(block.get("Status", ""))
+                words = " ".join(str(block.get("Diagnostic-Code", status)).split())
+                return None if _OF_THE_MAIL.match(f"{status.strip()} {words}") else clean(words)
     return None
 
 

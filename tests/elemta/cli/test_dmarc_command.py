@@ -181,6 +181,28 @@ def test_bounces_are_read_and_add_up(elemta, tmp_path, monkeypatch):
     ledger.file.close()
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("5.3.4", "552 5.3.4 Message size exceeds fixed limit"),
+        ("5.7.1", "550 5.7.1 we want none about that domain"),
+        ("5.0.0", "552 too big"),
+        ("5.0.0", "554 no"),
+    ],
+)
+def test_a_report_that_is_not_wanted_says_nothing_of_its_address(elemta, tmp_path, monkeypatch, status, code):
+    """Else three domains of one owner, with reports too big, kept those of all others from the address."""
+    ledger = Ledger.open(str(tmp_path / "reports.db"))
+    for number in range(4):
+        of = Window(f"d{number}.test", PAST, PAST + HOUR)
+        assert ledger.outgoing.claim(f"r000000000000000{number}", of, AGG, time.time())
+        text = NOTIFICATION.format(token=f"r000000000000000{number}", action="failed")
+        text = text.replace("Status: 5.1.1", f"Status: {status}").replace("550 5.1.1", code)
+        assert bounce(elemta, monkeypatch, text).out == ""
+    assert elemta("suppress").out == ""
+    ledger.file.close()
+
+
 def test_a_bounce_that_cannot_be_noted_comes_again(elemta, tmp_path, monkeypatch):
     """pipe(8) tries again what ends with 75, and throws a notification away that ends with 66."""
     (tmp_path / "reports.db").write_bytes(b"not a database" * 100)
