@@ -45,8 +45,10 @@ _BEFORE = f"""{_SELECT} WHERE d.sender = ? AND d.at BETWEEN ? AND ? AND d.client
 _WITHOUT_EMPTY = frozenset({"queue_id", "rule"})  # their indexes leave out empty values
 _OLD = """SELECT number FROM decisions WHERE at < ? AND (disposition != 'quarantine' OR at < ?)
           ORDER BY at LIMIT ?"""
-_EXPIRE_RECIPIENTS = """DELETE FROM recipients WHERE (address, number) IN (
-    SELECT j.value, d.number FROM decisions d, json_each(d.recipients) j WHERE d.number IN ({numbers}))"""
+_RECIPIENTS_OF = """SELECT j.value, d.number FROM decisions d, json_each(d.recipients) j
+    WHERE d.number IN ({numbers})"""
+_EXPIRE_RECIPIENT = "DELETE FROM recipients WHERE address = ? AND number = ?"
+"""One by one: of `(address, number) IN (SELECT …)` SQLite looks up the address alone, and reads all its decisions."""
 
 
 class Reader:
@@ -219,7 +221,7 @@ def expire(path: str, before: float, slice_: int = 1000, *, held: float | None =
         database.execute("BEGIN IMMEDIATE")
         old = [number for (number,) in database.execute(_OLD, (before, oldest, slice_))]
         numbers = ",".join(map(str, old))
-        database.execute(_EXPIRE_RECIPIENTS.format(numbers=numbers))
+        database.executemany(_EXPIRE_RECIPIENT, database.execute(_RECIPIENTS_OF.format(numbers=numbers)).fetchall())
         database.execute(f"DELETE FROM decisions WHERE number IN ({numbers})")  # noqa: S608 - whole numbers of our own
         if len(old) < slice_:
             database.execute("DELETE FROM policies WHERE last < ?", (oldest - TOUCH,))

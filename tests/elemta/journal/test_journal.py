@@ -271,6 +271,22 @@ def test_expiry_goes_by_slices_and_takes_recipients_and_policies_along(keeping, 
     assert database.execute("SELECT fingerprint FROM policies").fetchall() == [("cafe00",)]
 
 
+def test_expiry_does_not_read_all_that_an_address_ever_got(keeping, monkeypatch):
+    now = time.time()
+    keeping.keep(*(decision(at=now - 10_000 + i) for i in range(3000)))
+    keeping.close()
+    steps = []
+
+    def counting(path, **how):
+        database = connect(path, **how)
+        database.set_progress_handler(lambda: steps.append("a hundred"), 100)
+        return database
+
+    monkeypatch.setattr(read, "connect", counting)
+    assert expire(keeping.path, now - 10_000 + 10) == 10
+    assert 0 < len(steps) < 100
+
+
 def test_two_processes_write_at_once_and_nothing_is_lost(tmp_path):
     path = tmp_path / "journal.db"
     code = """
