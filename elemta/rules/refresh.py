@@ -73,9 +73,10 @@ async def _snapshot(dynamic: list[NamedSet], tools: Tools, version: int) -> int:
     try:
         now = await tools.store.sets_version()
         for named in dynamic:
-            entries = await tools.store.set_entries(named.name, tools.clock())
-            if now != version or len(entries) != named.entries:
-                named.members, named.entries = members(entries, lenient=True), len(entries)
+            size = await tools.store.set_size(named.name, tools.clock())
+            if now != version or size != named.entries:
+                entries = await tools.store.set_entries(named.name, tools.clock())
+                named.members, named.entries = members(entries, lenient=True), size
     except StoreError as error:
         _log.error("dynamic sets stay as they were: %s", error)
         return version

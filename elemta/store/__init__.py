@@ -139,6 +139,10 @@ class Store(Protocol):
         """The entries that have not expired, each with its end (0 = none)."""
         ...
 
+    async def set_size(self, name: str, now: float) -> int:
+        """How many entries have not expired; cheap enough to ask every second, also of many."""
+        ...
+
     async def sets_version(self) -> int:
         """A number that changes whenever any dynamic set was changed by anyone; cheap enough to ask every second."""
         ...

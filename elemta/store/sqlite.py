@@ -46,6 +46,7 @@ _SWAP_NETWORK = "UPDATE networks SET passes = ?, counted = ?, until = ? WHERE ke
 _SET_ENTRIES = """
     SELECT CAST(entry AS BLOB), CAST(until AS REAL) FROM sets WHERE name = ? AND (until = 0 OR until > ?) ORDER BY entry
 """  # text, too: so an administrator writes it with the sqlite3 command
+_SET_SIZE = "SELECT count(*) FROM sets WHERE name = ? AND (until = 0 OR until > ?)"
 _ADD_TO_SET = """
     INSERT INTO sets VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET until = excluded.until
     WHERE until <> 0 AND (excluded.until = 0 OR excluded.until > until)
@@ -135,6 +136,11 @@ class SqliteStore:
         """The entries that have not expired, each with its end (0 = none)."""
         rows = await self._patiently(self._rows, _SET_ENTRIES, (name, now))
         return {entry.decode("utf-8", "surrogateescape"): until for entry, until in rows}
+
+    async def set_size(self, name: str, now: float) -> int:
+        """How many these are; a tenth of the time that it takes to read them."""
+        [(size,)] = await self._patiently(self._rows, _SET_SIZE, (name, now))
+        return int(size)
 
     async def sets_version(self) -> int:
         """A number that grows with every change of a dynamic set; one read of one row."""

@@ -198,6 +198,13 @@ def test_sets_are_looked_at_also_after_a_look_that_failed(tmp_path, monkeypatch,
     assert "dynamic sets stay as they were" in caplog.text
 
 
+def test_a_look_reads_the_entries_only_when_some_came_or_went(dynamic, monkeypatch):
+    read, entries = [], SqliteStore.set_entries
+    monkeypatch.setattr(SqliteStore, "set_entries", lambda store, *of: read.append(of[1]) or entries(store, *of))
+    dynamic([("bob@a.test", 0), ("eve@a.test", 100)], 50, 51, 52, 150, 151)
+    assert read == [50, 150]
+
+
 def test_an_entry_ends_though_others_are_the_same_but_for_case(dynamic):
     entries = [("Bob@a.test", 0), ("bob@a.test", 0), ("eve@a.test", 100)]
     assert "eve@a.test" in dynamic(entries, 50)

@@ -283,6 +283,7 @@ def test_sets(path):
         await store.add_to_set("other", "Bob", 50.0)
         assert await store.set_entries("frozen", 10.0) == {"Bob": 0.0, "j\udcf6rg": 100.0}
         assert await store.set_entries("frozen", 100.0) == {"Bob": 0.0}
+        assert [await store.set_size(*of) for of in (("frozen", 10.0), ("frozen", 100.0), ("nobody", 0.0))] == [2, 1, 0]
         assert await store.set_entries("nobody", 0.0) == {}
         assert await store.sets_version() == version + 3
         assert await store.remove_from_set("frozen", "Bob")
