@@ -13,11 +13,11 @@ SCHEMA = """
     CREATE INDEX contacts_by_end ON contacts (until);
 """
 
-_KNOWN = "SELECT key, first FROM contacts WHERE key = ? AND until > ?"
+_KNOWN = "SELECT key, min(first, ?2) FROM contacts WHERE key = ?1 AND until > ?2"  # a clock may have been set back
 _REMEMBER = """
     INSERT INTO contacts VALUES (?1, ?2, ?3)
     ON CONFLICT DO UPDATE SET first = CASE WHEN until > ?2 THEN min(first, ?2) ELSE ?2 END, until = max(until, ?3)
-    WHERE ?3 - until > (?3 - ?2) / 100
+    WHERE ?3 - until > (?3 - ?2) / 100 OR first > ?2
 """
 """A contact is prolonged when a hundredth of its time is used up, not with every mail."""
 

@@ -37,6 +37,16 @@ def test_the_first_time_stays_and_the_end_moves(tmp_path):
     assert use(tmp_path, story) == ({"a": 0.0}, {"a": 0.0}, {})
 
 
+def test_a_clock_that_was_wrong_leaves_nobody_known_since_times_to_come(tmp_path):
+    async def story(store):
+        await store.remember_contacts(["a"], 5000.0, 5500.0)
+        before = await store.contacts(["a"], 100.0)
+        await store.remember_contacts(["a"], 100.0, 600.0)
+        return before, await store.contacts(["a"], 300.0)
+
+    assert use(tmp_path, story) == ({"a": 100.0}, {"a": 100.0})
+
+
 def test_what_was_forgotten_begins_anew(tmp_path):
     async def story(store):
         await store.remember_contacts(["a"], 0.0, 100.0)
