@@ -105,10 +105,10 @@ class Failures:
         found = self._file.all(query, WAITING, BEGUN, now - HOUR)
         return [replace(msgspec.json.decode(detail, type=Failure), incidents=number) for number, detail in found]
 
-    def told_since(self, since: float) -> int:
+    def told(self, since: float, now: float) -> int:
         """Reports that went to somebody since then, also those that others still wait for."""
-        query = "SELECT count(*) FROM failures WHERE state IN (?,?) AND at >= ?"
-        return int(self._file.one(query, BEGUN, DONE, since)[0])
+        query = "SELECT count(*) FROM failures WHERE state IN (?,?) AND at BETWEEN ? AND ?"
+        return int(self._file.one(query, BEGUN, DONE, since, now)[0])
 
     def begin(self, one: Failure, now: float) -> None:
         """Somebody has got it."""

@@ -120,6 +120,14 @@ def test_different_clients_are_different_reports_up_to_the_limit(tmp_path):
     assert len(postbox.sent) == 6
 
 
+def test_what_a_clock_that_was_ahead_sent_does_not_use_up_the_limit(tmp_path):
+    keep(tmp_path / "journal.db", *[mail(**FAILED, client=f"192.0.2.{n}") for n in range(6)])
+    of = settings(tmp_path, failures=4)
+    _, postbox = run(of, LATER + 20 * HOUR)
+    run(of, LATER, postbox)
+    assert len(postbox.sent) == 6
+
+
 TWO = "v=DMARC1; p=reject; ruf=mailto:fail@sender.test,mailto:slow@sender.test"
 
 

@@ -365,6 +365,13 @@ def test_a_postfix_that_takes_nothing_is_tried_again_with_the_same_report(tmp_pa
     assert len(postbox.sent) == 1
 
 
+def test_what_was_tried_by_a_clock_that_was_ahead_is_tried_again(tmp_path, journal):
+    keep(journal, mail())
+    of = settings(tmp_path)
+    run(of, MORNING + 20 * HOUR, Postbox(agg=("postponed", "451 later")))
+    assert states(run(of, MORNING)[0]) == [("agg@sender.test", "sent")]
+
+
 def test_nothing_is_tried_for_ever(tmp_path, journal):
     keep(journal, mail())
     of = settings(tmp_path)
