@@ -7,11 +7,15 @@ what they say where that fails, is theirs.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
+
+File = tuple[int, int]
+"""A file, whatever its name: device and inode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +104,45 @@ def make(path: str) -> None:
         owner = Path(path).parent.stat()
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
     os.close(descriptor)
+
+
+def identity(path: str) -> File | None:
+    """Which file this is; None for none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a path of any user's making, only looked at
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def opened(path: str) -> tuple[File | None, ...]:
+    """Which files a database is that was just opened: it, its write-ahead log, and the index of that."""
+    return tuple(identity(path + end) for end in ("", *_BESIDE))
+
+
+def part(path: str, before: tuple[File | None, ...]) -> None:
+    """Where another file stands now at `path`, or none: take away what the one before has left beside it.
+
+    SQLite would take that log for the new file's, which damages it, and share its index with those who have the old
+    one open.  Call it before the new one is opened, and the old one closed: no other file is like one that is open.
+
+    Args:
+        path: of the database.
+        before: what `opened` gave.
+
+    Raises:
+        OSError: it cannot be taken away.
+    """
+    directory = os.open(Path(path).absolute().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)  # else one process might take away what another has just made
+        if identity(path) == before[0]:
+            return
+        for end, file in zip(_BESIDE, before[1:], strict=True):
+            if file is not None and identity(path + end) == file:
+                os.unlink(path + end)  # noqa: PTH108
+    finally:
+        os.close(directory)
+
+
+_BESIDE = ("-wal", "-shm")

@@ -11,17 +11,18 @@ each.  Nothing here raises to who brings them.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 import msgspec
 
 from elemta.journal.entry import COLUMNS, Row
 from elemta.journal.schema import TOUCH, JournalError, connect
+from elemta.sqlite_form import File, identity, opened, part
 
 INTERVAL = 0.5  # seconds between two writes
 BATCH = 500  # decisions in one transaction; as many waiting wake the thread early
@@ -88,7 +89,7 @@ class Writer:
         self._stopping = threading.Event()
         self._deadline = float("inf")
         self._database: sqlite3.Connection | None = None
-        self._inode = 0
+        self._files: tuple[File | None, ...] = ()
         self._thread: threading.Thread | None = None
 
     def open(self) -> None:
@@ -223,14 +224,14 @@ class Writer:
     def _connected(self) -> sqlite3.Connection:
         """The connection, made anew when somebody moved the file away."""
         if self._database is not None:
-            try:
-                if os.stat(self.path).st_ino == self._inode:  # noqa: PTH116 - the cheapest way to ask, for each batch
-                    return self._database
-            except FileNotFoundError:
-                pass
+            if identity(self.path) == self._files[0]:
+                return self._database
+            with suppress(sqlite3.Error):  # what stands in its log yet: who moved it wants all of it
+                self._database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            part(self.path, self._files)
             self._disconnect()
         self._database = connect(self.path, write=True, patience=PATIENCE)
-        self._inode = os.stat(self.path).st_ino  # noqa: PTH116
+        self._files = opened(self.path)
         return self._database
 
     def _disconnect(self) -> None:

@@ -26,9 +26,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
+from elemta.sqlite_form import identity, opened
 from elemta.store import Grey, GreyTerms, Quota, StoreError, Use, sqlite_contacts, sqlite_limits
 from elemta.store.greylisting import Network, Triplet, attempt
-from elemta.store.sqlite_file import PATIENCE, is_busy, open_file
+from elemta.store.sqlite_file import PATIENCE, is_busy, leave, open_file, open_other
 
 LOOK = 1.0  # seconds between two looks at the file
 SLICE = 1000  # rows looked at in one transaction of `expire`: about a millisecond
@@ -75,7 +76,7 @@ class SqliteStore:
     def __init__(self, path: str) -> None:
         self._path = path
         self._db = open_file(path)
-        self._file = _identity(path)
+        self._files = opened(path)
         self._settled = 0
         self._broken = False
         self._next_look = time.monotonic() + LOOK
@@ -166,7 +167,8 @@ class SqliteStore:
 
     async def settle(self) -> None:
         """Bring what stands in the write-ahead log into the file, on a thread; nothing else may use this store then."""
-        if _identity(self._path) != self._file:
+        if identity(self._path) != self._files[0]:
+            leave(self._path, self._files)
             raise StoreError(f"{self._path}: it was replaced")
         written = _written(f"{self._path}-wal")
         if written == self._settled:
@@ -277,29 +279,20 @@ class SqliteStore:
     def _look(self) -> None:
         """For once a second: is the file still the one that is open, and well?"""
         self._next_look = time.monotonic() + LOOK
-        renew = self._broken or _identity(self._path) != self._file
+        renew = self._broken or identity(self._path) != self._files[0]
         if renew and (self._opening is None or self._opening.done()):
             self._opening = asyncio.get_running_loop().create_task(self._open_again())
 
     async def _open_again(self) -> None:
         try:
-            opened = await asyncio.to_thread(open_file, self._path)
+            renewed = await asyncio.to_thread(open_other, self._path, self._files)
         except StoreError as error:
             if not self._broken:  # else whoever asks is told what is wrong
                 _log.error("%s; what was open before is used", error)
             return
         self._db.close()
-        self._db, self._file, self._broken = opened, _identity(self._path), False
+        self._db, self._files, self._broken = renewed, opened(self._path), False
         _log.warning("%s: opened again", self._path)
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    """Which file this is; None for none."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - a path of any user's making, only looked at
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _written(path: str) -> int:

@@ -13,7 +13,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from elemta.sqlite_form import Form, make
+from elemta.sqlite_form import File, Form, make, part
 from elemta.store import StoreError
 from elemta.store.sqlite_contacts import SCHEMA as CONTACTS
 from elemta.store.sqlite_limits import SCHEMA as LIMITS
@@ -61,6 +61,24 @@ def open_file(path: str) -> sqlite3.Connection:
             if not is_busy(error) or time.monotonic() > give_up:
                 raise StoreError(_told(path, error)) from error
         time.sleep(0.01)  # another process changes the file to WAL mode, for which SQLite does not wait
+
+
+def open_other(path: str, before: tuple[File | None, ...]) -> sqlite3.Connection:
+    """Open what stands now at `path`, in the place of what was open; see `leave` and `open_file`."""
+    leave(path, before)
+    return open_file(path)
+
+
+def leave(path: str, before: tuple[File | None, ...]) -> None:
+    """Let nothing of the file that was open come into the one that stands there now; see `part`.
+
+    Raises:
+        StoreError: no right to do so.
+    """
+    try:
+        part(path, before)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}") from error
 
 
 def is_busy(error: sqlite3.Error) -> bool:

@@ -413,6 +413,20 @@ def test_a_file_that_stays_unwritable_does_not_hold_up_the_stop(tmp_path):
     assert "2 decisions unwritten" in keeping.reports[-1]
 
 
+def test_a_journal_moved_away_without_its_log_lacks_nothing(keeping, tmp_path):
+    given = [decision() for _ in range(3)]
+    keeping.keep(*given)
+    until(lambda: keeping.writer.written == 3)
+    other = sqlite3.connect(keeping.path)  # as other workers have: who closes last would empty the log
+    other.execute("SELECT count(*) FROM decisions").fetchall()
+    Path(keeping.path).rename(tmp_path / "away.db")
+    later = decision()
+    keeping.keep(later)
+    assert [each.id for each in keeping.close().search()] == [later.id]
+    other.close()
+    assert {each.id for each in Reader(str(tmp_path / "away.db")).search()} == {each.id for each in given}
+
+
 def test_a_journal_moved_away_is_begun_anew(keeping, tmp_path):
     keeping.keep(decision(sender="before@x.test"))
     until(lambda: keeping.writer.written == 1)

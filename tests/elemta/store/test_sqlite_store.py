@@ -601,6 +601,40 @@ def test_a_file_that_was_put_in_its_place_is_used(path, tmp_path, monkeypatch):
     use(path, work)
 
 
+WORKER = """
+import asyncio, sys, time
+from elemta.store import StoreError, sqlite
+
+async def main():
+    sqlite.LOOK = 0.05
+    store, number = sqlite.SqliteStore(sys.argv[1]), 0
+    print("ready", flush=True)
+    while time.time() < float(sys.argv[2]):
+        await store.add_to_set("frozen", f"{sys.argv[3]} {number} {'x' * 500}", 0.0)
+        number += 1
+        await asyncio.sleep(0.001)
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_file_that_takes_its_place_does_not_get_the_log_of_the_one_before(path, tmp_path):
+    backup, end = tmp_path / "backup.db", time.time() + 6.0
+    use(str(backup), lambda store: store.add_to_set("frozen", "from the backup", 0.0))
+    command = [sys.executable, "-c", WORKER, path, str(end)]
+    workers = [subprocess.Popen([*command, name], stdout=subprocess.PIPE) for name in ("one", "two")]
+    assert [worker.stdout.readline() for worker in workers] == [b"ready\n"] * 2
+    time.sleep(1.0)
+    backup.rename(path)  # as mv does it; its companions stay
+    assert [(worker.communicate()[0], worker.returncode) for worker in workers] == [(b"", 0)] * 2
+    assert rows(path, "PRAGMA integrity_check") == [("ok",)]
+    entries = {entry for (entry,) in rows(path, "SELECT CAST(entry AS TEXT) FROM sets")}
+    assert "from the backup" in entries
+    assert {entry.split()[0] for entry in entries} == {"from", "one", "two"}
+    assert not any(entry.startswith("one 0 ") for entry in entries)  # what the one before held
+
+
 def test_what_was_open_is_used_while_what_took_its_place_is_no_database(path, monkeypatch, caplog):
     monkeypatch.setattr(sqlite, "LOOK", 0.0)
 
@@ -619,8 +653,8 @@ def test_what_was_open_is_used_while_what_took_its_place_is_no_database(path, mo
 
 def test_it_looks_at_the_file_at_most_once_a_second(path, monkeypatch):
     looked = []
-    real = sqlite._identity
-    monkeypatch.setattr(sqlite, "_identity", lambda path: looked.append(1) or real(path))
+    real = sqlite.identity
+    monkeypatch.setattr(sqlite, "identity", lambda path: looked.append(1) or real(path))
 
     async def work(store):
         for number in range(50):
