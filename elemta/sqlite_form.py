@@ -10,6 +10,8 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -42,6 +44,17 @@ class Form:
             error: it is something else's, or newer than this Elemta.
             sqlite3.Error: it cannot be read.
         """
+        with legible():
+            application, version, tables = self._head(database)
+        if application != self.application and tables:
+            raise self.error(f"{path}: a database of something else; let {self.setting} name a file of its own")
+        if version > len(self.scripts):
+            known = f"form {version}, known is {len(self.scripts)}"
+            raise self.error(f"{path}: of a newer Elemta ({known}); update this one")
+        return version
+
+    def _head(self, database: sqlite3.Connection) -> tuple[int, int, int]:
+        """Whose the file is, its version, and how many tables and indexes it has."""
         database.execute("BEGIN")  # one view of the file: another process may be making it
         try:
             [application] = database.execute("PRAGMA application_id").fetchone()
@@ -50,12 +63,7 @@ class Form:
         finally:
             if database.in_transaction:
                 database.execute("ROLLBACK")
-        if application != self.application and tables:
-            raise self.error(f"{path}: a database of something else; let {self.setting} name a file of its own")
-        if version > len(self.scripts):
-            known = f"form {version}, known is {len(self.scripts)}"
-            raise self.error(f"{path}: of a newer Elemta ({known}); update this one")
-        return int(version)
+        return int(application), int(version), int(tables)
 
     def migrate(self, database: sqlite3.Connection) -> None:
         """Bring a file that was recognised up to date, in one transaction; many processes may do so at once.
@@ -76,6 +84,21 @@ class Form:
         finally:
             if database.in_transaction:
                 database.execute("ROLLBACK")
+
+
+@contextmanager
+def legible() -> Iterator[None]:
+    """Names in a damaged file may be no text, which Python's module does not tell as an error of SQLite.
+
+    Raises:
+        sqlite3.DatabaseError: that is so.
+    """
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        damage = sqlite3.DatabaseError("database disk image is malformed, a name in it is no text")
+        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise damage from error
 
 
 def uri(path: str, mode: str) -> str:

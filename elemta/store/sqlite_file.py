@@ -13,7 +13,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from elemta.sqlite_form import File, Form, make, part
+from elemta.sqlite_form import File, Form, legible, make, part
 from elemta.store import StoreError
 from elemta.store.sqlite_contacts import SCHEMA as CONTACTS
 from elemta.store.sqlite_limits import SCHEMA as LIMITS
@@ -101,8 +101,9 @@ def _connect(path: str) -> sqlite3.Connection:
         db.execute("PRAGMA cache_size = -8000")  # KiB
         db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         _FORM.migrate(db)  # taking the lock also finds a file that we may not write
-        for (table,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
-            db.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()  # noqa: S608 - damage shows here, not at a mail
+        with legible():
+            for (table,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+                db.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()  # noqa: S608 - damage shows here, not at a mail
         db.execute("PRAGMA busy_timeout = 0")  # from here on the store waits, without blocking
     except BaseException:
         db.close()

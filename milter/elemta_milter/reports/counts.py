@@ -119,7 +119,9 @@ class Counts:
         query = """SELECT line, sum(mails) FROM counts WHERE domain = ? AND hour >= ? AND hour < ?
             GROUP BY line ORDER BY line"""
         for line, mails in self._file.all(query, of.domain, of.begin, of.end):
-            yield _row(line), mails
+            with self._file.legible():
+                row = _row(line)
+            yield row, mails
 
     def unlisted(self, of: Window) -> int:
         """Mails of a window that no row tells of."""

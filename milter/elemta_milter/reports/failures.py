@@ -103,7 +103,8 @@ class Failures:
         """Those of hours that are over: first those that somebody has got and others wait for, then the oldest."""
         query = "SELECT incidents, detail FROM failures WHERE state IN (?,?) AND hour <= ? ORDER BY state, hour, at"
         found = self._file.all(query, WAITING, BEGUN, now - HOUR)
-        return [replace(msgspec.json.decode(detail, type=Failure), incidents=number) for number, detail in found]
+        with self._file.legible():
+            return [replace(msgspec.json.decode(detail, type=Failure), incidents=number) for number, detail in found]
 
     def told(self, since: float, now: float) -> int:
         """Reports that went to somebody since then, also those that others still wait for."""

@@ -98,8 +98,19 @@ class LedgerFile:
         """The first row, which is there unless the file is damaged."""
         found = self.all(query, *values)
         if not found:
-            raise LedgerError(f"{self.path}: damaged (a row is missing); move it away, a new one is then begun")
+            raise self._damaged("a row is missing")
         return found[0]
+
+    @contextmanager
+    def legible(self) -> Iterator[None]:
+        """Read what stands in columns as JSON."""
+        try:
+            yield
+        except (ValueError, TypeError) as error:  # msgspec's errors are of the first kind; a number is no text
+            raise self._damaged(f"a row cannot be read: {error}") from error
+
+    def _damaged(self, how: str) -> LedgerError:
+        return LedgerError(f"{self.path}: damaged ({how}); move it away, a new one is then begun")
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:

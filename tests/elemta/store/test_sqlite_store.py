@@ -421,6 +421,16 @@ def test_a_row_written_by_hand_is_an_entry_like_any_other(path):
     assert use(path, work) == (everybody, [True] * 3, {})
 
 
+@pytest.mark.parametrize("place", [b"tabletriplets", b"attempts"])
+def test_a_damaged_name_that_is_no_text(path, place):
+    use(path, lambda store: store.sets_version())
+    whole = Path(path).read_bytes()
+    assert place in whole
+    Path(path).write_bytes(whole.replace(place, place[:-1] + b"\xd1"))
+    with pytest.raises(StoreError, match=r"state\.db: damaged \(.*\); move it"):
+        SqliteStore(path)
+
+
 def test_a_damaged_file(path):
     use(path, lambda store: store.greylist("t", "n", 0.0, TERMS))
     size = Path(path).stat().st_size

@@ -533,6 +533,19 @@ def test_only_one_domain_or_one_day(tmp_path, journal):
 # ── the file ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize(("table", "column"), [("counts", "line"), ("failures", "detail")])
+@pytest.mark.parametrize("said", ["'{'", "'[1]'", "7"])
+def test_a_row_of_the_ledger_that_cannot_be_read_is_told_as_damage(tmp_path, journal, table, column, said):
+    keep(journal, mail(result="fail", dkim=False, spf=False, record=f"{RECORD}; ruf=mailto:fail@sender.test"))
+    of = settings(tmp_path, failures=10)
+    run(of, DAY + 23 * HOUR, Postbox(fail=("postponed", "451 later")))
+    opened = ledger(tmp_path)
+    opened.file.all(f"UPDATE {table} SET {column} = {said}")
+    opened.file.close()
+    with pytest.raises(LedgerError, match=r"reports\.db: damaged \(a row cannot be read: .*\); move it away"):
+        run(of)
+
+
 def test_a_ledger_without_its_mark_is_told_as_damaged(tmp_path):
     import sqlite3  # noqa: PLC0415
 
