@@ -8,9 +8,10 @@ is written with its next change once there is.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from prometheus_client import values
@@ -43,6 +44,8 @@ class RoomyDict(MmapedDict):
         super()._init_value(key)  # type: ignore[no-untyped-call]
 
 
+_log = logging.getLogger("elemta.observe")
+
 KINDS = ("counter", "gauge_max", "gauge_min", "gauge_sum", "histogram")
 """What the library keeps in a file of its own, for each process."""
 FIRST = 1 << 16
@@ -54,23 +57,28 @@ OVERHEAD = 32
 
 
 def use(directory: str, identity: str) -> None:
-    """Let prometheus_client keep its files so, and make those of this process.
+    """Let prometheus_client keep its files so, and make those of this process; one that is damaged begins anew.
 
     Raises:
         OSError: they cannot be made, or there is no room for them.
     """
     values.MmapedDict = RoomyDict  # type: ignore[attr-defined]
     for kind in KINDS:
-        _make(Path(directory) / f"{kind}_{identity}.db")
+        path = Path(directory) / f"{kind}_{identity}.db"
+        _make(path)
+        try:
+            for _ in _keys(path):
+                pass
+        except (struct.error, RuntimeError, ValueError, TypeError) as error:  # else no process could take this number
+            _log.warning("%s: damaged (%s); what was counted there is lost", path, error)
+            empty(path)
 
 
 def kept(directory: str, identity: str) -> Mapping[str, list[Mapping[str, str]]]:
     """By metric, with which labels one who had this number before counted: his counts stand there still."""
     found: dict[str, list[Mapping[str, str]]] = {}
     for kind in KINDS:
-        path = Path(directory) / f"{kind}_{identity}.db"
-        for key, *_ in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]
-            metric, _, labels, _ = json.loads(key)  # as `prometheus_client.mmap_dict.mmap_key` makes it
+        for metric, labels in _keys(Path(directory) / f"{kind}_{identity}.db"):
             found.setdefault(metric, []).append(labels)
     return found
 
@@ -83,6 +91,13 @@ def empty(path: Path) -> None:
     """
     with path.open("r+b") as file:
         file.write(NOTHING)
+
+
+def _keys(path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Metric and labels of each entry."""
+    for key, *_ in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]
+        metric, _, labels, _ = json.loads(key)  # as `prometheus_client.mmap_dict.mmap_key` makes it
+        yield metric, labels
 
 
 def _make(path: Path) -> None:

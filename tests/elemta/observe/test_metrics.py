@@ -45,6 +45,21 @@ def samples(directory):
     return found
 
 
+@pytest.mark.parametrize("place", [0, 8, 12, 20])
+def test_counts_that_are_damaged_begin_anew(directory, caplog, place):
+    for _ in range(2):
+        metrics = Metrics(directory, "milter")
+        metrics.decided(decision())
+        metrics.close()
+        assert samples(directory)["elemta_shadow_matches_total{rule=executable}"] == 1
+        with (Path(directory) / "counter_milter-0.db").open("r+b") as file:
+            file.seek(place)
+            file.write(b"\xff\xff\xff\x7f")
+    metrics = Metrics(directory, "milter")
+    metrics.close()
+    assert "counter_milter-0.db: damaged" in caplog.text
+
+
 def test_a_decision_is_counted_by_everything_that_is_known_of_it(directory):
     metrics = Metrics(directory, "milter")
     for _ in range(3):
