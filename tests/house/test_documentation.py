@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,10 @@ from elemta.cli import _parser
 from elemta.config.load import load
 from elemta.config.problems import ConfigErrors
 from elemta.daemon.birth import GRACE
+from elemta.journal import Reader
 from elemta.policy import Policy
+from harness.decisions import decision
+from harness.journal import JournalWriter
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
@@ -72,3 +76,23 @@ def test_the_unit_file_fits_the_daemons(tmp_path):
         path.write_text(unit.replace("/opt/elemta/bin/", f"{Path(sys.executable).parent}/"), encoding="utf-8")
         done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True, check=False)
         assert [line for line in done.stderr.splitlines() if "elemta-milter.service:" in line] == []
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="no sqlite3 command here")
+def test_the_backup_is_whole_and_of_one_moment(tmp_path):
+    text = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    [script] = re.findall(r"^    umask 077.*?^    done$", text, re.DOTALL | re.MULTILINE)
+    assert "VACUUM INTO" in script  # one view of the file; .backup begins again whenever somebody writes
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "backups").mkdir()
+    writer = JournalWriter(str(tmp_path / "lib" / "journal.db"), print, interval=0.01)
+    writer.open()
+    writer.decided(decision(sender="a@b.test"))
+    while not writer.written:
+        time.sleep(0.01)
+    here = script.replace("/var/lib/elemta", f"{tmp_path}/lib").replace("/var/backups", f"{tmp_path}/backups")
+    for _ in range(2):  # the second takes the place of the first
+        subprocess.run(["sh", "-c", here], check=True)
+    writer.close()
+    assert [path.name for path in (tmp_path / "backups").iterdir()] == ["journal.db"]
+    assert [entry.sender for entry in Reader(str(tmp_path / "backups" / "journal.db")).search()] == ["a@b.test"]
