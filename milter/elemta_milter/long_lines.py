@@ -88,14 +88,14 @@ def _folded_fields(header: Sequence[tuple[bytes, bytes]], names: Collection[byte
         seen[lower] += 1
         if len(name) + 1 + len(value) <= LONGEST_LINE:
             continue
-        lines = (name + b":" + value).split(b"\r\n")
+        if max(map(len, (name + b":" + value).split(b"\r\n"))) <= LONGEST_LINE:
+            continue
+        lines = (name + b": " + value.removeprefix(b" ")).split(b"\r\n")  # a changed field has a space there
         folded = b"\n".join(chain.from_iterable(map(_fold, lines)))
         try:
-            text = folded[len(name) + 1 :].removeprefix(b" ").decode()
+            yield ChangeHeader(name.decode(), seen[lower], folded[len(name) + 2 :].decode())
         except UnicodeDecodeError:
             continue  # libmilter's binding takes UTF-8 only
-        if max(map(len, lines)) > LONGEST_LINE:
-            yield ChangeHeader(name.decode(), seen[lower], text)
 
 
 def _fold(line: bytes) -> Iterator[bytes]:

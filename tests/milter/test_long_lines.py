@@ -87,6 +87,13 @@ def test_without_white_space_it_is_broken_between_characters(value):
     assert unfolded(change.value).replace(" ", "") == value.replace("\r\n", "").replace(" ", "")
 
 
+@pytest.mark.parametrize("value", ["x" * 999, "\t" + "x" * 3000, "a\r\n " + "x" * 999, "x" * 990 + "\r\n " + "x" * 998])
+def test_the_space_that_a_changed_field_begins_with_counts(value):
+    change = folded(b"Subject", value.encode())
+    assert max(map(len, f"Subject: {change.value}".split("\n"))) <= 998
+    assert unfolded(change.value).replace(" ", "") == value.replace("\r\n", "").replace(" ", "")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
