@@ -96,7 +96,16 @@ def stopped(ring: Ring, selector: str, at: float) -> Step:
     never = key.state in WAITING
     after = key.now(State.RETIRED if never else State.RETIRING, at)
     told = f"{selector} never signed and is retired" if never else f"{selector} signs no more; leave its record"
-    return Step(_with(ring, after), (told,))
+    left = _with(ring, after)
+    return Step(left, (told, *_without_rsa(left)) if key.state is State.ACTIVE else (told,))
+
+
+def _without_rsa(ring: Ring) -> tuple[str, ...]:
+    """What to tell where no RSA key signs: `rotate` would go on with keys of the other kind only."""
+    if any(key.kind == "rsa" for key in ring.of(State.ACTIVE)):
+        return ()
+    more = f"elemta dkim new {ring.domain} --type rsa"
+    return (f"only Ed25519 keys sign now, and many verifiers do not know them; make another with `{more}`",)
 
 
 def retired(ring: Ring, at: float, grace: float = GRACE, *, selector: str = "") -> Step:

@@ -215,6 +215,19 @@ def test_a_key_that_others_know_is_stopped_at_once(place):
     assert place.states()[ed] == "active"
 
 
+def test_whoever_stops_the_last_rsa_key_is_told_what_other_servers_can_verify(place):
+    place.dkim("new", "example.org")
+    rsa, ed = (key.selector for key in place.ring().keys)
+    place.publish(rsa, ed)
+    place.dkim("rotate", "example.org")
+    assert "elemta dkim new example.org --type rsa" in place.dkim("retire", "example.org", rsa)
+    place.dkim("new", "example.org", "--type", "rsa", "--selector", "two")
+    place.publish("two")
+    place.dkim("rotate", "example.org")
+    assert place.states() == {rsa: "retiring", ed: "active", "two": "active"}
+    assert "--type rsa" not in place.dkim("retire", "example.org", ed)
+
+
 def test_a_key_that_never_signed_is_retired_without_waiting(place):
     place.dkim("new", "example.org", "--type", "rsa", "--selector", "oops")
     place.dkim("retire", "example.org", "oops")
