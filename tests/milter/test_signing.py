@@ -440,6 +440,7 @@ def test_a_key_for_a_group_is_refused_unless_the_group_is_the_daemons(tmp_path):
         ("", "seal: {domain: sender.example, key: {selector: r, file: KEYS/r.pem}}", "sealing needs the check arc"),
         ("    canonicalization: relaxed", "", "did you mean"),
         ("    expire: 0", "", "is too small"),
+        ("    expire: 500ms", "", "expires within a second"),
     ],
 )
 def test_mistakes_are_told_when_the_configuration_is_loaded(keys, sign, more, text):

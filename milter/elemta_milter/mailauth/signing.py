@@ -161,10 +161,12 @@ def sign(
         identity: i=, an address or "@" and a domain within the key's domain; "" for no i=.
 
     Raises:
-        SigningError: no From to sign, or `identity` is not within the domain.
+        SigningError: no From to sign, `identity` is not within the domain, or `lifetime` is none.
     """
     if not fields.places(b"from"):
         raise SigningError("no From to sign")  # RFC 6376 section 5.4
+    if lifetime is not None and lifetime < 1:
+        raise SigningError("a signature that expires within a second is none")  # RFC 6376 section 3.5: x= is after t=
     listed = names_to_sign(fields, names, ("from", *oversigned))
     tags = [("v", "1"), ("a", key.algorithm), ("c", f"{header_canon}/{body_canon}"), ("d", key.domain)]
     tags += [("s", key.selector), ("t", str(now))]
