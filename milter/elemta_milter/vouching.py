@@ -103,8 +103,11 @@ class Voucher:
     def _told(self, header: Header, own: bytes) -> Iterator[AuthResult]:
         """What others of our name found, such as the host that took the mail in (RFC 8617 section 4.1.1)."""
         for name, value in header:
-            if value != own and authres.is_authentication_results(name) and authres.claims(value, (self.host,)):
-                for each in authres.parse(value).results:
+            if value == own or not authres.is_authentication_results(name):
+                continue
+            field = authres.parse(value)
+            if authres.is_ours(field, (self.host,)):  # in disguise it may be a stranger's, whom that host let through
+                for each in field.results:
                     yield AuthResult(each.method, each.result, each.reason, each.properties)
 
 

@@ -292,6 +292,25 @@ def test_a_seal_also_holds_what_a_trusted_host_of_our_name_found(keys):
         assert chain_of(header, body).result == "pass"
 
 
+@pytest.mark.parametrize(
+    "disguised",
+    [
+        '"evil mx.test.example"; dmarc=pass',
+        '"=?utf-8?q?mx.test.example?="; dmarc=pass',
+        "mx.test.example 2; dmarc=pass",
+    ],
+)
+def test_a_seal_does_not_hold_what_only_looks_like_ours(keys, disguised):
+    """A host of our name that is another program takes out what bears that name plainly, and no more."""
+    of = make(keys, more=SEAL)
+    told = [(b"Authentication-Results", b" " + each.encode()) for each in ("mx.test.example; dmarc=fail", disguised)]
+    message = mail([*told, *HEADERS[:2]], login="")
+    decision, _ = decide(of, message)
+    changes = plan(decision, message, HOST, trusted=True)
+    header, _ = delivered(message, Voucher.of(of.parts, HOST).vouch(decision, message, changes))
+    assert dict(header)[b"ARC-Authentication-Results"].count(b"dmarc=") == 1
+
+
 def test_a_seal_holds_what_the_first_of_us_saw_of_the_client_and_not_what_a_later_one_did(keys):
     """Our MX is a client that may send for our domain: forged mail would be sealed as if SPF had passed."""
     of = make(keys, more=SEAL.replace("arc: ", "arc: , spf: , iprev: , dmarc: , dkim: "))

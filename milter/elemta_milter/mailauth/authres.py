@@ -15,9 +15,16 @@ from functools import lru_cache
 
 from elemta.addresses import a_label, split
 from elemta.findings import AuthResult
-from elemta_milter.mailauth.authres_reader import Parsed, Resinfo, claims, is_authentication_results, parse
+from elemta_milter.mailauth.authres_reader import (
+    Parsed,
+    Resinfo,
+    claims,
+    is_authentication_results,
+    is_ours,
+    parse,
+)
 
-__all__ = ["Parsed", "Resinfo", "claims", "is_authentication_results", "parse", "render"]
+__all__ = ["Parsed", "Resinfo", "claims", "is_authentication_results", "is_ours", "parse", "render"]
 
 MAX_VALUE = 400  # octets of a value kept; an address of RFC 5321 section 4.5.3.1 has 320
 LINE = 78  # RFC 5322 section 2.1.1: should; 998 is a must, and no value comes near it

@@ -98,6 +98,15 @@ def claims(value: bytes | str, authserv_ids: Collection[str]) -> bool:
     return any(_claims(text, shown, ours) for shown in _plain(text))
 
 
+def is_ours(field: Parsed, authserv_ids: Collection[str]) -> bool:
+    """Tell whether a field says plainly that it is ours, in a version that is known; `claims` takes more for ours.
+
+    RFC 8601 section 2.3 (whose results they are), section 2.2 (version).
+    """
+    ours = {_comparable(name) for name in authserv_ids}
+    return field.version in {None, 1} and _comparable(field.authserv_id) in ours
+
+
 def _claims(text: str, shown: str, ours: Collection[str]) -> bool:
     reader = _Reader(shown)
     name = reader.authserv_id()
