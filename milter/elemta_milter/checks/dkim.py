@@ -23,7 +23,7 @@ from elemta.facts import Message
 from elemta.findings import AuthResult, Finding, Result, Value
 from elemta_milter.feeding import BIG, feed
 from elemta_milter.mailauth.canonical import BodyHasher
-from elemta_milter.mailauth.dkim import FIELD, SignatureResult, Verifier
+from elemta_milter.mailauth.dkim import FIELD, SignatureResult, Verifier, is_near
 from elemta_milter.mailauth.fields import HeaderFields
 from elemta_milter.mailauth.limits import DEFAULT_LIMITS
 
@@ -66,7 +66,8 @@ class Dkim(Check[Message]):
         "length_uncovered": Field(int, "octets of the body that its l= leaves unsigned", unit="octets"),
         "unsigned": Field(
             tuple,
-            "header fields that people see and no signature that passes covers, such as the second of two subjects",
+            "header fields that people see and no signature that passes covers, such as the second of two subjects;"
+            " where the author's domain or one above or below it signed, its signatures count alone",
         ),
     }
     trouble: ClassVar[Trouble] = "accept"
@@ -132,8 +133,12 @@ def _word(one: SignatureResult) -> Result:
 
 
 def _unsigned(passed: Sequence[SignatureResult], facts: Message) -> tuple[str, ...]:
-    """RFC 6376 section 8.15: a field of which there are more than h= names, or any that it does not name."""
-    signed = [each.signed_names for each in passed]
+    """RFC 6376 section 8.15: a field of which there are more than h= names, or any that it does not name.
+
+    Whoever adds a field to the author's mail can sign that in a name of his own.
+    """
+    authors = [each for each in passed if is_near(each.domain, facts.authors.domains)]
+    signed = [each.signed_names for each in authors or passed]
     found = []
     for name in SEEN if signed else ():
         there = len(facts.header(name))

@@ -117,7 +117,7 @@ class Verifier:
         self._results: dict[int, SignatureResult] = {}
         candidates = self._read()
         if len(candidates) > limits.signatures:
-            candidates.sort(key=lambda candidate: not _is_near(candidate.claim.source.domain, prefer))
+            candidates.sort(key=lambda candidate: not is_near(candidate.claim.source.domain, prefer))
             for candidate in candidates[limits.signatures :]:
                 reason = f"not evaluated: more than {limits.signatures} signatures"
                 self._results[candidate.place] = self._result(candidate, Result.POLICY, reason)
@@ -272,7 +272,8 @@ def _claim(tags: dict[str, str], limits: Limits) -> tuple[Signature | None, str]
         return None, str(error)
 
 
-def _is_near(domain: str, prefer: Collection[str]) -> bool:
+def is_near(domain: str, prefer: Collection[str]) -> bool:
+    """Tell whether `domain` is one of `prefer`, or a parent or a subdomain of one."""
     return any(domain == wanted or domain.endswith("." + wanted) or wanted.endswith("." + domain) for wanted in prefer)
 
 

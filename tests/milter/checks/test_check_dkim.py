@@ -146,6 +146,16 @@ def test_one_signature_that_covers_all_is_enough():
     assert look(signed(headers)).fields["unsigned"] == ()
 
 
+def test_what_a_stranger_added_and_signed_himself_is_not_the_authors():
+    other = rsa_key("stranger.example")
+    resolver = zone(rsa_key(), other)
+    added = signed(((b"Subject", b" another"), *resigned(TAGS)), key=other)
+    found = look(added, resolver=resolver)
+    assert found.fields["domains"] == ("stranger.example", "sender.example")
+    assert found.fields["unsigned"] == ("subject",)
+    assert look(added, resolver=zone(other)).fields["unsigned"] == ()  # the author's does not hold
+
+
 def test_short_keys_are_refused_as_configured():
     assert look(signed(key=rsa_key()), min_rsa_bits=3072).result is Result.POLICY
     with pytest.raises(ValidationError):
