@@ -28,7 +28,6 @@ from elemta.rules.sets import members
 from elemta_milter.door import Door
 from elemta_milter.keyring.watch import watch
 from elemta_milter.port import LoopPort
-from elemta_milter.signing import Signing
 from elemta_milter.vouching import Voucher
 from elemta_milter.wire import Wire
 
@@ -80,12 +79,11 @@ class MilterService:
     _failure: BaseException | None = None
 
     def _watch_keys(self, worker: Worker) -> list[asyncio.Task[None]]:
-        """Let one worker look after the keys that sign."""
-        table = worker.engine.policy.parts.get("sign")
-        if worker.slot != 0 or not isinstance(table, Signing):
+        """Let one worker look after the keys that sign and seal."""
+        voucher = Voucher.of(worker.engine.policy.parts, worker.settings.host)
+        if worker.slot != 0 or voucher is None:
             return []
-        keys = [key for signer in table.signers for key in signer.keys]
-        looking = watch(worker.settings, keys, worker.engine.tools, worker.opened.metrics)
+        looking = watch(worker.settings, voucher.keys, worker.engine.tools, worker.opened.metrics)
         return [asyncio.create_task(looking)]
 
     def _run(self, wire: Wire, worker: Worker, loop: asyncio.AbstractEventLoop) -> None:

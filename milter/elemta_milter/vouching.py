@@ -23,6 +23,7 @@ from elemta_milter.long_lines import without_long_lines
 from elemta_milter.mailauth import authres, sealing, signing
 from elemta_milter.mailauth.canonical import BodyHasher, BodySpec, Canon
 from elemta_milter.mailauth.fields import HeaderFields
+from elemta_milter.mailauth.signing import SigningKey
 from elemta_milter.sealing import Sealing
 from elemta_milter.signing import Signer, Signing
 
@@ -48,6 +49,12 @@ class Voucher:
         signs = table if isinstance(table, Signing) else None
         seals = seal if isinstance(seal, Sealing) else None
         return cls(host, signs, seals) if signs or seals else None
+
+    @property
+    def keys(self) -> list[SigningKey]:
+        """All keys that sign and seal."""
+        keys = [key for signer in self.signing.signers for key in signer.keys] if self.signing else []
+        return [*keys, self.sealing.key] if self.sealing else keys
 
     def vouch(self, decision: Decision, message: Message, changes: Sequence[edits.Edit]) -> Sequence[edits.Edit]:
         """Give `changes` and, after them, the fields to put on top.

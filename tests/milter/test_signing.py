@@ -466,6 +466,14 @@ def test_mistakes_are_told_when_the_configuration_is_loaded(keys, sign, more, te
     assert text in problems(keys, sign=sign, more=more)
 
 
+def test_keys_that_sign_and_seal_are_known_for_the_watch_over_them(keys):
+    both, seal_only = make(keys, more=SEAL), make(keys, sign=None, more=SEAL)
+    assert [key.record_name for key in Voucher.of(both.parts, HOST).keys][-1:] == [
+        key.record_name for key in Voucher.of(seal_only.parts, HOST).keys
+    ]
+    assert len(Voucher.of(both.parts, HOST).keys) > 1
+
+
 def test_without_sign_and_seal_there_is_nobody_to_vouch(keys):
     of = make(keys, sign=None)
     assert of.parts == {}

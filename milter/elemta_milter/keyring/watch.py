@@ -1,4 +1,4 @@
-"""Watching: are the keys that sign still published, and does one of them wait for the administrator?
+"""Watching: are the keys that sign and seal still published, and does one of them wait for the administrator?
 
 Looks once an hour, in one worker of the milter.  Tells the metrics each time and the log once a day; changes nothing,
 and no mail waits for it.
@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from elemta.check import Tools
-from elemta.config.model import KeyRing, Settings
+from elemta.config.model import KeyFile, KeyRing, Settings
 from elemta.observe import Metrics
 from elemta_milter.keyring import publication
 from elemta_milter.keyring.duties import DAY, duties
@@ -49,7 +49,7 @@ async def watch(settings: Settings, keys: Iterable[SigningKey], tools: Tools, me
 
     Args:
         settings: where the keys are.
-        keys: all that sign.
+        keys: all that sign and seal.
         tools: who asks the DNS, and the clock.
         metrics: whom to tell.
     """
@@ -94,12 +94,11 @@ def survey(settings: Settings, published: Mapping[str, Publication], at: float) 
         if said.seen not in (Seen.PUBLISHED, Seen.UNKNOWN)
     ]
     counts: dict[str, Count] = {}
-    for entry in settings.sign:
-        domain = entry.domain.lower()
+    for domain, used in _used(settings):
         ages, waiting = [0.0], 0
-        if isinstance(entry.keys, KeyRing):
+        if isinstance(used, KeyRing):
             try:
-                ring = read(Path(entry.keys.directory))
+                ring = read(Path(used.directory))
             except RingError as error:
                 texts.append(str(error))
                 continue
@@ -112,11 +111,19 @@ def survey(settings: Settings, published: Mapping[str, Publication], at: float) 
                 if ring.name(key) in published  # its record may go soon
             ]
         else:
-            ages += [_age(key.file, at) for key in entry.keys]
+            ages += [_age(key.file, at) for key in used]
         unseen = sum(_is_of(domain, name) and said.seen in _BAD for name, said in published.items())
         before = counts.get(domain, Count())
         counts[domain] = Count(max(before.age, *ages), max(before.waiting, waiting), unseen)
     return counts, texts
+
+
+def _used(settings: Settings) -> Iterator[tuple[str, KeyRing | Sequence[KeyFile]]]:
+    """The domains of `sign` and `seal`, with their keys."""
+    for entry in settings.sign:
+        yield entry.domain.lower(), entry.keys
+    if settings.seal is not None:
+        yield settings.seal.domain.lower(), (settings.seal.key,)
 
 
 _BAD = (Seen.MISSING, Seen.DIFFERENT, Seen.REVOKED)

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from elemta.config.model import KeyFile, KeyRing, Settings, Sign
+from elemta.config.model import KeyFile, KeyRing, Seal, Settings, Sign
 from elemta.observe import Metrics
 from elemta.observe.metrics import prepare
 from elemta.testing import FakeResolver, tools
@@ -80,6 +80,16 @@ def test_keys_listed_one_by_one_have_the_age_of_their_files(tmp_path):
     keys = (KeyFile(selector="r", file=str(path)), KeyFile(selector="gone", file=str(tmp_path / "gone.pem")))
     counts, texts = watching.survey(settings(keys), {}, NOW)
     assert (counts["example.org"].age, texts) == (30 * DAY, [])
+
+
+def test_a_key_that_seals_in_vain_is_told_of(tmp_path):
+    seal = Seal(domain="Lists.example", key=KeyFile(selector="arc", file=str(tmp_path / "arc.pem")))
+    published = {"arc._domainkey.lists.example": Publication(Seen.MISSING, "there is no such record")}
+    counts, texts = watching.survey(Settings(host="mx.test", seal=seal), published, NOW)
+    assert counts == {"lists.example": watching.Count(unpublished=1)}
+    assert texts == [
+        "arc._domainkey.lists.example signs, and no other server can verify it: there is no such record",
+    ]
 
 
 def test_a_ring_that_cannot_be_read_is_told_of(tmp_path):
