@@ -90,8 +90,8 @@ def is_authentication_results(name: bytes) -> bool:
 def claims(value: bytes | str, authserv_ids: Collection[str]) -> bool:
     """Tell whether a field bears one of our names, also when disguised (RFC 8601 section 5).
 
-    Where no name can be read from the field, or none that is a token, it is enough that ours is mentioned anywhere, or
-    that the field is too long to be read to its end.
+    Where no name can be read from the field, or none that is a token, or where words are encoded, of which nobody says
+    where they end, it is enough that ours is mentioned anywhere, or that the field is too long to be read to its end.
     """
     text = _text(value)
     ours = {_comparable(name) for name in authserv_ids}
@@ -112,7 +112,7 @@ def _claims(text: str, shown: str, ours: Collection[str]) -> bool:
     name = reader.authserv_id()
     if _comparable(name) in ours:
         return True
-    if _ID.fullmatch(name) and not reader.trouble and reader.at_end_of_head():
+    if _ID.fullmatch(name) and not reader.trouble and reader.at_end_of_head() and "=?" not in text:
         return False
     if len(text) > MAX_OCTETS and not _ID.fullmatch(name):
         return True

@@ -129,6 +129,8 @@ OURS = ["mx.example.net", "bücher.example"]
         "mx.example.net, dmarc=pass",
         "=?utf-8?q?mx.example.net?=; dmarc=pass",
         "=?utf-8?q?mx.exam?=\r\n =?utf-8?b?cGxlLm5ldA==?=; dmarc=pass",
+        "=?utf-8?q?mx.example.net?=x; dmarc=pass",  # for programs that see a space between an encoded word and another
+        "mx.example.net=?utf-8?q?x?=; dmarc=pass",
         "mx\u3002example\uff0enet; dmarc=pass",
         "\uff4dx.example.net; dmarc=pass",
         "mx.exam\u200bple.net; dmarc=pass",
@@ -176,6 +178,7 @@ def test_what_hides_our_name_from_readers_of_other_encodings_and_bounds(value):
         "mx.example.net.evil.example; dmarc=pass",
         "a.mx.example.net; dmarc=pass",
         "mx.exämple.net; dmarc=pass",
+        "mx.other.example; dkim=pass (=?utf-8?q?ex=C3=A4mple?=)",
         '"mx.other.example"; spf=pass reason="mx.example.net"',
         "(mx.example.net) mx.other.example; dmarc=pass",
         "spf=pass smtp.mailfrom=a@b.example",
