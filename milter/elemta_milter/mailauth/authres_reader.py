@@ -288,11 +288,17 @@ def _plain(text: str) -> Iterator[str]:
     if text.isascii() and not _INVISIBLE.search(text):
         yield text
         return
-    text = unicodedata.normalize("NFKC", text).replace("\u3002", ".")
+    text = unicodedata.normalize("NFKC", _with_few_marks(text)).replace("\u3002", ".")
     hidden = [ord(char) for char in set(text) if unicodedata.category(char) in _HIDDEN and char not in "\t\r\n"]
     for instead in ("", " ") if hidden else ("",):
         shown = text.translate(dict.fromkeys(hidden, instead))
         yield "".join(" " if char.isspace() else char for char in shown)  # U+2028 and others that stay themselves
+
+
+def _with_few_marks(text: str) -> str:
+    """Leave 30 of a run of combining marks (UAX 15 section 13): to sort them takes the square of their number."""
+    marks = "".join(char for char in set(text) if unicodedata.combining(unicodedata.normalize("NFKD", char)[0]))
+    return re.sub(f"([{marks}]{{30}})[{marks}]+", r"\1", text) if marks else text
 
 
 def _unquoted(quoted: str) -> str:

@@ -134,6 +134,8 @@ OURS = ["mx.example.net", "bücher.example"]
         "mx\u3002example\uff0enet; dmarc=pass",
         "\uff4dx.example.net; dmarc=pass",
         "mx.exam\u200bple.net; dmarc=pass",
+        "bu\u0308cher.example; dmarc=pass",
+        "bu\u0308cher.example x; dmarc=pass",
         "\ufeffmx.example.net; dmarc=pass",
         "bücher.example; dmarc=pass",
         "BÜCHER.example; dmarc=pass",
@@ -231,6 +233,8 @@ def test_any_octets(value):
         "=?a?q?x?= ",
         "ü",
         '."',
+        "\u0315\u0c4d",
+        "\uff9e\u0315",  # a mark once it is normalized
     ],
 )
 @pytest.mark.parametrize("start", ["", "a.example; spf=pass "])
