@@ -118,6 +118,13 @@ def _client(name: str) -> Callable[[View], Value]:
     return lambda view: getattr(view.envelope.client, name) or None
 
 
+def _helo(view: View) -> Value:
+    """The HELO name as other domains are: without a final dot, A-labels; its case stays, for regular expressions."""
+    name = view.envelope.client.helo
+    name = name.removesuffix(".") or name
+    return name if name.isascii() and name else a_label(name) or name or None
+
+
 def _domains(addresses: tuple[str, ...]) -> tuple[str, ...]:
     """The domains of addresses as A-labels (domains are compared so), each once."""
     found = (split(address)[1] for address in addresses)
@@ -198,7 +205,7 @@ _FACTS: tuple[_Entry, ...] = (
         Fact("client.certificate", "text", "client", Stage.CLIENT, "subject of the verified client certificate"),
         _client("certificate"),
     ),
-    (Fact("helo", "domain", "client", Stage.CLIENT, "the name given in HELO or EHLO"), _client("helo")),
+    (Fact("helo", "domain", "client", Stage.CLIENT, "the name given in HELO or EHLO, without a final dot"), _helo),
     (Fact("login", "text", "client", Stage.CLIENT, "the SASL login name"), _client("login")),
     (Fact("login.method", "text", "client", Stage.CLIENT, "the SASL mechanism"), _client("login_method")),
     (Fact("tls", "text", "client", Stage.CLIENT, "the TLS protocol, absent for plain text"), _client("tls")),

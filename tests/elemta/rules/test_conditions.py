@@ -127,6 +127,23 @@ def test_domains_are_compared_as_a_labels():
     assert hit("{sender.domain: {glob: '*.bücher.example'}}", message(envelope(sender="a@b.xn--bcher-kva.example")))
 
 
+@pytest.mark.parametrize(
+    ("when", "helo"),
+    [
+        ("{helo: mx.local.test}", "MX.Local.Test."),
+        ("{helo: {in: [.local.test]}}", "mx.local.test."),
+        ("{helo: {glob: '*.local.test'}}", "mx.local.test."),
+        ("{helo: {regex: '^WIN-[A-Z0-9]+$'}}", "WIN-0A1B."),  # its case stays
+        ("{helo: {fact: sender.domain}}", "sender.test."),
+        ("{helo: bücher.example}", "BÜCHER.example."),
+        ("{helo: {in: partners}}", "bücher.example"),
+        ("{helo: .}", "."),
+    ],
+)
+def test_a_helo_name_is_compared_as_other_domains_are(when, helo):
+    assert hit(when, message(envelope(sender="a@sender.test", helo=helo)))
+
+
 @pytest.mark.parametrize("asked", ["regex: '^b.d@'", "regex: '[^ -~]'", "glob: 'b?d@*'", "glob: '[ab]*@sender.test'"])
 def test_octets_that_are_no_utf_8_are_characters_that_nobody_knows(asked):
     of = message(envelope(sender="b\udcfcd@sender.test", helo="\udcff", login="\udcff"))  # as both daemons read 0xFC
