@@ -246,13 +246,14 @@ class Reader:
         return _word(operand)
 
     def _labels(self, pattern: str) -> str:
-        """A glob of domains with its labels as A-labels: *.bücher.example."""
-        if self.fact.kind != "domain" or pattern.isascii():
+        """A glob of domains, or of addresses behind their @, with its labels as A-labels: *.bücher.example."""
+        local, at, domain = pattern.rpartition("@")
+        if domain.isascii() or self.fact.kind != ("address" if at else "domain"):
             return pattern
-        labels = [label if label.isascii() else a_label(label) or "" for label in pattern.split(".")]
+        labels = [label if label.isascii() else a_label(label) or "" for label in domain.split(".")]
         if "" in labels:
-            raise ValueError(f'{self.fact.name} is compared as A-labels; write xn--… in "{pattern}"')
-        return ".".join(labels)
+            raise ValueError(f'{self.fact.name} is compared as A-labels; write xn--… in "{domain}"')
+        return local + at + ".".join(labels)
 
     def _number(self, operand: object) -> float:
         if isinstance(operand, bool) or not isinstance(operand, (int, float, str)):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from pathlib import Path
 
-from elemta.addresses import a_label
+from elemta.addresses import a_label, bare
 from elemta.config.types import network
 from elemta.findings import Value
 from elemta.rules.kept_file import KeptFile, file_lines
@@ -109,8 +109,8 @@ def members(entries: Iterable[str], *, lenient: bool = False) -> Members:
             suffixes.add(a_label(domain) or domain.lower())
         else:
             words.add(entry.lower())
-            if not entry.isascii():  # domains and addresses are known by their A-labels, other texts as they are
-                words.add(_labelled(entry))
+            if not entry.isascii() or '"' in entry or (entry.endswith(".") and "." in entry[:-1]):
+                words.add(_compared(entry))  # other texts are known as they are
     by_version: dict[int, list[tuple[int, frozenset[int]]]] = {4: [], 6: []}
     for (version, shift), numbers in sorted(networks.items()):
         by_version[version].append((shift, frozenset(numbers)))
@@ -145,10 +145,10 @@ def _network(entry: str, networks: dict[tuple[int, int], set[int]], lenient: boo
     return True
 
 
-def _labelled(entry: str) -> str:
-    """A word with letters beyond ASCII as what it may be: a domain, or an address; its domain as A-labels."""
+def _compared(entry: str) -> str:
+    """A word as what it may be, a domain or an address, in the form in which these are compared."""
     local, at, domain = entry.rpartition("@")
-    return local.lower() + at + (a_label(domain) or domain.lower())
+    return bare(local.lower()) + at + (a_label(domain) or domain.lower())
 
 
 def read_file(path: Path) -> Members:

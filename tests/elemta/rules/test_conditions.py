@@ -125,6 +125,9 @@ def test_domains_are_compared_as_a_labels():
     assert hit("{sender.domain: bücher.example}", of)
     assert hit("{sender.domain: {glob: 'BÜCHER.ex*'}}", of)
     assert hit("{sender.domain: {glob: '*.bücher.example'}}", message(envelope(sender="a@b.xn--bcher-kva.example")))
+    assert hit("{sender: {glob: '*@Bücher.example'}}", of)
+    assert hit("{sender: {glob: 'jö*@*.bücher.*'}}", message(envelope(sender="jörg@b.xn--bcher-kva.example")))
+    assert hit("{sender: {glob: 'jö*'}}", message(envelope(sender="jörg@bücher.example")))
 
 
 @pytest.mark.parametrize(
