@@ -87,12 +87,12 @@ class Conditions:
 
     def _combine(self, key: str, spec: object, path: Path) -> Condition | None:
         if key == "not":
-            if not isinstance(spec, dict):
+            if not isinstance(spec, dict) or not spec:
                 self.problems.append(Problem(path, "takes a mapping of conditions, such as {spf: pass}"))
                 return None
             inner = self.read(spec, path)
             return negated(joined(inner, "and"))
-        if not isinstance(spec, list) or not all(isinstance(item, dict) for item in spec) or not spec:
+        if not isinstance(spec, list) or not all(isinstance(item, dict) and item for item in spec) or not spec:
             self.problems.append(
                 Problem(path, "takes a list of mappings, such as [{spf: pass}, {login: {exists: true}}]")
             )

@@ -8,31 +8,23 @@ from __future__ import annotations
 
 import difflib
 import operator
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from elemta.addresses import a_label, compared
 from elemta.check import Stage
 from elemta.config.problems import Path
-from elemta.config.types import duration, network, size
 from elemta.findings import Value
 from elemta.rules.catalogue import Catalogue
 from elemta.rules.condition import Condition, Predicate, joined, lifted, negated
+from elemta.rules.operands import MEANT, entry, labelled, member, networks, number_of, several, text_of, word_of
 from elemta.rules.patterns import first_of, glob, search
-from elemta.rules.sets import Members, NamedSet, members
+from elemta.rules.sets import NamedSet, members
 from elemta.rules.view import Fact, View
 
 OPERATORS = ("in", "not", "cidr", "glob", "regex", "eq", "ne", "lt", "le", "gt", "ge", "exists", "fact", "any", "all")
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
     "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge,
 }  # fmt: skip
-_MEANT = {
-    "gte": "ge", "lte": "le", ">=": "ge", "<=": "le", ">": "gt", "<": "lt", "=": "eq", "==": "eq", "!=": "ne",
-    "is": "eq", "equals": "eq", "nin": "not", "matches": "regex", "match": "regex", "re": "regex", "like": "glob",
-    "contains": "regex", "network": "cidr", "net": "cidr", "present": "exists", "or": "any", "and": "all",
-}  # fmt: skip
-_COMPARED = re.compile(r"([<>]=?) *(\S+)")
 _NO_TEXT = frozenset({"ip", "number", "bool"})  # kinds of facts that are compared as what they are
 _SIGN = {"lt": "<", "le": "≤", "gt": ">", "ge": "≥"}
 
@@ -74,13 +66,13 @@ class Reader:
         if isinstance(spec, list):
             return self._any_of(spec)
         predicate = self._equal(spec)
-        return Condition(lifted(self.fact, predicate), f"{self.fact.name} is {_word(spec)}", (self.fact.name,))
+        return Condition(lifted(self.fact, predicate), f"{self.fact.name} is {word_of(spec)}", (self.fact.name,))
 
     def _any_of(self, specs: list[object]) -> Condition:
-        deeper = any(isinstance(spec, (dict, list)) for spec in _several(specs))
+        deeper = any(isinstance(spec, (dict, list)) for spec in several(specs))
         if not deeper and self.fact.kind not in _NO_TEXT:
-            words = frozenset(self._text(spec) for spec in specs)
-            text = f"{self.fact.name} is any of {', '.join(map(_word, specs))}"
+            words = frozenset(text_of(self.fact, spec) for spec in specs)
+            text = f"{self.fact.name} is any of {', '.join(map(word_of, specs))}"
             return Condition(lifted(self.fact, lambda value: value.lower() in words), text, (self.fact.name,))
         return joined(tuple(self._below(index, spec) for index, spec in enumerate(specs)), "or")
 
@@ -98,7 +90,7 @@ class Reader:
     def _operator(self, key: str, operand: Any) -> Condition:  # noqa: ANN401 - anything may stand in YAML
         name, outer = self.fact.name, self.at
         if key not in OPERATORS:
-            near = [_MEANT[key]] if key in _MEANT else difflib.get_close_matches(str(key), OPERATORS, 1)
+            near = [MEANT[key]] if key in MEANT else difflib.get_close_matches(str(key), OPERATORS, 1)
             raise ValueError(
                 f'unknown operator "{key}"; '
                 + (f'did you mean "{near[0]}"?' if near else f"there are {', '.join(OPERATORS)}")
@@ -130,10 +122,12 @@ class Reader:
 
     def _in(self, operand: object) -> tuple[Predicate, str]:
         if isinstance(operand, list):
-            entries, text = _several(operand), f"is in {', '.join(map(_word, operand))}"
+            entries, text = several(operand), f"is in {', '.join(map(word_of, operand))}"
             if self.fact.words or self.fact.kind in ("number", "bool"):
-                return first_of([self._equal(entry) for entry in entries]), text
-            wanted = members(map(self._entry, entries)) if self.fact.kind != "ip" else _networks(entries)
+                return first_of([self._equal(each) for each in entries]), text
+            wanted = (
+                members(member(self.fact, each) for each in entries) if self.fact.kind != "ip" else networks(entries)
+            )
             return wanted.__contains__, text
         named = self.owner.sets.get(str(operand))
         if named is None:
@@ -145,20 +139,20 @@ class Reader:
     def _cidr(self, operand: object) -> tuple[Predicate, str]:
         if self.fact.kind != "ip":
             raise ValueError(f"{self.fact.name} is no IP address; cidr is for IP addresses")
-        entries = _several(operand)
-        wanted = _networks(entries)
+        entries = several(operand)
+        wanted = networks(entries)
         return wanted.__contains__, f"is in {', '.join(map(str, entries))}"
 
     def _looks(self, operand: object) -> tuple[Predicate, str]:
-        patterns = _several(operand)
-        looks = first_of([glob(self._labels(self._entry(pattern).lower())) for pattern in patterns])
-        return lambda value: looks(str(value).lower()), f"looks like {' or '.join(map(_word, patterns))}"
+        patterns = several(operand)
+        looks = first_of([glob(labelled(self.fact, entry(pattern).lower())) for pattern in patterns])
+        return lambda value: looks(str(value).lower()), f"looks like {' or '.join(map(word_of, patterns))}"
 
     def _regex(self, operand: object) -> tuple[Predicate, str]:
-        patterns = _several(operand)
-        if self.fact.kind == "domain" and not all(self._entry(pattern).isascii() for pattern in patterns):
+        patterns = several(operand)
+        if self.fact.kind == "domain" and not all(entry(pattern).isascii() for pattern in patterns):
             raise ValueError(f"{self.fact.name} is compared as A-labels; write xn--… instead of letters beyond ASCII")
-        found = first_of([search(self._entry(pattern)) for pattern in patterns])
+        found = first_of([search(entry(pattern)) for pattern in patterns])
         return lambda value: found(str(value)), f"matches {' or '.join(f'/{pattern}/' for pattern in patterns)}"
 
     def _exists(self, operand: object) -> Condition:
@@ -182,11 +176,11 @@ class Reader:
             return negated(condition) if key == "ne" else condition
         name = self.fact.name
         if key in ("eq", "ne"):
-            condition = Condition(lifted(self.fact, self._equal(operand)), f"{name} is {_word(operand)}", (name,))
+            condition = Condition(lifted(self.fact, self._equal(operand)), f"{name} is {word_of(operand)}", (name,))
             return negated(condition) if key == "ne" else condition
         if self.fact.kind != "number":
             raise ValueError(f"{name} is {_a(self.fact.kind)}; {key} compares numbers")
-        bound, compare = self._number(operand), _COMPARE[key]
+        bound, compare = number_of(self.fact, operand), _COMPARE[key]
         return Condition(
             lifted(self.fact, lambda value: compare(value, bound)), f"{name} {_SIGN[key]} {operand}", (name,)
         )
@@ -211,76 +205,21 @@ class Reader:
 
         return Condition(test, f"{left} {word} {right}", (left, right))
 
-    # ── operands ─────────────────────────────────────────────────────────────────────────────────────────
+    # ── values ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _equal(self, operand: object) -> Predicate:
         kind = self.fact.kind
         if kind == "ip":
-            return _networks([operand]).__contains__
+            return networks([operand]).__contains__
         if kind == "number":
-            number = self._number(operand)
+            number = number_of(self.fact, operand)
             return lambda value: bool(value == number)
         if kind == "bool":
             if not isinstance(operand, bool):
-                raise ValueError(f"{self.fact.name} is true or false, not {_word(operand)}")
+                raise ValueError(f"{self.fact.name} is true or false, not {word_of(operand)}")
             return lambda value: value is operand
-        word = self._text(operand)
+        word = text_of(self.fact, operand)
         return lambda value: bool(value.lower() == word)
-
-    def _text(self, operand: object) -> str:
-        if isinstance(operand, (dict, list)) or operand is None:
-            raise ValueError(f"{self.fact.name} is compared with a text; found {_word(operand)}")
-        word = _word(operand).lower()
-        if self.fact.words and word not in self.fact.words:
-            near = difflib.get_close_matches(word, self.fact.words, 1)
-            hint = f'did you mean "{near[0]}"?' if near else f"it can be {', '.join(self.fact.words)}"
-            raise ValueError(f'{self.fact.name} is never "{word}"; {hint}')
-        if self.fact.kind == "domain":
-            return a_label(word) or word
-        return compared(word) if self.fact.kind == "address" else word
-
-    def _entry(self, operand: object) -> str:
-        """One text of those that are listed, or a pattern."""
-        if isinstance(operand, (dict, list)) or operand is None:
-            raise ValueError(f"takes texts; found {_word(operand)}")
-        return _word(operand)
-
-    def _labels(self, pattern: str) -> str:
-        """A glob of domains, or of addresses behind their @, with its labels as A-labels: *.bücher.example."""
-        local, at, domain = pattern.rpartition("@")
-        if domain.isascii() or self.fact.kind != ("address" if at else "domain"):
-            return pattern
-        labels = [label if label.isascii() else a_label(label) or "" for label in domain.split(".")]
-        if "" in labels:
-            raise ValueError(f'{self.fact.name} is compared as A-labels; write xn--… in "{domain}"')
-        return local + at + ".".join(labels)
-
-    def _number(self, operand: object) -> float:
-        if isinstance(operand, bool) or not isinstance(operand, (int, float, str)):
-            raise ValueError(f"{self.fact.name} is a number; found {_word(operand)}")
-        compared = _COMPARED.fullmatch(operand) if isinstance(operand, str) else None
-        if compared:
-            raise ValueError(f"compare with an operator; write {{{_MEANT[compared[1]]}: {compared[2]}}}")
-        if self.fact.unit == "s" and isinstance(operand, str):
-            return duration(operand)
-        if self.fact.unit == "octets" and isinstance(operand, str):
-            return size(operand)
-        try:
-            return float(operand)
-        except ValueError:
-            raise ValueError(f'{self.fact.name} is a number; found "{operand}"') from None
-
-
-def _several(operand: object) -> list[Any]:
-    if operand == []:
-        raise ValueError("an empty list matches nothing; write at least one value")
-    return operand if isinstance(operand, list) else [operand]
-
-
-def _networks(entries: list[Any]) -> Members:
-    for entry in entries:
-        network(str(entry))
-    return members(str(entry) for entry in entries)
 
 
 def _all(value: Value) -> tuple[Any, ...]:
@@ -289,15 +228,6 @@ def _all(value: Value) -> tuple[Any, ...]:
         return ()
     values = value if isinstance(value, tuple) else (value,)
     return tuple(item.lower() if isinstance(item, str) else item for item in values)
-
-
-def _word(value: object) -> str:
-    """A YAML scalar as the administrator wrote it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (dict, list)):
-        return "a mapping" if isinstance(value, dict) else "a list"
-    return "nothing" if value is None else str(value)
 
 
 def _a(kind: str) -> str:

@@ -192,6 +192,14 @@ def test_results_and_fields_of_checks():
         ("{login: {exists: maybe}}", "exists takes true or false"),
         ("{smtputf8: 1}", "smtputf8 is true or false, not 1"),
         ("{any: {spf: pass}}", "takes a list of mappings"),
+        ("{any: [{}]}", "takes a list of mappings"),
+        ("{not: {}}", "takes a mapping of conditions"),
+        ("{sender.domain: '*.b.test'}", '"*.b.test" is no domain; write {in: [.b.test]} for every name below b.test'),
+        ("{sender.domain: [a.test, .bücher.test]}", "write {in: [.bücher.test]} for every name below bücher.test"),
+        ("{sender: '@b.test'}", '"@b.test" is no address; write {glob: "*@b.test"}, or sender.domain: b.test'),
+        ("{recipient: {not: ['*@b.test']}}", 'write {glob: "*@b.test"}, or recipient.domain: b.test'),
+        ("{header_from: {in: [a@b.test, '@b.test']}}", "or header_from.domain: b.test"),
+        ("{recipient.count: {ge: nan}}", 'recipient.count is a number; found "nan"'),
         ("{login: []}", "an empty list matches nothing"),
         *(
             (f"{{client.address: {{{operator}: []}}}}", f"{operator}: an empty list matches nothing")
