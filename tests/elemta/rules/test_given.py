@@ -52,6 +52,15 @@ def test_values_are_of_the_fact_s_kind(tmp_path, given, rule):
     assert loaded_and(Policy.compile, path).run_tests() == []
 
 
+@pytest.mark.parametrize("sender", ["Anna@Bücher.example.", "anna@xn--bcher-kva.example", '"anna"@bücher.example'])
+def test_an_address_is_as_a_mail_gives_it(tmp_path, sender):
+    path = tmp_path / "elemta.yaml"
+    rule = "{id: anna, when: {sender: anna@bücher.example}, then: reject}"
+    test = f"{{name: t, given: {{sender: '{sender}'}}, expect: {{rule: anna}}}}"
+    path.write_text(f"host: mx.test\nrules: {{message: [{rule}]}}\ntests: [{test}]\n")
+    assert loaded_and(Policy.compile, path).run_tests() == []
+
+
 @pytest.mark.parametrize(
     ("given", "want"),
     [
