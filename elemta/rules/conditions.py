@@ -4,7 +4,7 @@
     spf: [pass, neutral]                       any of these
     client.address: {in: internal_nets}        in a named set, or in a list
     client.address: {cidr: 10.0.0.0/8}         in a network; ::ffff:10.0.0.0/104 is the same
-    client.name: {glob: "*.dyn.*"}             * and ?, the whole text, without case
+    client.name: {glob: "*.dyn.*"}             * and ?, the whole text, without case; [ab] is a or b, [[] is [
     subject: {regex: "(?i)invoice"}            RE2: linear time, found anywhere
     rspamd.score: {ge: 5, lt: 15}              eq ne lt le gt ge; several operators must all hold
     login: {exists: true}                      there is one

@@ -147,6 +147,13 @@ def test_a_helo_name_is_compared_as_other_domains_are(when, helo):
     assert hit(when, message(envelope(sender="a@sender.test", helo=helo)))
 
 
+def test_brackets_in_a_glob_are_one_character_of_several():
+    of = message(headers=[("Subject", "[EXTERN] offer")])
+
+    assert hit("{subject: {glob: '[[]EXTERN] *'}}", of)
+    assert not hit("{subject: {glob: '[EXTERN]*'}}", of)
+
+
 @pytest.mark.parametrize("asked", ["regex: '^b.d@'", "regex: '[^ -~]'", "glob: 'b?d@*'", "glob: '[ab]*@sender.test'"])
 def test_octets_that_are_no_utf_8_are_characters_that_nobody_knows(asked):
     of = message(envelope(sender="b\udcfcd@sender.test", helo="\udcff", login="\udcff"))  # as both daemons read 0xFC
