@@ -87,11 +87,11 @@ class Source:
         return any(node is not None and node.broken for node in (self.find(path[:end]) for end in range(len(path) + 1)))
 
     def placed(self, problem: Problem) -> Problem:
-        """`problem` with its place, and with advice for what the environment filled in."""
+        """`problem` with its place, without what is secret, and with advice for what the environment filled in."""
         if problem.origin:
             return problem
         node = self.find(problem.path)
-        message = problem.message if node is None else _filled(problem.message, node)
+        message = problem.message if node is None else _filled(_untold(problem.message, node), node)
         return replace(problem, message=message, origin=self.locate(problem.path, problem.on))
 
     def errors(self, problems: Iterable[Problem]) -> ConfigErrors:
@@ -230,6 +230,11 @@ class _Reader:
     def _fail(self, message: str, origin: Origin, path: Path = ()) -> None:
         self.problems.append(Problem(path, message, origin=origin))
         self.readable = False
+
+
+def _untold(message: str, node: Node) -> str:
+    """`message` without a value that came from a file: it may be a password, and messages go to the log."""
+    return message.replace(quoted(node.value), '"***"') if node.secret else message
 
 
 def _filled(message: str, node: Node) -> str:

@@ -219,6 +219,14 @@ def test_a_number_in_a_file_stays_text(write):
     assert load(write("host: mx.test\nuser: file:user.txt\n")).settings.user == "1000"
 
 
+def test_what_a_file_holds_is_not_told_in_an_error(write):
+    write("redsi:hunter2@db.test\n", "url")
+    text = "host: mx.test\nstate: file:url\nmilter: {listen: file:url, workers: file:url}\n"
+    assert "hunter2" not in complaints(write(text))
+    assert 'state: "***" is no kind of state store' in complaints(write(text))
+    assert 'milter.workers: the text "***" stands here; write a whole number' in complaints(write(text))
+
+
 def test_a_file_that_cannot_be_a_value(write, tmp_path):
     os.mkfifo(tmp_path / "pipe")  # would wait for a writer for ever
     assert "is not a file" in complaints(write("host: mx.test\nuser: file:pipe\n"))
