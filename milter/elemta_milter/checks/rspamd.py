@@ -64,6 +64,13 @@ RspamdUrl = Annotated[
 ]
 
 
+def rspamd_password(text: str) -> str:
+    """A password as a field of HTTP can hold it; never told in an error."""
+    if text != text.strip() or any(each in text for each in "\r\n\0"):
+        raise ValueError("the password has several lines, or a blank around it, which HTTP cannot send")
+    return text
+
+
 def _certificates(path: str) -> str:
     if not Path(path).is_file():
         raise ValueError(f"there is no file {quoted(path)}")
@@ -96,7 +103,9 @@ class RspamdOptions(Options):
         50 << 20,
         description="larger mail is not looked at: result neutral, skipped; keep it below Rspamd's max_message",
     )
-    password: str = Setting("", repr=False, description="where Rspamd asks for one, as its proxy does")
+    password: Annotated[str, AfterValidator(rspamd_password)] = Setting(
+        "", repr=False, description="where Rspamd asks for one, as its proxy does"
+    )
     ca: Authorities | None = Setting(
         None,
         description="of https: the authorities that the server's certificate must come from; default: the system's",

@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from elemta.config.load import loaded_and
 from elemta.config.problems import ConfigErrors
 from elemta.facts import Message
 from elemta.findings import AuthResult, Finding, Result
+from elemta.policy import Policy
 from elemta.servers import ServerError
 from elemta.testing import envelope, judge, message, policy, run
 from elemta.verdict import Action, ActionKind, Disposition
@@ -194,3 +196,15 @@ def test_addresses_of_servers():
         "http://rspamd:11333",
     )
     assert "s3cret" not in repr(RspamdOptions(password="s3cret"))
+
+
+@pytest.mark.parametrize("password", ["s3cret\nmore", " s3cret", "s3cret\n"])
+def test_a_password_that_http_cannot_send_is_told_before_mail_comes(tmp_path, password):
+    (tmp_path / "password").write_text(f"{password}\n", newline="")
+    (tmp_path / "elemta.yaml").write_text("host: mx.test\nchecks: {rspamd: {password: file:password}}\n")
+
+    with pytest.raises(ConfigErrors) as found:
+        loaded_and(Policy.compile, tmp_path / "elemta.yaml")
+
+    assert "elemta.yaml:2:29: checks.rspamd.password: the password has several lines" in str(found.value)
+    assert "s3cret" not in str(found.value)
