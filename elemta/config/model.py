@@ -46,7 +46,7 @@ class Dns(Section):
 class Journal(Section):
     """Where every decision is kept."""
 
-    path: str = Field("/var/lib/elemta/journal.db", description="the SQLite file")
+    path: str = Field("/var/lib/elemta/journal.db", min_length=1, description="the SQLite file")
     keep: Positive = Field(
         30 * 86400.0,
         description="older decisions are thrown away, but those that hold mail not before a week after its time",
@@ -58,7 +58,9 @@ class Quarantine(Section):
 
     keep: Positive = Field(30 * 86400.0, description="how long it may stay; `elemta quarantine expire` then deletes it")
     classes: dict[Name, Positive] = Field(default_factory=dict, description="the same for one class: `{inbound: 14d}`")
-    postfix: str = Field("/etc/postfix", description="the directory of main.cf of the Postfix that holds it")
+    postfix: str = Field(
+        "/etc/postfix", min_length=1, description="the directory of main.cf of the Postfix that holds it"
+    )
 
     @property
     def longest(self) -> float:
@@ -223,8 +225,10 @@ class Settings(Section):
     policyd: Policyd = Field(default_factory=Policyd, description="the policy daemon")
     metrics: Metrics = Field(default_factory=Metrics, description="metrics and health over HTTP")
     log: Log = Field(default_factory=Log, description="the log on standard error")
-    user: str = Field("elemta", description="the user to become when started as root")
-    spool: str = Field("/var/lib/elemta/spool", description="where bodies over 1 MiB wait while they are judged")
+    user: str = Field("elemta", min_length=1, description="the user to become when started as root")
+    spool: str = Field(
+        "/var/lib/elemta/spool", min_length=1, description="where bodies over 1 MiB wait while they are judged"
+    )
     sets: dict[Name, tuple[str, ...] | FileSet | DynamicSet] = Field(
         default_factory=dict,
         description="named sets of addresses, networks, words; .a.example is all below a.example",

@@ -147,6 +147,8 @@ def _message(mistake: _Mistake, schema: Schema) -> str:  # noqa: PLR0911 - one r
         return _unknown_key(str(mistake.path[-1]), list(schemas(schema, mistake.path[:-1])))
     if kind in {"value_error", "assertion_error"}:
         return str(context["error"])
+    if kind == "string_too_short" and not value:
+        return f"an empty text stands here; write {describe(list(schemas(schema, mistake.path)))}"
     if kind in _BOUNDS:
         return f"{quoted(value) if isinstance(value, str) else _counted(value)} {_BOUNDS[kind].format(**context)}"
     candidates = list(schemas(schema, mistake.path))

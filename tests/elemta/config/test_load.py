@@ -188,7 +188,8 @@ def test_environment(write):
 
 
 def test_an_empty_variable_is_empty_text(write):
-    assert load(write("host: mx.test\nuser: ${NAME}\n"), {"NAME": ""}).settings.user == ""
+    text = "host: mx.test\nmilter:\n  group: ${NAME}\n"
+    assert load(write(text), {"NAME": ""}).settings.milter.group == ""
 
 
 def test_a_variable_cannot_write_yaml(write):
