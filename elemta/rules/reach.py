@@ -33,8 +33,8 @@ def unreachable_rules(models: Sequence[RuleModel], path: Path) -> list[Problem]:
         if earlier:
             text = f'rule "{model.id}" is never reached: rule "{earlier.id}" above matches whenever it would'
             problems.append(Problem((*path, index), text))
-        if model.then and model.mode == "enforce" and model.percent >= 100:
-            finals.add(rule)
+        elif model.then and model.mode == "enforce" and model.percent >= 100:
+            finals.add(rule)  # what a hidden one hides, the one that hides it hides too
     return problems
 
 
@@ -48,7 +48,8 @@ def unreachable_classes(classes: Mapping[str, Mapping[str, Any]]) -> list[Proble
         if earlier:
             text = f'class "{name}" is never chosen: class "{earlier.id}" above holds whenever it would; move it up'
             problems.append(Problem(("classes", name), text, "key"))
-        above.add(klass)
+        else:
+            above.add(klass)
     return problems
 
 
@@ -65,9 +66,9 @@ class _Reach:
     def hides(self, later: _Reach) -> bool:
         """Whether this one holds whenever `later` would."""
         return (
-            all(fact in later.asked and _cover(values, later.asked[fact]) for fact, values in self.asked.items())
+            self.unless in ("", later.unless)
             and (not self.classes or (bool(later.classes) and later.classes <= self.classes))
-            and self.unless in ("", later.unless)
+            and all(fact in later.asked and _cover(values, later.asked[fact]) for fact, values in self.asked.items())
         )
 
 
@@ -78,10 +79,13 @@ class _Earlier:
         self._found: defaultdict[tuple[str, str], list[_Reach]] = defaultdict(list)
 
     def add(self, one: _Reach) -> None:
-        """File it under every value of the fact that it asks for most closely."""
-        fact = max(one.asked, key=lambda fact: max(map(len, one.asked[fact]), default=0), default="")
+        """File it under every value of the fact where this costs least: of few values, for which few others ask."""
+        fact = min(one.asked, key=lambda fact: self._filed(fact, one.asked[fact]), default="")
         for value in one.asked.get(fact, ("",)):
             self._found[fact, value].append(one)
+
+    def _filed(self, fact: str, values: frozenset[str]) -> int:
+        return sum(1 + len(self._found.get((fact, value), ())) for value in values)
 
     def hiding(self, later: _Reach) -> _Reach | None:
         """The first that hides `later`."""
