@@ -4,7 +4,19 @@
 """
 
 from elemta.addresses.domains import a_label
-from elemta.addresses.envelope import bare, compared, mailbox, returned_to, split, written
+from elemta.addresses.envelope import bare, compared, is_address, mailbox, returned_to, split, written
 from elemta.addresses.from_field import Authors, Mailbox, authors
 
-__all__ = ["Authors", "Mailbox", "a_label", "authors", "bare", "compared", "mailbox", "returned_to", "split", "written"]
+__all__ = [
+    "Authors",
+    "Mailbox",
+    "a_label",
+    "authors",
+    "bare",
+    "compared",
+    "is_address",
+    "mailbox",
+    "returned_to",
+    "split",
+    "written",
+]

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
+from elemta.addresses import is_address
 from elemta.check import Stage
 from elemta.config.problems import Path, Problem
 from elemta.config.rule_model import Banner, ReplaceAttachments, RuleModel
@@ -28,6 +29,8 @@ _HEADER_NAME = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 section 3.6.8: printabl
 _EXTENSION = re.compile(r"[^\s./*?]{1,32}")
 _MEDIA_TYPE = re.compile(r"[^\s/;]+/[^\s/;]+")
 _WITH_HEADER = (ActionKind.ADD_HEADER, ActionKind.SET_HEADER, ActionKind.REMOVE_HEADER)
+_WITH_ADDRESS = (ActionKind.ADD_RECIPIENT, ActionKind.REMOVE_RECIPIENT, ActionKind.CHANGE_SENDER)
+_REMOVED = (ActionKind.REMOVE_HEADER, ActionKind.REMOVE_RECIPIENT)
 _AT_RCPT = (ActionKind.ADD_HEADER, ActionKind.LABEL, ActionKind.ADD_TO_SET)  # what the policy service can do
 
 
@@ -58,6 +61,7 @@ def read_actions(
     for kind, name, text, place in _asked_for(model, path):
         if kind in _WITH_HEADER and not _HEADER_NAME.fullmatch(name or text):
             problems.append(Problem(place, f'"{name or text}" is no header field name', "key"))
+        problems += _never(kind, text, place)
         if latest < Stage.MESSAGE and kind not in _AT_RCPT:
             problems.append(Problem(place, f"{kind} needs the whole message; move the rule to rules.message"))
             continue
@@ -77,6 +81,17 @@ def read_actions(
     if model.add_to_set is not None:
         problems += _not_dynamic(model.add_to_set.set, path, sets)
     return made, problems
+
+
+def _never(kind: ActionKind, text: str, path: Path) -> Iterator[Problem]:
+    """What is wrong with a word that is the same for every mail."""
+    if "{" in text or "}" in text:
+        return
+    if kind in _REMOVED and "*" in text:
+        yield Problem(path, f'"{text}" is a pattern, and only what is called so would be removed; write each name')
+    elif kind in _WITH_ADDRESS and not is_address(text) and (text or kind is not ActionKind.CHANGE_SENDER):
+        null = ', or "" for the null sender' if kind is ActionKind.CHANGE_SENDER else ""
+        yield Problem(path, f'"{text}" is no address; write one such as archive@example.org{null}')
 
 
 def _asked_for(model: RuleModel, path: Path) -> Iterator[tuple[ActionKind, str, str, Path]]:

@@ -9,8 +9,9 @@ import re
 
 from msgspec import Struct
 
+from elemta.addresses import is_address
+
 _NAME = re.compile(r"[!-9;-~]{1,100}")  # RFC 5322 section 3.6.8: ftext
-_ADDRESS = re.compile(r'(?:"[^\x00-\x1f\x7f<>]*"@)?[^\x00-\x20\x7f<>\ud800-\udfff]+')
 
 
 class Unlawful(ValueError):  # noqa: N818 - it is the edit that is unlawful
@@ -93,11 +94,6 @@ Edit = (
 def is_field_name(text: str) -> bool:
     """Whether a header field may be called so."""
     return _NAME.fullmatch(text) is not None
-
-
-def is_address(text: str) -> bool:
-    """Whether the envelope may hold this address; "" is none."""
-    return _ADDRESS.fullmatch(text) is not None
 
 
 def lawful_name(name: str) -> str:

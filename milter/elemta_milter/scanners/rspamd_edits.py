@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from elemta.addresses import is_address
 from elemta.facts import Message
 from elemta.verdict import Action, ActionKind
-from elemta_milter.edits import is_address, is_field_name
+from elemta_milter.edits import is_field_name
 from elemta_milter.mailauth.authres import claims, is_authentication_results
 from elemta_milter.scanners.rspamd_reply import Reply
 

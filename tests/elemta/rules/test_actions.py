@@ -49,6 +49,12 @@ def test_a_tag():
     assert (made.kind, made.value) == (ActionKind.TAG_SUBJECT, "[a]")
 
 
+@pytest.mark.parametrize("sender", ["", "a@b.test", "postmaster", "{sender.local}@b.test", '"an na"@b.test'])
+def test_a_new_sender(sender):
+    made, _ = action(f"{{id: a, change_sender: '{sender}'}}")
+    assert made.kind == ActionKind.CHANGE_SENDER
+
+
 @pytest.mark.parametrize(
     ("rule", "text"),
     [
@@ -56,6 +62,12 @@ def test_a_tag():
         ("{id: a, tag_subject: '{nothing}'}", "unknown fact"),
         ("{id: a, replace_attachments: {extension: exe, notice: '{nmae}'}}", "unknown fact"),
         ("{id: a, replace_attachments: {}}", "say which: extension, type or name"),
+        ("{id: a, add_recipient: archive at b.test}", ':4:30: rules.message[0].add_recipient: "archive at b.test"'),
+        ("{id: a, add_recipient: [a@b.test, <c@d.test>]}", '"<c@d.test>" is no address; write one such as archive@'),
+        ("{id: a, add_recipient: ''}", '"" is no address'),
+        ("{id: a, change_sender: <>}", 'write one such as archive@example.org, or "" for the null sender'),
+        ("{id: a, remove_recipient: '*@b.test'}", '"*@b.test" is a pattern, and only what'),
+        ("{id: a, remove_header: [X-A, X-Spam-*]}", '"X-Spam-*" is a pattern'),
         ("{id: a, replace_attachments: {extension: tar.gz}}", "write gz"),
         ("{id: a, replace_attachments: {extension: '*'}}", '"*" is no extension'),
         ("{id: a, replace_attachments: {type: exe}}", "is no media type"),
