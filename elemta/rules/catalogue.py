@@ -19,6 +19,12 @@ from elemta.findings import Result
 from elemta.rules.view import MAIL_FACTS, Fact, Kind
 
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,997}")  # RFC 5322 section 3.6.8: printable ASCII but the colon
+_MEANT: Mapping[str, str] = {
+    "ip": "client.address", "client.ip": "client.address", "client_address": "client.address",
+    "from": "header_from", "mail_from": "sender", "mailfrom": "sender", "to": "recipient", "rcpt": "recipient",
+    "ehlo": "helo", "user": "login", "sasl_username": "login", "or": "any", "and": "all",
+}  # fmt: skip
+"""Facts, and groups of conditions, by what else people call them."""
 _KIND_OF_FIELD: Mapping[type, Kind] = {
     str: "text", int: "number", float: "number", bool: "bool", IPv4Address: "ip", tuple: "text",
 }  # fmt: skip
@@ -58,8 +64,9 @@ class Catalogue:
             raise KeyError(
                 f'fact "{name}" comes from the check {check}, which is not enabled; add "{check}:" to checks'
             )
-        near = difflib.get_close_matches(name.removesuffix(".result"), [*self.facts, *self.available], 1, 0.6)
-        hint = f'; did you mean "{near[0]}"?' if near else "; `elemta config facts` lists all of them"
+        meant, known = name.lower().removesuffix(".result"), [*self.facts, *self.available]
+        near = _MEANT.get(meant) or next(iter(difflib.get_close_matches(meant, known, 1, 0.6)), "")
+        hint = f'; did you mean "{near}"?' if near else "; `elemta config facts` lists all of them"
         raise KeyError(f"unknown fact {quoted(name)}{spaced(name) or hint}")
 
 

@@ -187,6 +187,10 @@ def test_results_and_fields_of_checks():
     ("when", "complaint"),
     [
         ("{spv: pass}", 'rules.message[0].when: unknown fact "spv"; did you mean "spf"?'),
+        ("{SPF: pass}", 'unknown fact "SPF"; did you mean "spf"?'),
+        ("{client.ip: 10.1.2.3}", 'unknown fact "client.ip"; did you mean "client.address"?'),
+        ("{from: a@b.test}", 'unknown fact "from"; did you mean "header_from"?'),
+        ("{or: [{spf: pass}]}", 'unknown fact "or"; did you mean "any"?'),
         ("{dnsbl: fail}", 'comes from the check dnsbl, which is not enabled; add "dnsbl:" to checks'),
         ("{spf: passed}", 'spf is never "passed"; did you mean "pass"?'),
         ("{client.address: 10.1.2.3/8}", '"10.1.2.3/8" is no network, since it does not begin there; write 10.0.0.0/8'),
