@@ -28,7 +28,7 @@ from elemta.rules.compiler import Surroundings, compile_rules
 from elemta.rules.conditions import Condition, Conditions
 from elemta.rules.reach import unreachable_classes
 from elemta.rules.ruleset import Ruleset, sources
-from elemta.rules.sets import NamedSet, members
+from elemta.rules.sets import NamedSet, meant, members
 from elemta.rules.trial import run_tests, wrong_tests
 from elemta.rules.view import View
 from elemta.verdict import Disposition
@@ -253,6 +253,7 @@ class _Compiler:
         for index, entry in enumerate(entries):
             try:
                 members((entry,))
+                meant(entry)
             except ValueError as error:
                 self.problems.append(Problem(("sets", name, index), str(error)))
 

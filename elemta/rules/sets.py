@@ -117,6 +117,16 @@ def members(entries: Iterable[str], *, lenient: bool = False) -> Members:
     return Members(frozenset(words), frozenset(suffixes), tuple(by_version[4]), tuple(by_version[6]))
 
 
+def meant(entry: str) -> None:
+    """Find what `members` takes for a word and a named set can only mean as a network.
+
+    Raises:
+        ValueError: it is one such as 10/8; the text names it.
+    """
+    if _HAS_NETWORK.fullmatch(entry) and not _LOOKS_LIKE_IP.fullmatch(entry):
+        network(entry)
+
+
 def literal(fact: str) -> str:
     """What a mail says, as an entry that means no more: of ".com" and "0.0.0.0/0" is left "com" and "0.0.0.0".
 
@@ -165,8 +175,7 @@ def read_file(path: Path) -> Members:
         nonlocal number
         for number, line in enumerate(lines, 1):  # noqa: B007 - told where an entry is wrong
             entry = line.partition("#")[0].strip()
-            if _HAS_NETWORK.fullmatch(entry) and not _LOOKS_LIKE_IP.fullmatch(entry):
-                network(entry)  # 10/8 is meant as one; `members` would take it for a word
+            meant(entry)
             if entry:
                 yield entry
 
