@@ -103,13 +103,21 @@ def _complaint(policy: Tried, test: TestModel) -> str:
     if expect.then is not None and verdict.disposition != expect.then:
         found.append(f"expected then: {expect.then}, got {verdict.disposition}")
     if expect.rule is not None and verdict.rule != expect.rule and expect.rule not in judgement.shadow:
-        found.append(f"expected rule: {expect.rule}, got {verdict.rule or 'no rule'}")
+        found.append(f"expected rule: {expect.rule}{_silent(policy, expect.rule)}, got {verdict.rule or 'no rule'}")
     if found and verdict.rule:
         found.append(f'rule "{verdict.rule}" decided')
     other: StageName = "message" if stage == "recipient" else "recipient"
     if found and test.stage is None and policy.rules[other].rules:
         found.append(f"rules.{stage} were read; `stage: {other}` reads the others")
     return "; ".join(found)
+
+
+def _silent(policy: Tried, name: str) -> str:
+    """Why this rule never decides; "" when it may."""
+    rule = next((each for rules in policy.rules.values() for each in rules.rules if each.id == name), None)
+    if rule is None:
+        return " (it is off)"
+    return "" if rule.final else " (it has no then, and decides nothing)"
 
 
 def _stage(policy: Tried, test: TestModel) -> StageName:

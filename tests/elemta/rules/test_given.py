@@ -107,3 +107,22 @@ def test_a_rule_for_few_messages_can_be_proven(tmp_path):
         )
     )
     assert loaded_and(Policy.compile, path).run_tests() == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "complaint"),
+    [
+        (
+            "{id: r, when: {login: anna}, label: x}",
+            "expected rule: r (it has no then, and decides nothing), got no rule",
+        ),
+        ("{id: r, mode: off, then: reject}", "expected rule: r (it is off), got no rule"),
+        ("{id: r, when: {login: bert}, then: reject}", "expected rule: r, got no rule"),
+    ],
+)
+def test_why_the_expected_rule_did_not_decide(tmp_path, rule, complaint):
+    path = tmp_path / "elemta.yaml"
+    test = "{name: t, given: {login: anna}, expect: {rule: r}}"
+    path.write_text(f"host: mx.test\nrules: {{message: [{rule}]}}\ntests: [{test}]\n")
+    [problem] = loaded_and(Policy.compile, path).run_tests()
+    assert problem.message == f'test "t" failed: {complaint}'
