@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from elemta import explain
+from elemta.addresses import mailbox, returned_to
 from elemta.cli import _terminal, config_argument, fail
 from elemta.cli._which_journal import journal_path
 from elemta.config.load import loaded_and
@@ -85,8 +86,8 @@ def _rehearsed(args: argparse.Namespace) -> int:
         return fail(f'elemta explain: --client "{args.client}" is no IP address', os.EX_USAGE)
     mail = sys.stdin.buffer.read() if str(args.mail) == "-" else args.mail.read_bytes()
     policy = loaded_and(Policy.compile, args.config)
-    sender = _sender(mail) if args.sender is None else args.sender.strip("<>")
-    recipients = [each.strip("<>") for each in args.rcpt]
+    sender = _sender(mail) if args.sender is None else _as_asked(args.sender)
+    recipients = [mailbox(each) for each in args.rcpt]
     client = Client(address, args.name or "", args.name or "", helo=args.helo, login=args.login)
     try:
         outcome = asyncio.run(rehearse(policy, client, sender, recipients, mail))
@@ -111,9 +112,14 @@ def _sender(mail: bytes) -> str:
     """The address in Return-Path, else the one author in From, else the null sender."""
     message = Message(headers=read_mail(mail)[0])
     for value in message.header("return-path"):
-        return value.decode("utf-8", "surrogateescape").strip().strip("<>")
+        return _as_asked(value.decode("utf-8", "surrogateescape"))
     mailboxes = message.authors.mailboxes
     return f"{mailboxes[0].local}@{mailboxes[0].domain}" if len(mailboxes) == 1 else ""
+
+
+def _as_asked(sender: str) -> str:
+    """The sender as the daemons read what stands in MAIL FROM."""
+    return returned_to(mailbox(sender.strip()))
 
 
 def _tell(entries: list[Entry], as_json: bool) -> None:

@@ -224,7 +224,9 @@ def test_the_client_is_named_as_postfix_names_it(elemta, config):
 def test_the_sender_is_taken_from_the_mail_where_it_is_not_given(elemta, config):
     assert rehearsal(elemta, config)[0]["sender"] == "eve@sender.test"
     assert rehearsal(elemta, config, "--from", "<>")[0]["sender"] == ""
-    assert rehearsal(elemta, config, "--rcpt", "<bob@here.test>")[0]["recipients"] == ["bob@here.test"]
+    assert rehearsal(elemta, config, "--from", "Eve <@relay.test:eve@b.test>")[0]["sender"] == "eve@b.test"
+    for recipient in ("<bob@here.test>", "Bob <bob@here.test>", " bob@here.test"):
+        assert rehearsal(elemta, config, "--rcpt", recipient)[0]["recipients"] == ["bob@here.test"]
     (config.parent / "mail.eml").write_bytes(MAIL.partition(b"\n")[2])
     assert rehearsal(elemta, config)[0]["sender"] == "alice@here.test"
 
