@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from elemta.config.model import FileSet, Settings
-from elemta.config.problems import Problem, suggest
+from elemta.config.problems import Problem, quoted, suggest
 from elemta.config.types import Listen, duration_text
 from elemta.config.words import unreadable
 
@@ -61,9 +61,19 @@ def doubts(settings: Settings) -> Iterator[Problem]:
     if settings.reports is not None and not _signs(settings, settings.reports.from_.rpartition("@")[2]):
         text = "sign has no keys of this domain or one above it: reports go unsigned, and others may refuse them"
         yield Problem(("reports", "from"), text)
+    yield from _patterns(settings)
     if settings.dns.budget >= settings.milter.budget:
         text = f"DNS may use up the whole time of a mail ({duration_text(settings.milter.budget)}); write less"
         yield Problem(("dns", "budget"), text)
+
+
+def _patterns(settings: Settings) -> Iterator[Problem]:
+    """Entries of sets that look like patterns and are none."""
+    for name, entries in settings.sets.items():
+        for index, entry in enumerate(entries if isinstance(entries, tuple) else ()):
+            if "*" in entry.removeprefix("*.") or entry.startswith("@"):
+                text = f"{quoted(entry)} is no pattern here and means itself only; write .DOMAIN, or glob in the rule"
+                yield Problem(("sets", name, index), text)
 
 
 def _signs(settings: Settings, domain: str) -> bool:

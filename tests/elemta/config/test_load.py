@@ -127,6 +127,15 @@ def test_dmarc_without_what_it_weighs_is_warned_of(write, checks, lacks):
     assert [(each.path, each.message) for each in warnings] == [(("checks", "dmarc"), text) for text in told]
 
 
+def test_a_pattern_in_a_set_is_doubted(write):
+    text = (
+        "host: mx.test\nsets:\n  a: [.a.test, '*.b.test', '*@c.test', d@e.test]\n  b: ['@f.test', 'owner-*@g.test']\n"
+    )
+    warnings = load(write(text)).warnings
+    assert [each.path for each in warnings] == [("sets", "a", 2), ("sets", "b", 0), ("sets", "b", 1)]
+    assert 'elemta.yaml:3:28: sets.a[2]: "*@c.test" is no pattern here and means itself only' in str(warnings[0])
+
+
 @pytest.mark.parametrize(
     ("sign", "warned"),
     [
