@@ -106,5 +106,5 @@ class TestModel(Section):
     given: dict[str, Any] = Field(default_factory=dict, description="facts; those not given are neutral")
     expect: Expectation = Field(description="the verdict, the rule, or both")
     stage: Literal["recipient", "message"] | None = Field(
-        None, description="which rules to read; default: those that hold the expected rule, else message"
+        None, description="which rules to read; default: those that hold the expected rule, else message, if it has any"
     )

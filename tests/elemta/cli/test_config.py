@@ -113,6 +113,16 @@ def test_a_failing_test_tells_which_rules_were_read(path, capsys):
     assert "got accept; rules.message were read; `stage: recipient` reads the others" in capsys.readouterr().err
 
 
+def test_a_test_of_a_file_without_message_rules_reads_those_that_there_are(path, capsys):
+    path.write_text("""host: mx.test
+rules:
+  recipient: [{id: no, when: {sender.domain: bad.test}, then: reject}]
+tests: [{name: friend, given: {sender.domain: bad.test}, expect: {then: accept}}]
+""")
+    assert main(["config", "check", str(path)]) == os.EX_CONFIG
+    assert 'test "friend" failed: expected then: accept, got reject' in capsys.readouterr().err
+
+
 def test_warnings(path, capsys):
     path.write_text(GOOD.replace("mx.test", "mx", 1))
     assert main(["config", "check", str(path)]) == os.EX_OK
