@@ -62,12 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = args.run(args)
         sys.stdout.flush()
     except BrokenPipeError:  # `elemta config show | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return os.EX_OK
     except KeyboardInterrupt:
         return _INTERRUPTED
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+        _drop_output()
         return fail(f"elemta {args.command}: {what}", _status(error))
     except ConfigErrors as errors:
         return fail(str(errors), errors.status)
@@ -106,6 +107,14 @@ def _claim_standard_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - it stays open
+
+
+def _drop_output() -> None:
+    """Throw away what cannot be written: else Python tries again at its end, complains and makes the status 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _status(error: OSError) -> int:

@@ -5,6 +5,7 @@ import os
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -100,6 +101,17 @@ def test_a_reader_that_goes_away_is_no_mistake(tmp_path):
         running.stdout.close()
         assert running.stderr.read() == b""
         assert running.wait() == 0
+
+
+def test_output_that_nothing_takes_is_one_line(tmp_path):
+    config = tmp_path / "elemta.yaml"
+    config.write_text("host: mx.test\n")
+    code = f"import sys; from elemta.cli import main; sys.exit(main(['config', 'check', '{config}']))"
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (ended.returncode, ended.stderr) == (os.EX_IOERR, "elemta config: No space left on device\n")
 
 
 @pytest.mark.parametrize(
