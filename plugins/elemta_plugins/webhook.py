@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import http.client
 import json
 import socket
 import time
@@ -123,8 +124,8 @@ def _asked(url: str, octets: bytes, headers: dict[str, str], until: float) -> Sa
     """
     try:
         answer = _posted(url, octets, headers, until)
-    except requests.RequestException:
-        raise
+    except requests.RequestException as error:
+        raise ServerError(_why(error)) from error
     except ValueError as error:  # a chunk of negative length, a Location that is no URL: requests does not wrap it
         raise ServerError(f"its answer is not lawful: {error}") from error
     try:
@@ -153,6 +154,20 @@ def _posted(url: str, octets: bytes, headers: dict[str, str], until: float) -> b
                 if time.monotonic() > until:
                     raise ServerError("its answer did not end in time")
     return answer
+
+
+def _why(error: requests.RequestException) -> str:
+    """The innermost cause, in words: requests and urllib3 wrap it several times."""
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "its answer broke off"
+    inner: BaseException = error
+    while below := inner.__cause__ or inner.__context__:
+        inner = below
+    if isinstance(error, requests.Timeout) or isinstance(inner, TimeoutError):
+        return "no answer in time"
+    if isinstance(inner, http.client.BadStatusLine) and not isinstance(inner, ConnectionError):
+        return f"garbage instead of an answer: {str(inner)[:50]!r}"
+    return getattr(inner, "strerror", None) or str(inner)[:200] or type(inner).__name__
 
 
 def _ping(url: str, until: float) -> None:

@@ -158,8 +158,43 @@ def test_what_the_library_for_http_stumbles_over_is_trouble_and_no_crash(answer)
 
 
 def test_nobody_there():
-    with pytest.raises(OSError, match="refused"):
+    with pytest.raises(ServerError, match=r"^http://127\.0\.0\.1:1/: Connection refused$"):
         run(Webhook, message(), url="http://127.0.0.1:1/")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"", "Remote end closed connection without response"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", "its answer broke off"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "its answer broke off"),
+        (b"hello\r\n", r"garbage instead of an answer: 'hello\r\n'"),
+        (None, "no answer in time"),
+    ],
+    ids=["nothing", "half", "chunk", "garbage", "hangs"],
+)
+def test_why_there_was_no_answer_is_told_in_few_words(answer, reason, monkeypatch):
+    monkeypatch.setattr("elemta_plugins.webhook.PATIENCE", 0.5 if answer is None else 10.0)
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve():
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                if answer is None:
+                    done.wait(10)
+                else:
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        with pytest.raises(ServerError) as told:
+            run(Webhook, message(), url=url)
+        done.set()
+        thread.join()
+    assert str(told.value) == f"{url}: {reason}"
 
 
 @given(st.binary(max_size=200))
