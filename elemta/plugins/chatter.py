@@ -1,6 +1,7 @@
 """Chatter: what does a plugin write to standard output and standard error?
 
-Each line appears in our log with the plugin's name, cleaned and cut.  A plugin that writes without end waits on its
+Each line appears in our log with the plugin's name, cleaned and cut; what its process brings of the standard `logging`
+(`child.py`) at its own level, all else as a note.  A plugin that writes without end waits on its
 full pipe, and costs the worker a bounded share of its time; lines over the bound are counted, not shown.
 """
 
@@ -19,6 +20,7 @@ OCTETS = 1 << 18  # read in one second; then the plugin waits
 _READ = 1 << 16
 _LONGEST = 500  # characters of a line
 
+_LEVELS = {"WARNING": logging.WARNING, "ERROR": logging.ERROR, "CRITICAL": logging.CRITICAL}
 _log = logging.getLogger("elemta.plugins")
 
 
@@ -93,7 +95,8 @@ class Chatter:
                 continue
             self._shown += 1
             text = line[: 4 * _LONGEST].decode("utf-8", "backslashreplace").rstrip()
-            _log.info("plugin %s says: %s", self._name, clean(text[:_LONGEST]))
+            level = _LEVELS.get(text.partition(" ")[0], logging.INFO)
+            _log.log(level, "plugin %s says: %s", self._name, clean(text[:_LONGEST]))
 
     def _tell_left_out(self) -> None:
         if self._left_out:

@@ -16,7 +16,7 @@ from elemta.verdict import Action, ActionKind, Disposition
 from harness.daemon import lives
 
 WORST = '''
-import asyncio, json, os, signal, socket, sys, time
+import asyncio, json, logging, os, signal, socket, sys, time
 from elemta.check import CLASS, Check, Field, Options
 from elemta.facts import Message
 from elemta.findings import AuthResult, Finding, Result
@@ -87,6 +87,7 @@ class Worst(Check[Message]):
                     os.write(2, b"x" * 99 + b"\\n" + b"y" * 65435 + b"\\n")
             case "say":
                 print("hello from \\x1b[31mthe plugin")
+                logging.getLogger("worst").warning("careful")
             case "fork":
                 if os.fork() == 0:
                     time.sleep(3600)
@@ -303,6 +304,9 @@ def test_what_it_prints_is_in_the_log_with_its_name(folder, caplog):
     asyncio.run(scene())
     assert "plugin worst says: hello from \\x1b[31mthe plugin" in caplog.messages
     assert "plugin worst says: KeyError: 'a bug'" in caplog.messages
+    levels = {each.message: each.levelname for each in caplog.records}
+    assert levels["plugin worst says: hello from \\x1b[31mthe plugin"] == "INFO"
+    assert levels["plugin worst says: WARNING worst: careful"] == "WARNING"
 
 
 @pytest.mark.parametrize("end", ["exit", "sleep", "leave"])
