@@ -126,7 +126,7 @@ def _is_there(path: str) -> None:
     except PermissionError:
         raise JournalError(f"{path}: you may not look there; ask as root or as the daemons' user") from None
     except (OSError, ValueError):
-        raise JournalError(f"{path}: no journal here; is journal.path right, and has a daemon run?") from None
+        raise JournalError(f"{path}: no journal here; is journal.path right, and has a daemon judged a mail?") from None
 
 
 def damaged(path: str, words: str) -> str:

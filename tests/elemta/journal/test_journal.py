@@ -473,7 +473,7 @@ def foreign(path):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda path: None, "no journal here"),
+        (lambda path: None, "no journal here; is journal.path right, and has a daemon judged a mail"),
         (lambda path: path.write_bytes(b"This is not SQLite at all, but long enough." * 100), "damaged"),
         (lambda path: path.write_bytes(b""), "no journal of Elemta"),
         (foreign, "of something else; let journal.path"),
