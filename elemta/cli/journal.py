@@ -39,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipient", metavar="ADDRESS", help="RCPT TO")
     parser.add_argument("--header-from", metavar="TEXT", help="a part of From, as it stands in the mail")
     parser.add_argument("--message-id", metavar="ID", help="Message-ID, with or without its angle brackets")
-    parser.add_argument("--client", metavar="IP", help="the client's address")
+    parser.add_argument("--client", type=_client, metavar="IP", help="the client's address, or 192.0.2.*")
     parser.add_argument("--rule", metavar="ID", help="the deciding rule")
     parser.add_argument("--disposition", choices=[each.value for each in Disposition], help="what happened")
     parser.add_argument("--class", dest="klass", metavar="CLASS", help="the class of the mail")
@@ -81,14 +81,25 @@ def _tell(found: Iterator[Entry], limit: int, *, as_json: bool) -> int:
 
 
 def _as_kept(name: str, wanted: str) -> str:
-    """A criterion as the journal has it: mail addresses without <>, message ids with, IP addresses in one form."""
+    """A criterion as the journal has it: mail addresses without <>, message ids with."""
     if name in ("sender", "recipient"):
         return wanted.removeprefix("<").removesuffix(">")
     if name == "header_from":
         return f"*{wanted}*"
     if name == "message_id":
         return wanted if wanted[:1] in ("<", "*", "") else f"<{wanted}>"
-    return str((name == "client" and parse_ip(wanted)) or wanted)
+    return wanted
+
+
+def _client(text: str) -> str:
+    """An address in the one form that the journal has, or a pattern; "" is a client without one.
+
+    Raises:
+        argparse.ArgumentTypeError: it is neither, such as a network or a name: nothing would ever be found.
+    """
+    if text and "*" not in text and parse_ip(text) is None:
+        raise argparse.ArgumentTypeError(f'"{text}" is no IP address; write 192.0.2.1, or 192.0.2.* for several')
+    return str(parse_ip(text) or text)
 
 
 def _limit(text: str) -> int:

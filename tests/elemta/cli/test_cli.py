@@ -58,6 +58,7 @@ def test_a_wrong_command_line(words, capsys):
         ("config check a b", 'elemta config check: "b" cannot stand here\n'),
         ("explain a b", 'elemta explain: "b" cannot stand here\n'),
         ("journal --dispositon=reject", 'elemta journal: "--dispositon=reject" cannot stand here; did you mean'),
+        ("journal --client 192.0.2.0/24", '"192.0.2.0/24" is no IP address; write 192.0.2.1, or 192.0.2.* for several'),
         ("journal --limit 0", 'elemta journal: argument --limit: "0" is no number of decisions; write 1 or more'),
         (
             "postfix",
