@@ -115,7 +115,8 @@ def _told(error: OSError, was_root: bool) -> str:
     told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         told += "; " if was_root else "; start as root, "
-        told += f"make it writable for {privileges.whoami()}, or name other places: state, journal, spool, metrics"
+        told += f"make it writable for {privileges.whoami()}, "
+        told += "or name other places: state, journal, spool, metrics, listen"
     return told
 
 

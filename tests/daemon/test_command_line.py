@@ -55,7 +55,7 @@ def test_a_place_that_cannot_be_written_is_told_with_what_to_do(key):
     assert daemon.process.wait(20) == os.EX_OSERR
     [told] = daemon.log().splitlines()
     assert told.startswith(f"{place}: ")
-    assert "name other places: state, journal, spool, metrics" in told
+    assert "name other places: state, journal, spool, metrics, listen" in told
 
 
 def health(port):
