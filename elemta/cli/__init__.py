@@ -29,8 +29,20 @@ DEFAULT_CONFIG = "/etc/elemta/elemta.yaml"
 _INTERRUPTED = 128 + 2  # what a shell makes of SIGINT
 
 
+class _Subcommands(argparse._SubParsersAction):  # type: ignore[type-arg] # noqa: SLF001 - argparse has no other way
+    """Subcommands whose own `--help` begins with what the help above says of them."""
+
+    def add_parser(self, name: str, **told: Any) -> Any:  # noqa: ANN401 - as in argparse
+        """Add one; `help` is its description, too."""
+        return super().add_parser(name, **{"description": told.get("help"), **told})
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose usage errors end with EX_USAGE, and come from the subcommand that they are about."""
+
+    def __init__(self, **told: Any) -> None:  # noqa: ANN401 - as in argparse
+        super().__init__(**told)
+        self.register("action", "parsers", _Subcommands)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:  # noqa: ANN401 - as in argparse
         """Read the arguments; what is left over is a mistake here, not one of the command around this."""
@@ -96,7 +108,7 @@ def _parser(words: Sequence[str]) -> Parser:
     asked = words[0].replace("-", "_") if words else ""
     for name in [asked] if asked in names else names:
         command: Any = import_module(f"{__name__}.{name}")
-        inner = commands.add_parser(command.NAME, help=command.HELP, description=command.HELP)
+        inner = commands.add_parser(command.NAME, help=command.HELP)
         command.arguments(inner)
         inner.set_defaults(run=command.run)
     return parser

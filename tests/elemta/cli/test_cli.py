@@ -34,6 +34,16 @@ def test_help_lists_every_command(capsys):
     assert {name.replace("_", "-") for name in COMMANDS} <= lines
 
 
+def test_the_help_of_a_subcommand_says_what_it_does(capsys):
+    for words, what in (
+        ("quarantine release", "let mails go; Postfix delivers them as they were judged"),
+        ("sets", "list and change the dynamic sets"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*words.split(), "--help"])
+        assert f"\n\n{what}\n\n" in capsys.readouterr().out
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])
