@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
+from elemta import streams
 from elemta.config.problems import ConfigErrors, quoted, suggest
 from elemta.version import VERSION, refuse_python
 
@@ -67,7 +68,7 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand that `argv` (default: the command line) asks for; the exit status."""
     refuse_python()
-    _claim_standard_streams()
+    streams.claim()
     words = sys.argv[1:] if argv is None else list(argv)
     args = _parser(words).parse_args(words)
     try:
@@ -112,13 +113,6 @@ def _parser(words: Sequence[str]) -> Parser:
         command.arguments(inner)
         inner.set_defaults(run=command.run)
     return parser
-
-
-def _claim_standard_streams() -> None:
-    """What the shell closed (`>&-`) is /dev/null: else the next file that is opened would take its place."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - it stays open
 
 
 def _drop_output() -> None:

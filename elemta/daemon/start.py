@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from elemta import streams
 from elemta.config.load import loaded_and
 from elemta.config.problems import ConfigErrors
 from elemta.daemon import privileges, sockets
@@ -36,6 +37,7 @@ FILES = 65_536
 
 def run(service: Service) -> int:
     """Be the daemon `service` until SIGTERM; the exit status."""
+    streams.claim()
     refuse_python()
     path, was_root = _arguments(service).config, os.geteuid() == 0
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # a reload asked for too early waits for the supervisor

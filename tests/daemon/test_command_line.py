@@ -35,6 +35,22 @@ def test_what_cannot_stand_on_the_command_line_is_64(name, arguments):
     assert done.stderr.startswith(f"usage: {name} ")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_obstacle(closed):
+    daemon = Daemon("policyd")
+    script = f'exec "{BESIDE}/elemta-policyd" --config "{daemon.policy}" {closed}'
+    with subprocess.Popen(["/bin/sh", "-c", script]) as process:
+        place = Path(daemon.address.removeprefix("unix:"))
+        while not place.is_socket() and process.poll() is None:
+            time.sleep(0.05)
+        assert process.poll() is None
+        with daemon.connect() as connection:
+            connection.sendall(b"request=smtpd_access_policy\nprotocol_state=RCPT\nrecipient=a@b.test\n\n")
+            assert connection.recv(100) == b"action=DUNNO\n\n"
+        process.terminate()
+        assert process.wait(20) == 0
+
+
 def test_an_empty_variable_names_no_file():
     done = run("elemta-milter", ELEMTA_CONFIG="")
 
