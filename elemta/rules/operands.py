@@ -30,6 +30,8 @@ def text_of(fact: Fact, operand: object) -> str:
     if isinstance(operand, (dict, list)) or operand is None:
         raise ValueError(f"{fact.name} is compared with a text; found {word_of(operand)}")
     word = word_of(operand).lower()
+    if isinstance(operand, bool) and word not in fact.words:
+        raise ValueError(f'{fact.name} is a text; write {{exists: {word}}}, or "{word}" in quotes for the word')
     if fact.words and word not in fact.words:
         near = difflib.get_close_matches(word, fact.words, 1)
         hint = f'did you mean "{near[0]}"?' if near else f"it can be {', '.join(fact.words)}"

@@ -210,6 +210,8 @@ def test_results_and_fields_of_checks():
         ("{sender: '@b.test'}", '"@b.test" is no address; write {glob: "*@b.test"}, or sender.domain: b.test'),
         ("{recipient: {not: ['*@b.test']}}", 'write {glob: "*@b.test"}, or recipient.domain: b.test'),
         ("{header_from: {in: [a@b.test, '@b.test']}}", "or header_from.domain: b.test"),
+        ("{login: true}", 'login is a text; write {exists: true}, or "true" in quotes for the word'),
+        ("{sender.domain: [false]}", 'sender.domain is a text; write {exists: false}, or "false" in quotes'),
         ("{recipient.count: {ge: nan}}", 'recipient.count is a number; found "nan"'),
         ("{login: []}", "an empty list matches nothing"),
         *(
