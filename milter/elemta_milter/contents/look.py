@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 from elemta_milter.archives import Budget, Entry
 from elemta_milter.archives.budget import BrokenError
-from elemta_milter.contents import office, pdf, web
+from elemta_milter.contents import office, pdf, remote, web
 from elemta_milter.contents.names import extensions
 from elemta_milter.contents.sniff import OLE, RUNNING, media_type
 
+_TELLING = (office.RELATIONS, office.TYPES)
+"""How the names of parts of OOXML end that are looked at even where the archive is not called a document."""
 _CIPHERED = (b"-----BEGIN PGP MESSAGE-----", b"age-encryption.org/v1", b"Salted__")
 
 
@@ -54,13 +56,13 @@ def look(entry: Entry, budget: Budget, magic: Callable[[bytes], str] | None) -> 
     seen = pdf.look(entry.data, budget) if b"%PDF-" in bytes(entry.data[:1024]) else pdf.Pdf()  # whatever else it is
     if seen.unread:
         unread = unread or "object streams that could not be unpacked"
-    elif found != "application/pdf" and bytes(entry.data[:8]) != OLE:
+    elif found != "application/pdf" and bytes(entry.data[:8]) != OLE and not entry.name.lower().endswith(_TELLING):
         unread = ""  # of nothing else is the rest of interest
     does = seen.does
     if not entry.document and web.is_page(found, extensions(entry.names)):
         does += web.does(entry.data)
     try:
-        document = _office(entry)
+        document = _office(entry, budget)
     except BrokenError as error:
         return Look(found, found in RUNNING, does=does, broken=str(error), unread=unread)
     return Look(
@@ -76,13 +78,15 @@ def look(entry: Entry, budget: Budget, magic: Callable[[bytes], str] | None) -> 
     )
 
 
-def _office(entry: Entry) -> office.Office:
+def _office(entry: Entry, budget: Budget) -> office.Office:
     """What it is as a document, or as a part of one."""
-    part = office.look_at_part(entry.name, entry.data) if entry.paper else office.Office()
+    part = office.Office()
+    if entry.paper or entry.name.lower().endswith(_TELLING):
+        part = office.look_at_part(entry.name, entry.data)
     if entry.document or part != office.Office():
         return part
     if entry.kind == "ole":
         return office.look(entry.data)
     if entry.kind == "rtf":
-        return office.Office(fetches=office.has_remote_template(entry.data))
+        return office.Office(fetches=remote.has_remote_template(entry.data, budget.goes_on))
     return office.Office(macros=not entry.kind and office.has_active_mime(entry.data))

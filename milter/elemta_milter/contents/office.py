@@ -1,39 +1,39 @@
 """Office: does this document hold macros, is it encrypted, or does it load something from elsewhere?
 
 Whether there are macros is told by where they are kept: VBA in storages of an OLE file, macros of Excel 4 in sheets of
-their own kind.  What they do is asked of `macros`.
+their own kind.  What they do is asked of `macros`, what is loaded of `remote`.
 
 Source: [MS-OVBA] section 2.2; [MS-XLS] sections 2.4.28 (BoundSheet8) and 2.4.117 (FilePass); [MS-DOC] section 2.5.2
-(FibBase); [MS-OFFCRYPTO] section 2.3.
+(FibBase); [MS-OFFCRYPTO] section 2.3; [MS-XLSB] section 2.1.7 (parts); ECMA-376 part 2, clause 7.2.3 (media types).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from elemta_milter.archives.budget import BrokenError
-from elemta_milter.archives.oles import MAGIC, Ole
-from elemta_milter.archives.piecewise import matches
+from elemta_milter.archives.oles import MAGIC, STREAM, Ole
+from elemta_milter.contents import remote
 
 _VBA = frozenset({"_vba_project", "_vba_project_cur", "vbaproject.bin"})
 _SHEETS = 1 << 20
 """Octets of a workbook in which its sheets are named."""
 _BOUND_SHEET, _FILE_PASS, _END = 0x85, 0x2F, 0x0A
 _MACRO_SHEET = 1
-_AUTO_OPEN = (b"Auto_Open", "Auto_Open".encode("utf-16-le"))
+RELATIONS = ".rels"
+"""How the names of parts end that say what others refer to."""
+TYPES = "[content_types].xml"
+"""The part that says of which media type each part is."""
+_BY_ITSELF = (b"auto_open", b"auto_close")
+_WORKBOOK = re.compile(rb"\A\x83\x01|<(?:[^\s<>/:=]++:)?workbook[\s>]")
+"""How a workbook begins that is a part of a document, binary or in XML."""
+_LINK, _LINKS, _LONGEST_LINK = "\x01ole", 1000, 4096
+"""The stream that names what an object is linked to; how many are looked at, and how many octets of each."""
 _ACTIVE_MIME = (b"ActiveMime", b"QWN0aXZlTWlt")
 """How macros begin in the XML and MHTML of Word 2003; the second is base64."""
-
-
-_RELATION = re.compile(rb"<(?:[A-Za-z0-9]{1,20}:)?Relationship\s[^<>]{1,4000}>")
-_EXTERNAL = re.compile(rb"TargetMode\s*=\s*[\"']\s*External", re.IGNORECASE)
-_LOADED = re.compile(rb"/(?:attachedTemplate|oleObject|frame|subDocument|aFChunk)\s*[\"']", re.IGNORECASE)
-_ELSEWHERE = rb"(?:https?:|ftp:|mhtml:|file:/{0,20}\\|file://[^/]|\\\\|//)"
-"""How the address of something on another machine begins; a path on this one is usual and harmless."""
-_TARGET = re.compile(rb"\sTarget\s*=\s*[\"']\s*" + _ELSEWHERE, re.IGNORECASE)
-_TEMPLATE = re.compile(rb"\\\*\s{0,1000}+\\template\s{0,1000}+" + _ELSEWHERE, re.IGNORECASE)
-_LONGEST_TEMPLATE = 2100
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,12 @@ def look(data: memoryview) -> Office:
         macros=vba or sheets,
         analysable=vba or sheets or "powerpoint document" in names,
         encrypted=encrypted or (len(word) >= 12 and bool(word[11] & 1)),
+        fetches=any(map(remote.is_remote_link, _links(ole))),
     )
 
 
 def look_at_part(name: str, data: memoryview) -> Office:
-    """See what a part of a document says that is a zip archive (OOXML, ODF)."""
+    """See what a part of a document says that is a zip archive (OOXML, ODF); what it is called is up to who made it."""
     name = name.lower()
     if name.endswith("vbaproject.bin") or bytes(data[:8]) == MAGIC:
         try:
@@ -84,11 +85,11 @@ def look_at_part(name: str, data: memoryview) -> Office:
             return Office(macros=name.endswith("vbaproject.bin"))
     script = name.startswith("scripts/") and not name.endswith("/")
     basic = name.startswith("basic/") and b"<script:module " in bytes(data[:4096])
-    if name.startswith("xl/workbook.") and any(each in bytes(data) for each in _AUTO_OPEN):
+    if (name.startswith("xl/workbook.") or _is_workbook(data)) and _tells(data, *_BY_ITSELF):
         return Office(runs_itself=True)
-    if name.endswith(".rels"):
-        return Office(fetches=any(map(_is_fetched, _RELATION.findall(data))))
-    if "/macrosheets/" in name or script or basic:
+    if name.endswith(RELATIONS):
+        return Office(fetches=remote.has_remote_relation(data))
+    if "/macrosheets/" in name or script or basic or (name == TYPES and _tells(data, b"macrosheet")):
         return Office(macros=True)
     return Office(encrypted=name == "meta-inf/manifest.xml" and b"encryption-data" in bytes(data))
 
@@ -99,14 +100,20 @@ def has_active_mime(data: memoryview) -> bool:
     return any(each in octets for each in _ACTIVE_MIME)
 
 
-def has_remote_template(data: memoryview) -> bool:
-    """Whether this RTF document has a template on another machine."""
-    return any(True for _ in matches(_TEMPLATE, data, _LONGEST_TEMPLATE))
+def _links(ole: Ole) -> Iterator[bytes]:
+    """What says to what its objects are linked."""
+    streams = (each for each in ole.items if each.name == _LINK and each.kind == STREAM)
+    return (ole.read(each, _LONGEST_LINK) for each in islice(streams, _LINKS))
 
 
-def _is_fetched(relation: bytes) -> bool:
-    """Whether what a part refers to is loaded from another machine with it (ECMA-376 part 2, clause 6.5)."""
-    return all(each.search(relation) for each in (_EXTERNAL, _LOADED, _TARGET))
+def _is_workbook(data: memoryview) -> bool:
+    return _WORKBOOK.search(remote.resolved(bytes(data[:4096]))) is not None
+
+
+def _tells(data: memoryview, *words: bytes) -> bool:
+    """Whether one of the words stands in a part, which is XML or binary."""
+    octets = remote.resolved(bytes(data)).lower()
+    return any(word in octets for word in words)
 
 
 def _workbook(stream: bytes) -> tuple[bool, bool]:

