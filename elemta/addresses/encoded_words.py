@@ -1,8 +1,8 @@
 """Encoded words: what does "=?utf-8?Q?J=C3=B6rg?=" say to people?
 
 Takes header text, gives it as a mail program would show it.  For display and for finding disguises only, never for
-addresses.  Never raises: a word that cannot be decoded stays as it is.  RFC 2047 sections 2 and 6.2, RFC 2231
-section 5.
+addresses.  Never raises: a word that cannot be decoded stays as it is.  Blanks within a word make it none by the RFC,
+but not for mail programs.  RFC 2047 sections 2 and 6.2, RFC 2231 section 5.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from itertools import groupby
 
 from elemta.charsets import codec_of, decode
 
-_WORD = re.compile(r"=\?([^?\s]+)\?([bBqQ])\?([^?\s]*)\?=")
-_WORDS = re.compile(r"(?:=\?[^?\s]+\?[bBqQ]\?[^?\s]*\?=)++")
-_LOOSE_WORD = re.compile(r"=\?([^?]+)\?([bBqQ])\?([^?]*)\?=")
+_WORD = re.compile(r"=\?([^?]+)\?([bBqQ])\?([^?]*)\?=")
+_WORDS = re.compile(r"(?:=\?[^?]+\?[bBqQ]\?[^?]*\?=)++")
+_BLANKS, _LINE_ENDS = re.compile(r"\s+"), re.compile("[\r\n]+")
 _BETWEEN_WORDS = re.compile(r"(?<=\?=)[ \t\r\n]++(?==\?)")
 
 
@@ -25,8 +25,8 @@ def decode_words(text: str) -> str:
 
 
 def decode_loosely(text: str) -> str:
-    """The same as programs do it that also take words with blanks in them, and words of a charset that nobody knows."""
-    return _LOOSE_WORD.sub(_loosely_decoded, _BETWEEN_WORDS.sub("", text))
+    """The same as programs do it that also take words of a charset that nobody knows."""
+    return _WORD.sub(_loosely_decoded, _BETWEEN_WORDS.sub("", text))
 
 
 def _loosely_decoded(word: re.Match[str]) -> str:
@@ -51,7 +51,7 @@ def _octets(word: re.Match[str]) -> tuple[str, bytes]:
     charset, encoding, text = word.groups()
     charset = charset.partition("*")[0]  # RFC 2231 section 5: "charset*language"
     try:
-        octets = text.encode("ascii")
+        octets = (_BLANKS if encoding in "bB" else _LINE_ENDS).sub("", text).encode("ascii")
         padding = b"=" * (-len(octets) % 4)  # some leave it out
         data = a2b_base64(octets + padding) if encoding in "bB" else a2b_qp(octets, header=True)
     except ValueError:
