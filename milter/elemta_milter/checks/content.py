@@ -79,7 +79,9 @@ class Content(Check[Message]):
         "url_hosts": Field(tuple, "the host names they lead to, as A-labels"),
         "url_domains": Field(tuple, "the registered domains of those, by the public suffix list"),
         "url_addresses": Field(tuple, "the IP addresses that links lead to, however they were written"),
-        "url_disguised": Field(bool, "a link hides its host: behind a user name with a dot, or an odd number"),
+        "url_disguised": Field(
+            bool, "a link hides its host: behind a user name with a dot, an odd number, or a name that no host has"
+        ),
         "link_mismatch": Field(bool, "the text of a link shows another registered domain than it leads to"),
         "defects": Field(tuple, "what is wrong with the structure, encodings and charsets of the message"),
         "excess": Field(tuple, "bounds that were passed: what lies beyond was not read"),

@@ -11,29 +11,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
+from itertools import takewhile
 from urllib.parse import unquote
 
 from elemta.addresses import a_label
 
 MAX_URL = 2048  # characters of a link that are kept
 MAX_HOST = 1024
+MAX_USER = 512  # of what stands before the host, those at its end
 
 Address = IPv4Address | IPv6Address
 
 _IN_TEXT = re.compile(
-    r"(?:\b(?:https?|ftp):[/\\]{1,9}|(?<![\w./@-])www\d{0,3}\.)[^\s<>\"`{}|^\x00-\x20\x7f]{1,4096}+", re.IGNORECASE
+    r"(?:(?<![A-Za-z0-9])(?:https?|ftp|file):[/\\]{1,9}|(?<![A-Za-z0-9_./@-])www\d{0,3}\.)"
+    r"[^\s<>\"`{}|^\x00-\x20\x7f]++",
+    re.IGNORECASE,
 )
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}):")
-_PORT = re.compile(r":\d{0,9}\Z")
-_NUMBER = re.compile(r"0[xX][0-9A-Fa-f]{0,20}|\d{1,20}")
+_PORT = re.compile(r":[0-9]*+\Z")
+_NUMBER = re.compile(r"0[xX][0-9A-Fa-f]*|\d+")
 _IN_HOST = re.compile(r"[\w.%:@\[\]\u00ad\u200b-\u200d\u3002\uff0e\uff61-]+")
+_HOST_IN_TEXT = re.compile(
+    r"(?:[A-Za-z]+:[/\\]++)?+[A-Za-z0-9.:-]*+(?P<more>[^\u2e80-\U0010ffff/\\?#]*+)(?P<joined>[^/\\?#]?)"
+)
+"""A link up to the end of its host; `joined` begins what people write without a blank in Chinese and Japanese."""
 _BARE = re.compile(r"(?:[\w-]{1,63}\.){1,10}[^\W\d_]{2,63}")
 _ENDS = ".,;:!?'\"*_~>]}\u2026\u201c\u201d\u00bb"
 _CLOSING = 50  # parentheses of the sentence that are taken off a link, at most
 _REMOVED = {ord(char): None for char in "\t\r\n"}
-_SPECIAL = frozenset(("http", "https", "ftp"))
+_CONTROLS = "".join(map(chr, range(0x21)))
+_SPECIAL = frozenset(("http", "https", "ftp", "file"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +53,8 @@ class Url:
         text: the link, cleaned, at most MAX_URL characters.
         host: the host's name as A-labels; "" where it is an IP address.
         address: the host's IP address; None where it has a name.
-        odd: the address is disguised: written as no address is, or behind a user name that looks like a host.
+        odd: it is disguised: an address that is written as none is, a host behind a user name that looks like one, or
+            below which stands what is no name in the DNS, though browsers ask for it.
     """
 
     text: str
@@ -61,15 +71,27 @@ def urls_in(text: str, goes_on: Callable[[], bool] = lambda: True) -> Iterator[U
     for match in _IN_TEXT.finditer(text):
         if not goes_on():
             return
-        found = read_url(_trimmed(match[0]), in_text=True)
-        if found is not None:
-            yield found
+        yield from _readings(_trimmed(match[0]))
+
+
+def _readings(link: str) -> Iterator[Url]:
+    """What a link in a text is to mail programs: some end it where no name of a host goes on, some do not."""
+    first = read_url(link, in_text=True)
+    if first is not None:
+        yield first
+    host = _HOST_IN_TEXT.match(link)
+    if host is None or not (host["more"] or host["joined"]):
+        return
+    told = {first and (first.host, first.address)}
+    for other in (read_url(link[: host.start("joined")], in_text=True), read_url(link)):
+        if other is not None and (other.host, other.address) not in told:
+            told.add((other.host, other.address))
+            yield replace(other, odd=False)  # it may be just a sentence that goes on
 
 
 def read_url(link: str, *, in_text: bool = False) -> Url | None:
     """Read a link; None for one that leads to no host (relative, mailto:, data:)."""
-    link = link.strip("\x00\x01\x02\x03\x04\x05\x06\x07\x08\t\n\x0b\x0c\r\x0e\x0f\x1f ")
-    link = link[: 4 * MAX_URL].translate(_REMOVED)
+    link = link.strip(_CONTROLS).translate(_REMOVED)
     match = _SCHEME.match(link)
     scheme, rest = (match[1].lower(), link[match.end() :]) if match else ("", link)
     if scheme not in _SPECIAL:
@@ -77,18 +99,30 @@ def read_url(link: str, *, in_text: bool = False) -> Url | None:
         if not no_scheme:
             return None
         scheme, rest = "http", link
-    rest = rest.replace("\\", "/").lstrip("/")  # browsers do not count them
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0][:MAX_HOST]
+    slashes, rest = rest, rest.replace("\\", "/").lstrip("/")  # browsers do not count them
+    if scheme == "file" and (len(slashes) - len(rest) in {0, 1, 3} or rest[1:2] in {":", "|"}):
+        return None  # a file of this machine
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     user, _, host = authority.rpartition("@")
-    host = unquote(_PORT.sub("", host))
+    rest = rest[max(len(user) - MAX_USER, 0) :][:MAX_URL]
+    host = unquote(_PORT.sub("", host)[:MAX_HOST])
     if in_text and (lawful := _IN_HOST.match(host)):
         host = lawful[0]
     address = _address(host)
     name = "" if address is not None else a_label(host) or ""
+    known = address is not None or bool(name)
+    name = name if known else _lawful_end(host)
     if address is None and (not name or _NUMBER.fullmatch(name.rpartition(".")[2])):
         return None
-    odd = "." in unquote(user) or (address is not None and str(address) != host.strip("[]"))
+    odd = not known or "." in unquote(user[:MAX_URL]) or (address is not None and str(address) != host.strip("[]"))
     return Url(f"{scheme}://{rest}"[:MAX_URL], name, address, odd)
+
+
+def _lawful_end(host: str) -> str:
+    """The end of a host that is a name: browsers ask the DNS for others, too, and whoever owns the end can answer."""
+    labels = host.removesuffix(".").split(".")
+    lawful = list(takewhile(a_label, reversed(labels)))
+    return (a_label(".".join(reversed(lawful))) or "") if len(lawful) > 1 else ""
 
 
 def shown_host(text: str) -> str:

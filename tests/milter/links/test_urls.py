@@ -29,6 +29,12 @@ HOSTS = [
     ("http://example。org", "example.org"),
     ("http://exa\u00admple.org", "example.org"),
     ("ftp://example.org./", "example.org"),
+    ("".join(map(chr, range(33))) + "http://example.org" + "".join(map(chr, range(33))), "example.org"),
+    ("http://" + "a" * 10_000 + "@example.org/", "example.org"),
+    ("http://example.org:" + "0" * 2000 + "80/", "example.org"),
+    ("file://example.org/x", "example.org"),
+    ("file:///\\\\example.org\\x", "example.org"),
+    ("file:////example.org/x", "example.org"),
 ]
 
 
@@ -41,6 +47,21 @@ def test_hosts(link, host):
 
 
 @pytest.mark.parametrize(
+    "label", ["a!b", "a$b", "a~b", "a,b", "a;b", "a&b", "(a)", "a%21b", "a\u00b7b", "-\u00fc", "a" * 64]
+)
+def test_a_host_below_one_that_has_a_name_is_asked_for_by_browsers(label):
+    found = read_url(f"http://{label}.www.example.org/")
+
+    assert (found.host, found.odd) == ("www.example.org", True)
+
+
+def test_links_that_differ_behind_a_long_user_name_have_different_texts():
+    one, other = (read_url(f"http://{'a' * 3000}@{host}.test/") for host in ("one", "other"))
+
+    assert one.text != other.text
+
+
+@pytest.mark.parametrize(
     ("link", "address", "odd"),
     [
         ("http://192.0.2.1/", "192.0.2.1", False),
@@ -48,6 +69,7 @@ def test_hosts(link, host):
         ("http://0xC0.0.0x0201/", "192.0.2.1", True),
         ("http://0300.0.2.1:80/", "192.0.2.1", True),
         ("http://192.513/", "192.0.2.1", True),
+        ("http://0x" + "0" * 100 + "c0.513/", "192.0.2.1", True),
         ("http://x@192.0.2.1./", "192.0.2.1", True),
         ("http://[2001:DB8::1]:80/", "2001:db8::1", True),
         ("http://[2001:db8::1]/", "2001:db8::1", False),
@@ -62,6 +84,7 @@ def test_addresses(link, address, odd):
 
 NOWHERE = [
     *("", "/x", "x.html", "#top", "mailto:a@b.test", "javascript:alert(1)", "data:text/html,x", "cid:1@x", "http://"),
+    *("file:///x", "file:/x", "file:x", "file://C:/x", "file:///C|/x", "http://a!b/", "http://a!b.1/"),
     *("http://a..b/", "http://256.1.1.1/", "http://99999999999/", "http://[x]/", "http://" + "a" * 5000),
 ]
 
@@ -77,7 +100,10 @@ def test_what_leads_to_no_host(link):
         ("see http://example.org/a_(b).", ["http://example.org/a_(b)"]),
         ("(www.example.org)", ["http://www.example.org"]),
         ('<http://a.test/x>, "https://b.test/y"!', ["http://a.test/x", "https://b.test/y"]),
-        ("http://a.test。好 http://b.test」x", ["http://a.test。好", "http://b.test」x"]),
+        (
+            "http://a.test。好 http://b.test」x",
+            ["http://a.test。好", "http://a.test", "http://b.test」x", "http://b.test」x"],
+        ),
         ("mail me@www.example.org or x.www.y.test", []),
         ("hxxp://a.test xhttp://a.test", []),
         ("http://a.test\nhttp://b.test", ["http://a.test", "http://b.test"]),
@@ -86,6 +112,26 @@ def test_what_leads_to_no_host(link):
 )
 def test_links_in_text(text, links):
     assert [url.text for url in urls_in(text)] == links
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("点击http://a.test/", ["a.test"]),
+        ("点击www.a.test/", ["www.a.test"]),
+        ("_http://a.test/_ жhttp://b.test", ["a.test", "b.test"]),
+        ("请看http://a.test。谢谢", ["a.test.xn--lg3aa", "a.test"]),
+        ("http://a.test请看", ["a.xn--test-o47jt05h", "a.test"]),
+        ("http://x!y.a.test/ http://x.test!y.a.test", ["x", "a.test", "x.test", "a.test"]),
+        ("http://" + "a" * 10_000 + "@a.test/", ["a.test"]),
+        ("file://a.test/x", ["a.test"]),
+        ("http://bücher.test/ http://a.test,then", ["xn--bcher-kva.test", "a.test"]),
+    ],
+)
+def test_hosts_of_links_in_text(text, hosts):
+    found = list(urls_in(text))
+
+    assert ([url.host for url in found], any(url.odd for url in found)) == (hosts, False)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +162,11 @@ HOSTILE = [
     "http:",
     "http://a.test/" + ")" * 4_000 + " ",
     "ftp:\\",
+    "http://a!",
+    "http://a。b ",
+    "http://a!.b@",
+    "http://a.b!" + "c." * 400 + " ",
+    "http://" + "ä." * 120 + "!b.c.d ",
 ]
 
 
