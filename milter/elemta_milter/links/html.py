@@ -8,23 +8,36 @@ and in bounded memory.  Never raises.
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, field
 from html import unescape
 
 MAX_LINKS = 10_000
 
 ADDRESSES = frozenset(
-    ("href", "src", "action", "formaction", "background", "poster", "data", "cite", "longdesc", "ping", "xlink:href")
+    "href src action formaction background poster data cite longdesc ping xlink:href lowsrc dynsrc codebase manifest to".split()  # noqa: SIM905,E501
 )
 """Attributes whose value is an address."""
 
-_TAG = re.compile(r"</?([A-Za-z][^\s/>]*+)")
+_TAG = re.compile(r"</?([A-Za-z][^\t\n\f\r />]*+)")  # no other character is a blank in HTML
 _ATTRIBUTE = re.compile(
-    r"""[\s/]*+ (?: (?P<end>>) | (?P<name>[^\s/>][^\s/>=]*+)
-        (?:\s*+=\s*+ (?: "(?P<double>[^"]*+)"? | '(?P<single>[^']*+)'? | (?P<bare>[^\s>]*+) ) )? )""",
+    r"""[\t\n\f\r /]*+ (?: (?P<end>>) | (?P<name>[^\t\n\f\r />][^\t\n\f\r />=]*+)
+        (?:[\t\n\f\r ]*+=[\t\n\f\r ]*+
+        (?: "(?P<double>[^"]*+)"? | '(?P<single>[^']*+)'? | (?P<bare>[^\t\n\f\r >]*+) ) )? )""",
     re.VERBOSE,
 )
-_RAW = {name: re.compile(f"</{name}", re.IGNORECASE) for name in ("script", "style", "textarea", "title", "xmp")}
+_RAW = {
+    name: re.compile(rf"</{name}(?=[\t\n\f\r />])", re.IGNORECASE)
+    for name in ("script", "style", "textarea", "title", "xmp", "iframe", "noembed", "noframes", "noscript")
+}
+"""Elements in which there is no markup; in the last there is for programs that run no scripts."""
+_NO_SCRIPT = re.compile("<noscript", re.IGNORECASE)
+_COMMENT_END = re.compile("--!?>")
+_CONDITION = re.compile(r"<!--\[if\b[^<>]*+>", re.IGNORECASE)
+"""How a comment begins that Outlook reads."""
+_REFRESH = re.compile(r"[\s\d.]*[\s;,]*(?:url\s*=\s*)?([\"']?)", re.IGNORECASE)
+_STYLED = re.compile(r"(?:url\(|@import)\s*[\"']?([^\"')\s;]++)", re.IGNORECASE)
+_STYLE_ESCAPE = re.compile(r"\\(?:([0-9A-Fa-f]{1,6})[\t\n\f\r ]?|(.))")
 _HIDING = re.compile(
     r"display\s*:\s*none|visibility\s*:\s*hidden|mso-hide\s*:\s*all|(?:font-size|max-height|opacity)\s*:\s*0(?![.\d]*[1-9])",
     re.IGNORECASE,
@@ -71,17 +84,30 @@ class Html:
 
 def scan(text: str) -> Html:
     """Look through HTML."""
-    scanner = _Scanner(text)
-    scanner.scan()
-    return scanner.found
+    found = Html()
+    _Scanner(text, found).scan()
+    if _NO_SCRIPT.search(text):
+        also = Html()
+        _Scanner(text, also, scripting=True).scan()
+        found.addresses = list(dict.fromkeys(found.addresses + also.addresses))
+        found.anchors = list(dict.fromkeys(found.anchors + also.anchors))
+        found.cut = found.cut or also.cut
+    return found
 
 
 class _Scanner:
-    """One pass."""
+    """One pass.
 
-    def __init__(self, text: str) -> None:
+    Attributes:
+        scripting: it is read as by a program that runs scripts.
+        within: it stands in a comment or an attribute of a document.
+    """
+
+    def __init__(self, text: str, found: Html, *, scripting: bool = False, within: bool = False) -> None:
         self.text = text
-        self.found = Html()
+        self.found = found
+        self.scripting = scripting
+        self.within = within
         self.address: str | None = None  # of the anchor that is open
         self.anchor: list[str] = []  # its text
         self.hider = ""  # the element that hides, and how many of its name are open
@@ -118,11 +144,11 @@ class _Scanner:
             self._end_tag(name)
         else:
             self._start_tag(name, attributes)
-            if name in _RAW:
+            if name in _RAW and (name != "noscript" or self.scripting):
                 closing = _RAW[name].search(text, end)
                 stop = closing.start() if closing else len(text)
                 if name == "style":
-                    self.found.styles.append(text[end:stop])
+                    self._style(text[end:stop])
                 elif name in {"textarea", "xmp"}:
                     self._text(text[end:stop])
                 return stop
@@ -130,14 +156,23 @@ class _Scanner:
 
     def _no_tag(self, at: int) -> int:
         text = self.text
+        if text.startswith(("<!-->", "<!--->"), at):  # a whole comment
+            return text.index(">", at) + 1
         if text.startswith("<!--", at):
-            end = text.find("-->", at + 2)  # "<!-->" is a whole comment
-            return len(text) if end < 0 else end + 3
+            closing = _COMMENT_END.search(text, at + 4)
+            if condition := _CONDITION.match(text, at):
+                self._inner(text[condition.end() : closing.start() if closing else len(text)])
+            return closing.end() if closing else len(text)
         if text[at + 1 : at + 2] in {"!", "?", "/"}:
             end = text.find(">", at)
             return len(text) if end < 0 else end + 1
         self._text("<")
         return at + 1
+
+    def _inner(self, text: str) -> None:
+        """A document within this one."""
+        if not self.within:
+            _Scanner(text, self.found, scripting=self.scripting, within=True).scan()
 
     def _attributes(self, place: int) -> tuple[dict[str, str], int]:
         """Read the attributes of a tag; of equal ones the first counts. A quote without an end takes the rest."""
@@ -156,7 +191,9 @@ class _Scanner:
         self._addresses(name, attributes)
         style = attributes.get("style", "")
         if style:
-            self.found.styles.append(resolved(style))
+            self._style(resolved(style))
+        if "srcdoc" in attributes:
+            self._inner(resolved(attributes["srcdoc"]))
         if name == "a" and "href" in attributes:
             self.address = resolved(attributes["href"])
         if name in _BREAKING:
@@ -183,9 +220,17 @@ class _Scanner:
             elif attribute == "srcset":
                 for each in value.split(","):
                     self._address(resolved(each).strip().partition(" ")[0])
-        if name == "meta" and "url" in attributes.get("content", "").lower():  # 0; url=http://…
-            _, _, address = resolved(attributes["content"]).partition("=")
-            self._address(address.strip(" '\""))
+        if name == "meta" and "content" in attributes:
+            content = resolved(attributes["content"])  # 0; url=http://…, or without url=
+            start = _REFRESH.match(content)
+            if start is not None:
+                self._address(content[start.end() :].partition(start[1] or "\0")[0].strip())
+
+    def _style(self, text: str) -> None:
+        """A style sheet, or the style of an element."""
+        self.found.styles.append(text)
+        for match in _STYLED.finditer(_STYLE_ESCAPE.sub(_character, text) if "\\" in text else text):
+            self._address(match[1])
 
     def _address(self, address: str) -> None:
         if len(self.found.addresses) >= MAX_LINKS:
@@ -197,6 +242,12 @@ class _Scanner:
         if self.address is not None and len(self.found.anchors) < MAX_LINKS:
             self.found.anchors.append(Anchor(self.address, " ".join("".join(self.anchor).split())))
         self.address, self.anchor = None, []
+
+
+def _character(escape: re.Match[str]) -> str:
+    """What an escape of CSS stands for (CSS Syntax Module, section 4.3.7)."""
+    number = int(escape[1] or "0", 16)
+    return chr(number) if 0 < number <= sys.maxunicode else escape[2] or "\ufffd"
 
 
 def resolved(text: str) -> str:

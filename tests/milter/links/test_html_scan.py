@@ -49,6 +49,30 @@ def test_an_entity_of_any_length(entity, shown):
         '<!--><a href="http://x.test/">',
         '<!-- <a href="no"> --><a href="http://x.test/">',
         '<script>"<a href=no>"</script><a href="http://x.test/">',
+        '<!-- <a href="no"> --!><a href="http://x.test/">',
+        '<!--!> <a href="no"> --><a href="http://x.test/">',
+        '<!---><a href="http://x.test/">',
+        '<style></stylex><!--</style><a href="http://x.test/">',
+        '<iframe><!--</iframe><a href="http://x.test/">',
+        '<noframes><!--</noframes><a href="http://x.test/">',
+        '<noembed><a title="</noembed><a href="http://x.test/">',
+        '<noscript><!--</noscript><a href="http://x.test/">',
+        '<noscript><a href="http://x.test/"></noscript>',
+        '<!--[if mso]><a href="http://x.test/"><![endif]-->',
+        '<!--[If gte mso 9]><style>--><a href="http://x.test/"><!--</style><![endif]-->',
+        '<!--[if mso]><a href="http://x.test/">',
+        '<b x=\xa0"><a href="http://x.test/"></b>',
+        '<b x=\x0b"><a href="http://x.test/"></b>',
+        '<a\xa0href="no"><a href="http://x.test/">',
+        '<meta http-equiv=refresh content="0;http://x.test/">',
+        "<meta http-equiv=refresh content=\" 0.5 , U&#82;L = 'http://x.test/' no\">",
+        '<iframe srcdoc="<a href=http://x.test/>">',
+        '<iframe srcdoc="&lt;a href=&quot;http://x.test/&quot;>">',
+        '<p style="background:url(http://x.test/)">',
+        "<p style=\"background:\\75rl( 'http://x.test/' )\">",
+        "<style>@import 'http://x.test/';</style>",
+        '<style>a{b:url("\\68 ttp:\\/\\/x.test/")}</style>',
+        "<img lowsrc=http://x.test/>",
     ],
 )
 def test_addresses(html):
@@ -70,6 +94,12 @@ def test_addresses(html):
 )
 def test_what_nobody_sees(html):
     assert "".join(scan(html).shown).strip() == "y"
+
+
+def test_what_hides_is_counted_once_where_scripts_would_change_it():
+    found = scan("<p hidden>x</p><noscript><!--</noscript><a href=http://x.test/>y</a>-->")
+
+    assert (found.hidden, found.addresses) == (["x"], ["http://x.test/"])
 
 
 def test_what_is_small_is_seen():
@@ -94,6 +124,15 @@ HOSTILE = [
         "<a b='c'>",
         "<p style=display:none>",
         "<a href=x>",
+    ),
+    *(
+        "<!--[if a]>",
+        "<!--[if ",
+        "<noscript>",
+        "<iframe srcdoc='",
+        "<iframe srcdoc='<!--[if a]>'>",
+        "<p style='url(",
+        "<style>\\",
     ),
     *("<x", "display : ", "&#9999999999;", "&#" + "9" * 5000 + ";", "&#x" + "f" * 5000 + ";"),
 ]
