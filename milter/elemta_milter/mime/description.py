@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from elemta_milter.mime.bounds import BOUNDS
-from elemta_milter.mime.parameters import MAX_PIECES, Value, parameters
+from elemta_milter.mime.parameters import MAX_PIECES, Value, parameters, texts
 
 MAX_NAME = 1024  # characters of a file name kept
 MAIL = frozenset({"message/rfc822", "message/global", "message/news"})
@@ -100,6 +100,7 @@ def describe(
     names += [name[:MAX_NAME] for each in types for name in each.readings.get("name", ())]
     names += [name[:MAX_NAME] for each in types for name in each.readings.get("filename", ())]
     names += [name[:MAX_NAME] for each in dispositions for name in each.readings.get("name", ())]
+    names += [name[:MAX_NAME] for field in _OLD_NAMES for value in by_name.get(field, ()) for name in texts(value)]
     return Description(
         media_type,
         {name: readings[0] for each in reversed(types) for name, readings in each.readings.items()},
@@ -114,7 +115,9 @@ def describe(
 
 
 _NAMES = ("Content-Type", "Content-Disposition", "Content-Transfer-Encoding")
-_DESCRIBING = frozenset(name.lower().encode() for name in _NAMES)
+_OLD_NAMES = (b"content-name", b"x-sun-data-name")
+"""Fields of no RFC from which Thunderbird takes a file's name where nothing else tells it."""
+_DESCRIBING = frozenset({*(name.lower().encode() for name in _NAMES), *_OLD_NAMES})
 
 
 def _media_type(word: str, default: str) -> str:

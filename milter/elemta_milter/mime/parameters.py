@@ -77,6 +77,11 @@ def parameters(value: bytes, most: int = MAX_PIECES) -> Value:
     return Value(word, {name: of for name, of in readings.items() if of}, pieces, cut)
 
 
+def texts(value: bytes) -> tuple[str, ...]:
+    """Every reading of the raw value of a field that is a text and nothing else, the most likely first."""
+    return _unique(_plain(_LINE_END.sub("", value.decode("latin-1")).strip(' \t"')))
+
+
 def _read(text: str, most: int, *, comments: bool) -> tuple[str, list[_Parameter], int, bool]:
     """Give the first word, the parameters, how many pieces were read, and whether there are more."""
     (first, *rest), pieces, cut = _segments(text, most, comments=comments)

@@ -226,6 +226,13 @@ def test_what_programs_show_by_another_name_is_opened_by_that_too(shown, other, 
         assert "js" in found.fields["extension"]
 
 
+@pytest.mark.parametrize("field", [b"Content-Name", b"X-Sun-Data-Name"])
+@pytest.mark.parametrize("name", [b"evil.js", b'"evil.js"', b"=?utf-8?Q?evil=2Ejs?=", b"evil\r\n .js", b"evil%2ejs"])
+def test_names_in_fields_of_no_rfc(field, name):
+    found = mixed(TEXT, CRLF.join((b"Content-Type: text/plain", field + b": " + name, b"", b"var a;")))
+    assert "js" in found.fields["extension"]
+
+
 def test_a_second_name_hides_nothing_of_a_document():
     document = zipped(("[Content_Types].xml", b""), ("word/_rels/settings.xml.rels", RELATION))
     assert two_names(b"application/x; name=a.docx", b"filename=a.zip", document).fields["fetches"] is True
