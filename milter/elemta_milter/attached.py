@@ -26,8 +26,6 @@ MACRO_PATIENCE = 6.0
 """Seconds after which no macros of a mail are waited for any more: other mails wait for its thread."""
 SHOWN = 3  # of each trouble, in the reason
 
-_MESSAGES = frozenset({"eml", "nws", "mht", "mhtml"})
-"""Extensions of files that are messages."""
 _ELSEWHERE = {
     "message/partial": "a part of a mail that was cut into several",  # RFC 2046 section 5.2.2
     "message/external-body": "its content is elsewhere",  # RFC 2046 section 5.2.3
@@ -162,7 +160,7 @@ class Attached:
         self._flag(entry, seen)
         self.script.update(dict.fromkeys(seen.does))
         mail = "" if entry.depth else part.media_type
-        if mail in MAIL or not _MESSAGES.isdisjoint(names.extensions(entry.names)):
+        if mail in MAIL or not names.MAILS.isdisjoint(names.extensions(entry.names)):
             self._within(read_octets(_octets(entry.data)), entry.path)
             if not entry.whole:
                 self._so("unread", f"{entry.path}: {TOO_LONG}")

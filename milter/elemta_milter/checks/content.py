@@ -21,15 +21,18 @@ from elemta.check import Check, Field, Options, Seen
 from elemta.config.types import Size
 from elemta.facts import Message
 from elemta.findings import Finding, Result, Value
+from elemta_milter.contents.names import MAILS, extensions
+from elemta_milter.contents.web import is_page
 from elemta_milter.links.html import Html, scan
 from elemta_milter.links.urls import Url, read_url, shown_host, urls_in
-from elemta_milter.mime import Part, Tree, content, text_of, tree_of, trees
+from elemta_milter.mime import BOUNDS, MAIL, Part, Tree, content, read_octets, text_of, tree_of, trees
 from elemta_milter.walking import walk
 
 LITTLE = 16 << 10
 """Octets of a body up to which it is read where we are: a few milliseconds of work."""
 SECONDS = 2.0
 """Of processor time, up to which links are read: hosts beyond ASCII are slow."""
+_AS_HTML = frozenset({"text/x-amp-html", "text/amp-html", "text/watch-html", "application/vnd.wap.xhtml+xml"})
 SHOWN = 3  # mismatches told of in the reason
 
 
@@ -106,14 +109,27 @@ class Content(Check[Message]):
     def _look(self, message: Message) -> Finding:
         so_far = _Seen(self.options.max_size, self.options.max_urls)
         texts = 0
-        for tree in trees(tree_of(message), self.options.max_size):
+        read = list(trees(tree_of(message), self.options.max_size))
+        for tree in read:  # which grows
             so_far.defects |= dict.fromkeys(tree.defects)
             so_far.excess |= dict.fromkeys(tree.excess)
             for part in tree.root.walk():
-                if part.media_type.startswith("text/") or (part.media_type.startswith("multipart/") and not part.parts):
+                if _is_text(part):
                     texts += 1
                     self._read(tree, part, so_far)
+                if _is_mail(part) and so_far.goes_on():
+                    read += self._within(tree, part, so_far, len(read))
         return self._told(so_far) if texts else self.finding(Result.NONE, "no text", **_odd(so_far))
+
+    def _within(self, tree: Tree, part: Part, so_far: _Seen, read: int) -> tuple[Tree, ...]:
+        """What is in a file that is a message."""
+        if read > BOUNDS.wrapped:
+            so_far.excess[f"{BOUNDS.wrapped} messages that are files or encoded"] = None
+            return ()
+        found = content(tree, part, so_far.room)
+        if found.cut:
+            so_far.excess[f"{self.options.max_size} octets of text"] = None
+        return trees(read_octets(found.octets), so_far.room)
 
     def _read(self, tree: Tree, part: Part, so_far: _Seen) -> None:
         found = content(tree, part, so_far.room)
@@ -124,7 +140,7 @@ class Content(Check[Message]):
         so_far.defects |= dict.fromkeys((*found.defects, *([defect] if defect else ())))
         if charset := part.parameters.get("charset"):
             so_far.charsets[charset.lower()[:40]] = None
-        if part.media_type == "text/html":
+        if _is_page(part):
             so_far.html += len(found.octets)
             so_far.has_html = True
             self._read_html(scan(text), so_far)
@@ -177,6 +193,22 @@ class Content(Check[Message]):
         if so_far.excess:
             words.append(f"not read in whole: more than {', '.join(so_far.excess)}")
         return Finding(self.name, result, "; ".join(words), fields)
+
+
+def _is_text(part: Part) -> bool:
+    """Whether a mail program shows it, or a browser."""
+    empty = part.media_type.startswith("multipart/") and not part.parts
+    return part.media_type.startswith("text/") or empty or (not part.parts and _is_page(part))
+
+
+def _is_mail(part: Part) -> bool:
+    """Whether it is a file that mail programs open as a message, though it is not declared as one."""
+    return not part.parts and part.media_type not in MAIL and not MAILS.isdisjoint(extensions(part.filenames))
+
+
+def _is_page(part: Part) -> bool:
+    """Whether it is HTML or a picture with links, by its type or by the name of the file."""
+    return part.media_type in _AS_HTML or is_page(part.media_type, extensions(part.filenames))
 
 
 def _odd(so_far: _Seen) -> dict[str, Value]:

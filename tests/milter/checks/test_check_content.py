@@ -1,5 +1,6 @@
 """content: what it reads of a message, and what looks like a disguise."""
 
+import base64
 import time
 
 import pytest
@@ -41,6 +42,43 @@ def test_every_text_of_a_message_is_read():
 
     assert set(finding.fields["url_hosts"]) == {"a.test", "b.test", "c.test", "d.test", "e.test"}
     assert finding.fields["defects"] == ("a message in base64",)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        'Content-Type: application/octet-stream; name="invoice.html"',
+        'Content-Type: application/octet-stream\r\nContent-Disposition: attachment; filename="invoice.pdf.SHTML. "',
+        "Content-Type: application/xhtml+xml",
+        "Content-Type: image/svg+xml; name=a.svg",
+        "Content-Type: text/plain; name=a.htm",
+        "Content-Type: text/x-amp-html",
+    ],
+)
+def test_a_page_is_read_as_one_whatever_type_it_is_declared(fields):
+    finding = look(f"--b\r\n{fields}\r\n\r\n<a href='&#47;/a.test'>\r\n--b--\r\n", "multipart/mixed; boundary=b")
+
+    assert finding.fields["url_hosts"] == ("a.test",)
+    assert finding.fields["has_html"]
+
+
+@pytest.mark.parametrize("name", ["a.eml", "A.MHT."])
+@pytest.mark.parametrize("encoding", ["7bit", "base64"])
+def test_a_message_that_is_attached_as_a_file_is_read(name, encoding):
+    inner = b"Content-Type: text/html\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n<a href=3D//a.test>"
+    octets = base64.b64encode(inner) if encoding == "base64" else inner
+    fields = f"Content-Type: application/octet-stream; name={name}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
+    finding = look(b"--b\r\n" + fields.encode() + octets + b"\r\n--b--\r\n", "multipart/mixed; boundary=b")
+
+    assert finding.fields["url_hosts"] == ("a.test",)
+
+
+def test_messages_that_are_files_are_bounded():
+    part = "--b\r\nContent-Type: application/x; name=a.eml\r\n\r\nSubject: x\r\n\r\nhttp://a.test\r\n"
+    finding = look(part * 30 + "--b--", "multipart/mixed; boundary=b")
+
+    assert finding.result == "neutral"
+    assert finding.fields["excess"] == ("20 messages that are files or encoded",)
 
 
 def test_no_text():
