@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from elemta_milter.archives import libarchive
-from elemta_milter.archives.budget import BrokenError, Budget
+from elemta_milter.archives.budget import BrokenError, Budget, UnreadableError
 from elemta_milter.archives.member import Member, text
 from elemta_milter.archives.squeezed import inner_name
 from elemta_milter.archives.stream import CHUNK, Stream
@@ -23,6 +23,10 @@ from elemta_milter.archives.stream import CHUNK, Stream
 KINDS = frozenset({*libarchive.FORMATS, *libarchive.FILTERS})
 """What libarchive reads of those that we do not."""
 _FRAME = 5
+_UDF = b"NSR0"
+_SECTOR = 2048
+_DESCRIPTORS, _DESCRIPTORS_END = 16 * _SECTOR + 1, 64 * _SECTOR
+"""Where the volumes of an ISO image are described (ECMA-119 section 8, ECMA-167 part 3 section 9.1)."""
 _LONGEST_NAME = 4096
 
 
@@ -37,6 +41,7 @@ def members(data: memoryview, kind: str, names: Sequence[str], budget: Budget) -
 
     Raises:
         BrokenError: libarchive cannot read it, or not to its end.
+        UnreadableError: it has another file system, which is not read.
     """
     if not budget.program():
         return
@@ -65,6 +70,8 @@ def members(data: memoryview, kind: str, names: Sequence[str], budget: Budget) -
             budget.charge(used.ru_utime + used.ru_stime)
     if process.returncode:
         raise BrokenError("not all of it can be read")
+    if kind == "iso" and any(bytes(data[at : at + 4]) == _UDF for at in range(_DESCRIPTORS, _DESCRIPTORS_END, _SECTOR)):
+        raise UnreadableError("a file system of UDF, which Windows prefers")
 
 
 def _members(frames: Stream) -> Iterator[Member]:

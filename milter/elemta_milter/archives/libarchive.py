@@ -11,6 +11,7 @@ the file named last.  Exit status 1: it could not be read to its end.
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 import struct
 import sys
@@ -29,6 +30,8 @@ FORMATS = {
 """Readers of archives, by kind."""
 FILTERS = {"zstd": "zstd", "lz4": "lz4", "lzip": "lzip", "compress": "compress"}
 """Of single compressed files."""
+AGAIN = {"iso": b"iso9660:!rockridge"}
+"""Options with which an archive is read once more: Windows passes over the names of Rock Ridge, which others take."""
 SECONDS, MEMORY = 1, 256 << 20
 
 _PIECE = 1 << 16
@@ -44,7 +47,12 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    return _copy(library, sys.argv[1])
+    kind = sys.argv[1]
+    told: set[tuple[bytes, int]] = set()
+    status = _copy(library, kind, b"", told)
+    if kind in AGAIN and not status:
+        status = _copy(library, kind, AGAIN[kind], told)
+    return status
 
 
 def load() -> ctypes.CDLL | None:
@@ -58,19 +66,30 @@ def load() -> ctypes.CDLL | None:
         library.archive_entry_pathname.restype = ctypes.c_char_p
         library.archive_entry_pathname_utf8.restype = ctypes.c_char_p
         library.archive_entry_filetype.restype = ctypes.c_uint
+        library.archive_entry_ino64.restype = ctypes.c_int64
         library.archive_read_data.restype = ctypes.c_ssize_t
         return library
     return None
 
 
-def _copy(library: ctypes.CDLL, kind: str) -> int:
+def _opened(library: ctypes.CDLL, kind: str, options: bytes) -> ctypes.c_void_p | None:
+    """A reader of this kind, from the beginning; None if it does not begin like one."""
     reader = ctypes.c_void_p(library.archive_read_new())
     if kind in FILTERS:
         getattr(library, f"archive_read_support_filter_{FILTERS[kind]}")(reader)
         library.archive_read_support_format_raw(reader)
     for form in FORMATS.get(kind, ()):
         getattr(library, f"archive_read_support_format_{form}")(reader)
-    if library.archive_read_open_fd(reader, 0, ctypes.c_size_t(_PIECE)):
+    if options:
+        library.archive_read_set_options(reader, options)
+    os.lseek(0, 0, os.SEEK_SET)
+    return None if library.archive_read_open_fd(reader, 0, ctypes.c_size_t(_PIECE)) else reader
+
+
+def _copy(library: ctypes.CDLL, kind: str, options: bytes, told: set[tuple[bytes, int]]) -> int:
+    """Write what is in it but for what was told; where a file's data stand is part of what it is."""
+    reader = _opened(library, kind, options)
+    if reader is None:
         return 1
     entry = ctypes.c_void_p()
     room = ctypes.create_string_buffer(_PIECE)
@@ -78,6 +97,10 @@ def _copy(library: ctypes.CDLL, kind: str) -> int:
         if status < _WARNING:
             return 1
         name = library.archive_entry_pathname(entry) or library.archive_entry_pathname_utf8(entry) or b""
+        which = name, library.archive_entry_ino64(entry)
+        if kind in AGAIN and which in told:
+            continue
+        told.add(which)
         folder = library.archive_entry_filetype(entry) == _FOLDER
         _put(b"N", name.rstrip(b"/") + b"/" if folder else name)
         while count := library.archive_read_data(reader, room, ctypes.c_size_t(_PIECE)):

@@ -239,6 +239,20 @@ def test_libarchive_opens_what_we_do_not(tmp_path, form):
 
 
 @needs_bsdtar
+def test_an_iso_image_with_other_files_for_windows(tmp_path):
+    (tmp_path / "read_me.txt").write_bytes(PROGRAM)
+    command = ["bsdtar", "-c", "-f", "-", "--format=iso9660", "-C", tmp_path, "read_me.txt"]
+    image = subprocess.run(command, check=True, capture_output=True).stdout
+    other = image.replace("read_me.txt".encode("utf-16-be"), "program.exe".encode("utf-16-be"))
+    walk, found = walked(other)
+    assert found == {"x: read_me.txt": PROGRAM, "x: program.exe": PROGRAM}
+    assert walk.unread == []
+    walk, found = walked(image[: 19 * 2048] + b"\0BEA01\1".ljust(2048, b"\0") + b"\0NSR02\1" + image[20 * 2048 + 7 :])
+    assert list(found) == ["x: read_me.txt"]
+    assert walk.unread == ["x: a file system of UDF, which Windows prefers"]
+
+
+@needs_bsdtar
 def test_what_libarchive_cannot_read_is_broken():
     assert walked(b"MSCF\0\0\0\0" + bytes(100))[0].broken == ["x: not all of it can be read"]
 
