@@ -83,13 +83,18 @@ def sevenzipped(*files, coder=LZMA2, header_coder=None):
 # ── rar ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def rar4(*files, encrypted_headers=False):
-    """A RAR 4 archive of (name, content, flags, method), nothing packed."""
+def rar4(*files, encrypted_headers=False, streams=()):
+    """A RAR 4 archive of (name, content, flags, method), nothing packed; `streams` of NTFS: name and content."""
     main = struct.pack("<BHH", 0x73, 0x80 if encrypted_headers else 0, 13) + bytes(6)
     made = b"Rar!\x1a\x07\x00" + struct.pack("<H", zlib.crc32(main) & 0xFFFF) + main
     for name, content, flags, method in files:
         rest = struct.pack("<LLBLLBBHL", len(content), len(content), 3, 0, 0, 29, method, len(name), 32) + name
         header = struct.pack("<BHH", 0x74, 0x8000 | flags, 7 + len(rest)) + rest
+        made += struct.pack("<H", zlib.crc32(header) & 0xFFFF) + header + content
+    for name, content in streams:
+        rest = struct.pack("<LLBLLBBHL", len(content), len(content), 3, 0, 0, 29, 0x30, 3, 0) + b"STM"
+        rest += name.encode("utf-16-le")
+        header = struct.pack("<BHH", 0x7A, 0x8000, 7 + len(rest)) + rest
         made += struct.pack("<H", zlib.crc32(header) & 0xFFFF) + header + content
     return made + b"\xc4\x3d\x7b\x00\x40\x07\x00"
 
@@ -108,8 +113,8 @@ def _block(kind, flags, rest):
     return struct.pack("<L", zlib.crc32(sized)) + sized
 
 
-def rar5(*files, encrypted_headers=False):
-    """A RAR 5 archive of (name, content, encrypted, method), nothing packed."""
+def rar5(*files, encrypted_headers=False, streams=()):
+    """A RAR 5 archive of (name, content, encrypted, method), nothing packed; `streams` of NTFS: name and content."""
     made = b"Rar!\x1a\x07\x01\x00"
     if encrypted_headers:
         return made + _block(4, 0, bytes(20))
@@ -119,6 +124,11 @@ def rar5(*files, encrypted_headers=False):
         sizes = (_vint(len(extra)) if extra else b"") + _vint(len(content))
         what = _vint(0) + _vint(len(content)) + _vint(32) + _vint(method << 7) + _vint(1) + _vint(len(name)) + name
         made += _block(2, 2 | bool(extra), sizes + what + extra) + content
+    for name, content in streams:
+        extra = _vint(1 + len(name)) + _vint(7) + name.encode()
+        sizes = _vint(len(extra)) + _vint(len(content))
+        what = _vint(0) + _vint(len(content)) + _vint(0) + _vint(0) + _vint(0) + _vint(3) + b"STM"
+        made += _block(3, 3, sizes + what + extra) + content
     return made + _block(5, 0, _vint(0))
 
 

@@ -1,7 +1,7 @@
 """Rar: which files does a RAR archive name, and which of them are encrypted?
 
-Both formats, RAR 1.5 to 4 and RAR 5.  RAR's packing is not read here: what was stored as it is can be looked at, for
-the rest `foreign` has a program.
+Both formats, RAR 1.5 to 4 and RAR 5.  A stream of NTFS that belongs to a file is one more file: its name says where it
+goes.  RAR's packing is not read here: what was stored can be looked at, for the rest `foreign` has a program.
 
 Source: TechNote.txt of WinRAR 4 and "RAR 5.0 archive format" of WinRAR.
 """
@@ -19,6 +19,9 @@ PACKED = "packed by RAR"
 SPLIT = "a file that goes on in another volume"
 _OLD, _NEW = b"Rar!\x1a\x07\x00", b"Rar!\x1a\x07\x01\x00"
 _LONGEST_NAME = 4096
+_STREAM = b"STM"
+"""What a header is called that holds a stream of NTFS; its name stands elsewhere."""
+_ENCRYPTION, _SERVICE_DATA = 1, 7
 
 
 def members(data: memoryview, budget: Budget) -> Iterator[Member]:
@@ -46,7 +49,7 @@ def _old(data: memoryview, budget: Budget) -> Iterator[Member]:
             raise EncryptedError("its headers are encrypted")
         if kind == 0x7B:
             return
-        if kind == 0x74:
+        if kind == 0x74 or (kind == 0x7A and bytes(data[at + 32 : at + size][:3]) == _STREAM):
             if size < 32:
                 raise BrokenError("a header in it is broken")
             more, member = _old_file(data[at : at + size], data[at + size :], flags)
@@ -66,6 +69,9 @@ def _old_file(header: memoryview, data: memoryview, flags: int) -> tuple[int, Me
         at = 40
     name, _, encoded = bytes(header[at : at + min(length, _LONGEST_NAME)]).partition(b"\0")
     also = (_old_unicode(name, encoded),) if flags & 0x200 and encoded else ()
+    if header[2] == 0x7A:
+        end = len(header) - (8 if flags & 0x400 else 0)  # a salt
+        name, also, flags = bytes(header[at + length : end]).decode("utf-16-le", "replace").encode(), (), flags & 7
     if flags & 0xE0 == 0xE0:
         return packed, Member(text(name, "cp437").rstrip("/\\") + "/")
     stored = method == 0x30
@@ -123,14 +129,18 @@ def _new(data: memoryview, budget: Budget) -> Iterator[Member]:
         if kind == 5:
             return
         at = start + size
-        if kind == 2:
-            yield _new_file(header, place, extra, data[at : at + follows], split=bool(flags & 0x18))
+        if kind in (2, 3):
+            yield from _new_file(
+                header, place, extra, data[at : at + follows], service=kind == 3, split=bool(flags & 0x18)
+            )
         at += follows
     if at > len(data):
         raise BrokenError("it ends in the middle")
 
 
-def _new_file(header: memoryview, place: int, extra: int, data: memoryview, *, split: bool) -> Member:
+def _new_file(
+    header: memoryview, place: int, extra: int, data: memoryview, *, service: bool, split: bool
+) -> Iterator[Member]:
     kind, place = _number(header, place)
     _, place = _number(header, place)  # its size
     _, place = _number(header, place)  # its attributes
@@ -138,26 +148,31 @@ def _new_file(header: memoryview, place: int, extra: int, data: memoryview, *, s
     packing, place = _number(header, place)
     _, place = _number(header, place)  # the system it was made on
     length, place = _number(header, place)
-    name = text(bytes(header[place : place + min(length, _LONGEST_NAME)]))
-    if kind & 1:
-        return Member(name.rstrip("/") + "/")
-    encrypted = _is_encrypted(header[max(len(header) - extra, 0) :])
+    name = bytes(header[place : place + min(length, _LONGEST_NAME)])
     stored = not packing >> 7 & 7
+    more = header[max(len(header) - extra, 0) :]
+    if service and name != _STREAM:
+        return
+    if service:
+        name = bytes(next((record for each, record in _records(more) if each == _SERVICE_DATA), b"")[:_LONGEST_NAME])
+    elif kind & 1:
+        yield Member(text(name).rstrip("/") + "/")
+        return
+    encrypted = any(each == _ENCRYPTION for each, _ in _records(more))
     stream = Stream((data,)) if stored and not encrypted else Stream()
-    return Member(name, stream, encrypted=encrypted, unread=SPLIT if split else "" if stored else PACKED)
+    yield Member(text(name), stream, encrypted=encrypted, unread=SPLIT if split else "" if stored else PACKED)
 
 
-def _is_encrypted(extra: memoryview) -> bool:
-    """Whether the extra area of a file holds an encryption record."""
+def _records(extra: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The records of the extra area of a file: what kind each is, and its data."""
     at = 0
     while at < len(extra):
         size, start = _number(extra, at)
         if not size or start >= len(extra):
-            return False
-        if _number(extra, start)[0] == 1:
-            return True
+            return
+        kind, place = _number(extra, start)
         at = start + size
-    return False
+        yield kind, extra[place:at]
 
 
 def _number(data: memoryview, at: int) -> tuple[int, int]:

@@ -215,6 +215,15 @@ def test_archives_that_are_not_opened_are_recognised(made, kind):
     assert archive_kind(made) == kind
 
 
+@pytest.mark.parametrize("make", [rar4, rar5])
+def test_a_stream_of_ntfs_is_a_file(make):
+    kind = 0x30 if make is rar4 else 0
+    made = make((b"a.txt", b"x", 0, kind), streams=[(":..\\..\\Startup\\b.lnk", b"L"), (":Zone.Identifier", b"3")])
+    walk, found = walked(made)
+    assert found == {"x: a.txt": b"x", "x: :..\\..\\Startup\\b.lnk": b"L", "x: :Zone.Identifier": b"3"}
+    assert (walk.broken, walk.unread) == ([], [])
+
+
 def test_what_no_program_can_open_is_told(monkeypatch):
     monkeypatch.setattr("elemta_milter.archives.foreign.installed", lambda: False)
     assert walked(b"MSCF\0\0\0\0" + bytes(100))[0].unread == ["x: an archive that is not opened (cab)"]
