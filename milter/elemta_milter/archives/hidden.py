@@ -22,6 +22,8 @@ def hidden(data: memoryview) -> tuple[str, int]:
     """The kind of the archive in it and where that begins; "" for none. What is told of zip holds for all of it."""
     if bytes(data[-_DISK:][:8]) == b"conectix":  # a fixed disk of VHD has its header at its end
         return "vhd", 0
+    if bytes(data[-_DISK:][:4]) == b"koly":  # and an image of macOS
+        return "dmg", 0
     if zips.find_end(data) >= 0:
         return "zip", 0
     head = bytes(data[:_FAR])

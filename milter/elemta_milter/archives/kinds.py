@@ -46,6 +46,12 @@ _MAGICS = {
     b"conectix": "vhd",
     b"MSWIM\0\0\0": "wim",
     b"\0\5\x16\0": "applesingle",
+    b"\xed\xab\xee\xdb": "rpm",
+    b"hsqs": "squashfs",
+    b"KDMV": "vmdk",
+    b"QFI\xfb": "qcow",
+    b"<<< Oracle VM VirtualBox Disk Image >>>": "vdi",
+    b"!BDN": "pst",
 }
 """How they begin. What has no reader here is an archive all the same: one that is not opened."""
 
@@ -65,15 +71,18 @@ def archive_kind(data: Octets) -> str:
 
 def _weak(head: bytes, data: Octets) -> str:
     """Those whose magic is short, or stands elsewhere."""
-    if head[:2] == b"\x60\xea" and _is_arj(head):
-        return "arj"
-    if head[2:5] in (b"-lh", b"-lz", b"-pm") and head[6:7] == b"-":
-        return "lha"
-    if b"(This file must be converted with BinHex" in head:
-        return "binhex"
-    if head[7:14] == b"**ACE**":
-        return "ace"
-    return "iso" if bytes(data[_ISO : _ISO + 5]) in (b"CD001", b"BEA01") else ""
+    for kind, there in (
+        ("arj", head[:2] == b"\x60\xea" and _is_arj(head)),
+        ("lha", head[2:5] in (b"-lh", b"-lz", b"-pm") and head[6:7] == b"-"),
+        ("binhex", b"(This file must be converted with BinHex" in head),
+        ("ace", head[7:14] == b"**ACE**"),
+        ("cpio", head[:2] == b"\xc7\x71" and _is_old_cpio(head)),
+        ("disk", _is_disk(head)),
+        ("iso", bytes(data[_ISO : _ISO + 5]) in (b"CD001", b"BEA01")),
+    ):
+        if there:
+            return kind
+    return ""
 
 
 def is_tar(head: bytes) -> bool:
@@ -95,6 +104,18 @@ def _is_lzma(head: bytes) -> bool:
         return False
     size = int.from_bytes(head[5:13], "little")
     return size == (1 << 64) - 1 or size < 1 << 40
+
+
+def _is_disk(head: bytes) -> bool:
+    """An image of a disk or of a part of one, which begins with the boot sector of FAT, exFAT or NTFS."""
+    system = head[3:11] in (b"NTFS    ", b"EXFAT   ") or b"FAT" in (head[54:57], head[82:85])
+    return system and head[510:512] == b"\x55\xaa"
+
+
+def _is_old_cpio(head: bytes) -> bool:
+    """A binary cpio archive: the name that its header tells the length of ends where it should."""
+    size = int.from_bytes(head[20:22], "little")
+    return 1 < size < HEAD - 26 and head[26 + size - 1 : 26 + size] == b"\0"
 
 
 def _is_arj(head: bytes) -> bool:

@@ -208,6 +208,13 @@ def test_what_is_encrypted_is_told_and_named_where_names_can_be_read(made, where
         (b"\x28\xb5\x2f\xfd" + bytes(100), "zstd"),
         (b"\x78\x9f\x3e\x22" + bytes(100), "tnef"),
         (b"\0\5\x16\0" + bytes(100), "applesingle"),
+        (b"\xed\xab\xee\xdb\3\0" + bytes(100), "rpm"),
+        (b"KDMV\1\0\0\0" + bytes(100), "vmdk"),
+        (b"\xeb\x3c\x90MSDOS5.0".ljust(54, b"\0") + b"FAT12   ".ljust(456, b"\0") + b"\x55\xaa", "disk"),
+        (b"\xeb\x52\x90NTFS    ".ljust(510, b"\0") + b"\x55\xaa", "disk"),
+        (b"\xeb\x3c\x90MSDOS5.0".ljust(510, b"\0") + b"\x55\xaa", ""),
+        (b"\xc7\x71".ljust(20, b"\0") + b"\5\0".ljust(6, b"\0") + b"a.js\0", "cpio"),
+        (b"\xc7\x71".ljust(20, b"\0") + b"\5\0".ljust(6, b"\0") + b"a.js.", ""),
         (b"(This file must be converted with BinHex 4.0)\r\n:x:", "binhex"),
     ],
 )
@@ -222,6 +229,17 @@ def test_a_stream_of_ntfs_is_a_file(make):
     walk, found = walked(made)
     assert found == {"x: a.txt": b"x", "x: :..\\..\\Startup\\b.lnk": b"L", "x: :Zone.Identifier": b"3"}
     assert (walk.broken, walk.unread) == ([], [])
+
+
+def test_an_image_of_macos_is_told_by_its_end():
+    assert walked(bytes(5000) + b"koly" + bytes(508))[0].unread == ["x: an archive that is not opened (dmg)"]
+
+
+@needs_bsdtar
+def test_an_old_cpio_archive(tmp_path):
+    (tmp_path / "evil.exe").write_bytes(PROGRAM)
+    command = ["bsdtar", "-c", "-f", "-", "--format=bin", "-C", tmp_path, "evil.exe"]
+    assert walked(subprocess.run(command, check=True, capture_output=True).stdout)[1] == {"x: evil.exe": PROGRAM}
 
 
 def test_what_no_program_can_open_is_told(monkeypatch):
