@@ -54,7 +54,10 @@ _TEXTS = tuple(
     for pattern, media_type in (
         (rb"<\s*hta:application", "application/hta"),
         (rb"<\s*(?:job|package)\b[^>]*>[^\0]{0,2000}?<\s*script", "application/x-wsf"),
-        (rb"\A(?:\xef\xbb\xbf)?\s*\[internetshortcut\]", "application/x-mswinurl"),
+        (
+            rb"(?:\A(?:\xef\xbb\xbf)?|[\r\n])[ \t]{0,100}\[internetshortcut\][^\[]*[\r\n][ \t]{0,100}url[ \t]{0,100}=",
+            "application/x-mswinurl",
+        ),
         (rb"\A(?:\xef\xbb\xbf)?\s*@echo\s+off", "application/x-bat"),
         (rb"<svg[\s>]", "image/svg+xml"),
         (rb"<!doctype\s+html|<html[\s>]|<script[\s>]", "text/html"),

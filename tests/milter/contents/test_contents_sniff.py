@@ -26,6 +26,10 @@ PROGRAMS = {
     "hta16": ("<html><hta:application id=x>".encode("utf-16"), "application/hta"),
     "wsf": (b'<?xml version="1.0"?><job id="a"><script language="JScript">', "application/x-wsf"),
     "url": (b"[InternetShortcut]\r\nURL=file://x/\r\n", "application/x-mswinurl"),
+    "url of a browser": (
+        b"[{000}]\r\nProp3=19,2\r\n[InternetShortcut]\r\nX=1\r\nURL=file://x/",
+        "application/x-mswinurl",
+    ),
     "batch": (b"@echo off\r\ndel *.*\r\n", "application/x-bat"),
     "vbe": (b"#@~^AAAA==" + b"x" * 50, "application/x-encoded-script"),
     "chm": (b"ITSF\3\0\0\0" + bytes(100), "application/vnd.ms-htmlhelp"),
@@ -35,6 +39,7 @@ OTHERS = {
     "pdf": (b"%PDF-1.7\n", "application/pdf"),
     "late-pdf": (b"\r\n" * 99 + b"%PDF-1.7\n", "application/pdf"),
     "png": (b"\x89PNG\r\n\x1a\n" + bytes(20), "image/png"),
+    "words": (b"Look for a line [InternetShortcut]\r\nin files, URL= is below", "text/plain"),
     "html": (b"<!DOCTYPE html><p>", "text/html"),
     "svg": (b'<?xml version="1.0"?><svg onload="x">', "image/svg+xml"),
     "rtf": (b"{\\rtf1 hello}", "application/rtf"),
