@@ -54,7 +54,7 @@ class _Seen:
     has_html: bool = False
     hidden: int = 0
     charsets: dict[str, None] = field(default_factory=dict)
-    urls: dict[str, Url] = field(default_factory=dict)
+    urls: dict[tuple[str, str], Url] = field(default_factory=dict)  # by text and host: it can be read in several ways
     mismatches: dict[str, None] = field(default_factory=dict)
     defects: dict[str, None] = field(default_factory=dict)
     excess: dict[str, None] = field(default_factory=dict)
@@ -173,6 +173,7 @@ class Content(Check[Message]):
 
     def _told(self, so_far: _Seen) -> Finding:
         urls = so_far.urls.values()
+        texts = tuple(dict.fromkeys(url.text for url in urls))
         hosts = tuple(dict.fromkeys(url.host for url in urls if url.host))
         fields: dict[str, Value] = {
             "text_size": so_far.text,
@@ -180,7 +181,7 @@ class Content(Check[Message]):
             "has_html": so_far.has_html,
             "hidden_size": so_far.hidden,
             "charset": tuple(so_far.charsets),
-            "urls": tuple(url.text for url in urls),
+            "urls": texts,
             "url_hosts": hosts,
             "url_domains": tuple(dict.fromkeys(self._domain(host) for host in hosts)),
             "url_addresses": tuple(dict.fromkeys(str(url.address) for url in urls if url.address is not None)),
@@ -188,7 +189,7 @@ class Content(Check[Message]):
             "link_mismatch": bool(so_far.mismatches),
             **_odd(so_far),
         }
-        words = [f"{len(urls)} links to {len(hosts)} hosts", *list(so_far.mismatches)[:SHOWN]]
+        words = [f"{len(texts)} links to {len(hosts)} hosts", *list(so_far.mismatches)[:SHOWN]]
         result = Result.NEUTRAL if so_far.excess else Result.PASS
         if so_far.excess:
             words.append(f"not read in whole: more than {', '.join(so_far.excess)}")
@@ -217,8 +218,8 @@ def _odd(so_far: _Seen) -> dict[str, Value]:
 
 def _keep(urls: Iterable[Url], so_far: _Seen) -> None:
     for url in urls:
-        if url.text not in so_far.urls:
+        if (url.text, url.host) not in so_far.urls:
             if len(so_far.urls) >= so_far.most:
                 so_far.excess[f"{so_far.most} links"] = None
                 return
-            so_far.urls[url.text] = url
+            so_far.urls[url.text, url.host] = url

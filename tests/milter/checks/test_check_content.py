@@ -81,6 +81,14 @@ def test_messages_that_are_files_are_bounded():
     assert finding.fields["excess"] == ("20 messages that are files or encoded",)
 
 
+def test_a_link_that_is_read_in_several_ways_leads_to_several_hosts():
+    finding = look("http://a.test!b.c.test/")
+
+    assert finding.fields["url_hosts"] == ("a.test", "c.test")
+    assert finding.fields["urls"] == ("http://a.test!b.c.test/",)
+    assert finding.reason == "1 links to 2 hosts"
+
+
 def test_no_text():
     finding = look(b"%PDF", "application/pdf")
 
