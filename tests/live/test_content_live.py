@@ -58,6 +58,8 @@ def send(postfix, body, *fields, sender=None, to=TO, author=None, login=None):
         "see http://www.evil.example/now\r\n",
         "see http://bank.example@www.EVIL.example/now\r\n",
         "see http://0xC0.0.0x0207/\r\n",
+        "see http://a!b.evil.example/\r\n",
+        "请看http://evil.example。谢谢\r\n",
     ],
 )
 def test_a_listed_link_is_refused(postfix, body):
@@ -65,6 +67,19 @@ def test_a_listed_link_is_refused(postfix, body):
 
     assert outcome.final.code == 550
     assert "is listed" in outcome.final.text
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<!--[if mso]><a href='&#47;/www.evil.example'>x</a><![endif]-->",
+        "<style></stylex><!--</style><a href='http://&#101;vil.example'>x</a>",
+        "<p style='background:url(//evil.example/)'>",
+    ],
+)
+def test_a_listed_link_in_an_attached_page_is_refused(postfix, html):
+    fields = "MIME-Version: 1.0", "Content-Type: application/octet-stream; name=a.html"
+    assert "evil.example is listed" in send(postfix, html + "\r\n", *fields).final.text
 
 
 def test_a_listed_link_deep_in_a_big_mail_is_refused(postfix):
@@ -89,9 +104,8 @@ def test_a_disguised_link_is_refused(postfix):
 
 
 def test_an_imitated_name_is_refused(postfix):
-    outcome = send(postfix, "hello", author='"Doe, Jane" <jane@sender.test>')
-
-    assert "From shows Jane Doe" in outcome.final.text
+    for author in ('"Doe, Jane" <jane@sender.test>', "=?utf-8?Q?Jane Doe?= <jane@sender.test>"):
+        assert "From shows Jane Doe" in send(postfix, "hello", author=author).final.text
 
 
 def test_first_contacts_and_the_subject(postfix):
