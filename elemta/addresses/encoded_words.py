@@ -29,6 +29,12 @@ def decode_loosely(text: str) -> str:
     return _WORD.sub(_loosely_decoded, _BETWEEN_WORDS.sub("", text))
 
 
+def on_one_line(text: str) -> str:
+    """Decoded text without what cannot be shown: control characters, and octets that are no UTF-8."""
+    text = re.sub("[\ud800-\udfff]", "\ufffd", text)
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
 def _loosely_decoded(word: re.Match[str]) -> str:
     charset, encoding, text = word.groups()
     octets = text.encode("utf-8", "surrogateescape")

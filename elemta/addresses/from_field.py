@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from elemta.addresses.domains import a_label, readings
-from elemta.addresses.encoded_words import decode_loosely, decode_words
+from elemta.addresses.encoded_words import decode_loosely, decode_words, on_one_line
 
 MAX_OCTETS = 65_536  # of all From fields of a message together
 MAX_MAILBOXES = 1_000
@@ -31,11 +31,13 @@ class Mailbox(Struct, frozen=True):
         display: display name or comment for people, encoded words decoded; may be "".
         local: local part as written, quotes included.
         domain: A-labels; "[192.0.2.1]" for an address literal; as written where it is no domain; "" if absent.
+        comments: what stands in parentheses beside a name; some programs show it as a part of that, some do not.
     """
 
     display: str
     local: str
     domain: str
+    comments: str = ""
 
 
 class Authors(Struct, frozen=True):
@@ -224,10 +226,12 @@ class _FromField:
         if not domain:
             self.odd = self.odd or "From has an address without a domain"
         if domain or "<" in kinds:
-            said = _said(phrase, comments)
-            if _DECODED_CONTROL.search(said):  # was encoded: programs cut or skip there, too
+            said, beside = _said(_plain(phrase)), _said(" ".join(comments))
+            if not said.strip() and comments:
+                said, beside = _said(comments[-1]), ""
+            if _DECODED_CONTROL.search(said + beside):  # was encoded: programs cut or skip there, too
                 self.odd = self.odd or "From has a control character in an encoded word"
-            self.mailboxes.append(Mailbox(_display(said), local, domain))
+            self.mailboxes.append(Mailbox(on_one_line(said), local, domain, on_one_line(beside)))
 
     def _address(self, tokens: list[Token]) -> tuple[str, str]:
         tokens = self._without_route(_trimmed(tokens))
@@ -302,17 +306,13 @@ def _dotted(tokens: list[Token], words: set[str]) -> bool:
     )
 
 
-def _said(phrase: list[Token], comments: list[str]) -> str:
-    text = "".join(
+def _plain(phrase: list[Token]) -> str:
+    return "".join(
         re.sub(r"\\(.)", r"\1", text[1:-1], flags=re.DOTALL) if kind == "quoted" else text
         for kind, text in phrase
         if kind != "comment"
     )
-    if not text.strip() and comments:
-        text = comments[-1]
+
+
+def _said(text: str) -> str:
     return decode_words(_FOLD.sub("", text[:MAX_DISPLAY]))
-
-
-def _display(said: str) -> str:
-    text = re.sub("[\ud800-\udfff]", "\ufffd", said)  # octets that are no UTF-8
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())

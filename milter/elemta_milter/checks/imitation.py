@@ -100,19 +100,22 @@ class Imitation(Check[Message]):
 
     def _look(self, box: Mailbox) -> Finding | None:
         author = f"{box.local}@{box.domain}"
-        called = self._people.called(box.display)
-        if called is not None:
+        whole_name = f"{box.display} ({box.comments})" if box.comments else box.display
+        for shown in dict.fromkeys((box.display, whole_name)):  # some programs show comments, some do not
+            called = self._people.called(shown)
+            if called is None:
+                continue
             person, whole = called
             if person.addresses.covers(box.local, box.domain, self.options.delimiter):
                 return self.finding(
                     Result.PASS,
                     f"{person.name} writes from {author}",
                     person=person.name,
-                    shown=box.display,
+                    shown=shown,
                     author=author,
                 )
-            return self._fail("name" if whole else "part", box.display, author, person.name)
-        for match in _ADDRESS.finditer(box.display):
+            return self._fail("name" if whole else "part", shown, author, person.name)
+        for match in _ADDRESS.finditer(whole_name):
             if not _same(a_label(match[1]) or match[1].lower(), box.domain):
                 return self._fail("address", match[0], author, None)
         return None
