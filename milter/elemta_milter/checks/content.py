@@ -142,7 +142,7 @@ class Content(Check[Message]):
             so_far.charsets[charset.lower()[:40]] = None
         if _is_page(part):
             so_far.html += len(found.octets)
-            so_far.has_html = True
+            so_far.has_html = so_far.has_html or part.media_type != "image/svg+xml"
             self._read_html(scan(text), so_far)
         else:
             so_far.text += len(found.octets)
