@@ -13,9 +13,13 @@ from itertools import groupby
 
 from elemta.charsets import codec_of, decode
 
+MOST = 998
+"""Characters of a display name kept."""
+
 _WORD = re.compile(r"=\?([^?]+)\?([bBqQ])\?([^?]*)\?=")
 _WORDS = re.compile(r"(?:=\?[^?]+\?[bBqQ]\?[^?]*\?=)++")
 _BLANKS, _LINE_ENDS = re.compile(r"\s+"), re.compile("[\r\n]+")
+_FOLD = re.compile(r"\r?\n(?=[ \t])")
 _BETWEEN_WORDS = re.compile(r"(?<=\?=)[ \t\r\n]++(?==\?)")
 
 
@@ -27,6 +31,11 @@ def decode_words(text: str) -> str:
 def decode_loosely(text: str) -> str:
     """The same as programs do it that also take words of a charset that nobody knows."""
     return _WORD.sub(_loosely_decoded, _BETWEEN_WORDS.sub("", text))
+
+
+def unfolded(text: str) -> str:
+    """Decode a name that may stand on several lines, MOST characters of it; control characters stay."""
+    return decode_words(_FOLD.sub("", text[:MOST]))
 
 
 def on_one_line(text: str) -> str:

@@ -16,12 +16,11 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from elemta.addresses.domains import a_label, readings
-from elemta.addresses.encoded_words import decode_loosely, decode_words, on_one_line
+from elemta.addresses.encoded_words import decode_loosely, decode_words, on_one_line, unfolded
 
 MAX_OCTETS = 65_536  # of all From fields of a message together
 MAX_MAILBOXES = 1_000
 MAX_TOKENS = 16_000  # a mailbox with a quoted name takes about twelve
-MAX_DISPLAY = 998  # characters of a display name kept
 
 
 class Mailbox(Struct, frozen=True):
@@ -108,7 +107,6 @@ _PLAIN = re.compile(
 # Controls, bare CR or LF: mail programs cut or skip there.  Folding (RFC 5322 section 2.2.3) is the only exception.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|\n(?![ \t])")
 _DECODED_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_FOLD = re.compile(r"\r?\n(?=[ \t])")
 _BLANK_LINE = re.compile(r"\n[ \t]+\r?\n")  # RFC 5322 section 4.2: obsolete folding; some take it for the end
 _UNQUOTED = r"""(?P<space>[ \t\r\n]++)
       | (?P<text>[^ \t\r\n"()<>@,;:.\[\]\\]++)
@@ -226,12 +224,16 @@ class _FromField:
         if not domain:
             self.odd = self.odd or "From has an address without a domain"
         if domain or "<" in kinds:
-            said, beside = _said(_plain(phrase)), _said(" ".join(comments))
-            if not said.strip() and comments:
-                said, beside = _said(comments[-1]), ""
-            if _DECODED_CONTROL.search(said + beside):  # was encoded: programs cut or skip there, too
-                self.odd = self.odd or "From has a control character in an encoded word"
-            self.mailboxes.append(Mailbox(on_one_line(said), local, domain, on_one_line(beside)))
+            name, beside = self._names(phrase, comments)
+            self.mailboxes.append(Mailbox(name, local, domain, beside))
+
+    def _names(self, phrase: list[Token], comments: list[str]) -> tuple[str, str]:
+        said, beside = unfolded(_plain(phrase)), unfolded(" ".join(comments))
+        if not said.strip() and comments:
+            said, beside = unfolded(comments[-1]), ""
+        if _DECODED_CONTROL.search(said + beside):  # was encoded: programs cut or skip there, too
+            self.odd = self.odd or "From has a control character in an encoded word"
+        return on_one_line(said), on_one_line(beside)
 
     def _address(self, tokens: list[Token]) -> tuple[str, str]:
         tokens = self._without_route(_trimmed(tokens))
@@ -312,7 +314,3 @@ def _plain(phrase: list[Token]) -> str:
         for kind, text in phrase
         if kind != "comment"
     )
-
-
-def _said(text: str) -> str:
-    return decode_words(_FOLD.sub("", text[:MAX_DISPLAY]))
