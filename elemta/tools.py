@@ -27,7 +27,7 @@ async def open_tools(settings: Settings, store: Store | None = None) -> AsyncIte
 
     Raises:
         StoreError: the state store cannot be opened.
-        OSError: no resolver is configured.
+        NoServers: no name server is configured.
     """
     own = open_store(settings.state) if store is None else None
     threads = ThreadPoolExecutor(THREADS, "elemta")

@@ -28,6 +28,7 @@ import uvloop
 from elemta.config.model import Settings
 from elemta.daemon.observing import Opened, open_observers
 from elemta.decision import StageName
+from elemta.dns import NoServers
 from elemta.engine import Engine
 from elemta.policy import Policy
 from elemta.store import StoreError
@@ -176,7 +177,7 @@ def work(service: Service, post: Post) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(_serve(service, post))
-        except StoreError as error:  # the file's fault, whose text says what to do
+        except (StoreError, NoServers) as error:  # a file's fault; the text says what to do
             _log.error("worker %d of %s cannot work: %s", post.slot, service.name, error)
             return os.EX_UNAVAILABLE
         except Exception:  # noqa: BLE001 - logged with its traceback; the supervisor starts another

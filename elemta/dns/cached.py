@@ -134,6 +134,6 @@ def open_resolver(settings: Dns) -> CachedResolver:
     """The resolver that the settings describe.
 
     Raises:
-        OSError: no server is configured.
+        NoServers: none is configured.
     """
     return CachedResolver(Exchange(servers_of(settings.servers), settings.timeout), settings.cache)

@@ -14,12 +14,12 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 
 import dns.exception
 import dns.flags
 import dns.rdatatype
-import dns.resolver
 
 from elemta.dns.port import Answer, DnsError, Status
 from elemta.dns.question import WITHOUT_EDNS, Question, RcodeError, Response, answer_of, wire_name
@@ -34,6 +34,10 @@ LAST_FOR = 30.0  # seconds until one question goes to it first again
 _TRUNCATED = dns.flags.TC >> 8  # in the third octet: RFC 1035 section 4.1.1
 
 Server = tuple[str, int]
+
+
+class NoServers(OSError):  # noqa: N818 - that there are none is what is wrong
+    """Nobody says which name servers to ask; the text says what to do."""
 
 
 class _Endpoint(asyncio.DatagramProtocol):
@@ -200,20 +204,32 @@ async def _ask_tcp(server: Server, wire: bytes) -> bytes:
         writer.close()
 
 
-def servers_of(configured: Sequence[str]) -> list[Server]:
-    """(address, port) of "127.0.0.1:53", "[::1]:53", "::1", "9.9.9.9"; those of /etc/resolv.conf when none is given.
+def servers_of(configured: Sequence[str], file: str = "/etc/resolv.conf") -> list[Server]:
+    """(address, port) of "127.0.0.1:53", "[::1]:53", "::1", "9.9.9.9"; those of `file` when none is given.
 
     Raises:
         ValueError: one is no address.
-        OSError: /etc/resolv.conf is missing or names none.
+        NoServers: the file cannot be read, or names none.
     """
-    if not configured:
-        try:
-            found = dns.resolver.Resolver()
-        except dns.resolver.NoResolverConfiguration as error:
-            raise OSError(f"{error}; name servers under dns.servers") from error
-        return [(str(address), 53) for address in found.nameservers]
-    return [_server(text) for text in configured]
+    if configured:
+        return [_server(text) for text in configured]
+    try:
+        lines = Path(file).read_text("utf-8", "replace").splitlines()
+    except OSError as error:
+        raise NoServers(f"{file}: {error.strerror}; write name servers under dns.servers") from error
+    found = [(address, 53) for line in lines if (address := _named(line))]
+    if not found:
+        raise NoServers(f"{file} names no name server; write them under dns.servers")
+    return found
+
+
+def _named(line: str) -> str:
+    """Give the address in a line of resolv.conf(5), "" where there is none; what else stands there is not for us."""
+    keyword, address, *_ = [*line.split(), "", ""]
+    try:
+        return str(ip_address(address)) if keyword == "nameserver" else ""
+    except ValueError:
+        return ""
 
 
 def _server(text: str) -> Server:

@@ -63,7 +63,7 @@ async def rehearse(policy: Policy, client: Client, sender: str, recipients: Sequ
 
     Raises:
         StoreError: the state store cannot be read.
-        OSError: no resolver is configured.
+        NoServers: no name server is configured.
     """
     settings = policy.settings
     async with copied(settings.state) as store, open_tools(settings, store) as tools:

@@ -13,8 +13,8 @@ import dns.rdataclass
 import dns.rrset
 import pytest
 
-from elemta.dns import DnsError
-from elemta.dns.exchange import ENDPOINTS, SILENT, Exchange
+from elemta.dns import DnsError, NoServers
+from elemta.dns.exchange import ENDPOINTS, SILENT, Exchange, servers_of
 
 TIMEOUT = 0.4
 NAME = "a.example.test"
@@ -292,3 +292,24 @@ def test_when_none_is_heard_each_is_asked_all_the_same():
             return [len(server.queries) for server in servers]
 
     assert asyncio.run(go()) == [8, 8]
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["nameserver dns.example", "nameserver 010.1.1.1", "nameserver", "search " + "a" * 70, "domain ..", "# J\xf6rg"],
+)
+def test_what_else_stands_in_resolv_conf_is_passed_over(tmp_path, other):
+    file = tmp_path / "resolv.conf"
+    file.write_bytes(
+        f"{other}\n nameserver\t192.0.2.1 # ours\nnameserver fe80::1%lo\n;nameserver ::2".encode("latin-1")
+    )
+    assert servers_of((), str(file)) == [("192.0.2.1", 53), ("fe80::1%lo", 53)]
+
+
+@pytest.mark.parametrize("text", [None, "", "search example.org\n"])
+def test_without_name_servers_the_file_is_told_and_what_to_do(tmp_path, text):
+    file = tmp_path / "resolv.conf"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(NoServers, match=r"resolv\.conf.*; write .* under dns\.servers"):
+        servers_of((), str(file))
