@@ -76,3 +76,19 @@ def test_a_client_that_smtpd_milter_maps_exempts_is_not_judged():
         assert judged.end.code == 550
         assert exempt.accepted
         assert FORGED.encode() in postfix.wait_delivered(1)[0]
+
+
+@pytest.mark.parametrize(("checks", "judged"), [("header_checks", False), ("body_checks", False), ("access", True)])
+def test_what_a_table_redirects_is_judged_only_where_that_is_an_access_table(checks, judged):
+    table = "regexp:{{/^(X-To: elsewhere|hello)/ REDIRECT other@example.net}}"
+    to = "check_recipient_access inline:{{r@example.org=REDIRECT other@example.net}} reject_unlisted_recipient permit"
+    main = {"smtpd_recipient_restrictions": to} if checks == "access" else {checks: table}
+    with EchoMilter() as milter, PrivatePostfix(milter=milter.address, main=main) as postfix:
+        outcome = postfix.send("a@b.test", TO, f"X-To: elsewhere\n{mail(then='reject')}")
+        if judged:
+            assert outcome.end.code == 550
+        else:
+            assert outcome.accepted
+            [delivered] = postfix.wait_delivered(1)
+            assert b"Delivered-To: other@example.net" in delivered
+            assert FORGED.encode() in delivered
