@@ -106,7 +106,7 @@ class Log:
             line += "\n"
         if self._outlet.put(line.encode("utf-8", "backslashreplace")):
             told, self._told = self._told, self.dropped
-            self.trouble(f"{self._told - told} lines of this log were dropped: nobody read it, and there was no room")
+            self.trouble(f"{self._told - told} lines of this log were dropped: nobody read it, or there was no room")
 
     @property
     def dropped(self) -> int:

@@ -41,7 +41,7 @@ class Outlet:
     """Writes lines to one file descriptor. Any thread may call it.
 
     Attributes:
-        dropped: lines that found no room, in whole or in part.
+        dropped: lines that found no room or no reader, in whole or in part.
     """
 
     def __init__(self, fd: int) -> None:
@@ -69,7 +69,9 @@ class Outlet:
             done = self._write(line)
         except BlockingIOError:
             done = 0
-        except OSError:  # a log that cannot be written must not stop the mail
+        except OSError:  # who read it is gone, or the disk is full: that must not stop the mail
+            self.dropped += 1
+            self._full = True
             return False
         if done < len(line):
             self._rest(line, done)
@@ -98,10 +100,8 @@ class Outlet:
                     if not select.select((), (self._fd,), (), PATIENCE)[1]:
                         break
                     done += self._write(line[done:])
-                except BlockingIOError:  # somebody else was faster, or it wants room for all of it
+                except (OSError, ValueError):  # somebody else was faster; or it wants room for all of it; or has none
                     break
-                except (OSError, ValueError):
-                    return
             if done < len(line):
                 self.dropped += 1
                 self._full, self._cut = True, self._cut or done > 0

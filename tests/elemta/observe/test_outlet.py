@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import socket
 import threading
 import time
@@ -129,6 +130,32 @@ def test_files_and_what_is_closed_are_left_alone(tmp_path):
     assert (tmp_path / "log").read_bytes() == LINE
     detach(-1)
     assert not Outlet(-1).put(LINE)
+
+
+def test_lines_are_counted_that_nobody_can_read_or_find_no_room_on_the_disk():
+    read, write = os.pipe()
+    os.close(read)
+    full = os.open("/dev/full", os.O_WRONLY)
+    for fd in (write, full):
+        made = Outlet(fd)
+        assert not any(made.put(LINE) for _ in range(3))
+        assert made.dropped == 3
+        os.close(fd)
+
+
+def test_a_line_that_a_full_disk_has_cut_does_not_run_into_the_next(tmp_path):
+    with (tmp_path / "log").open("ab") as file:
+        made = Outlet(file.fileno())
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))  # Python ignores SIGXFSZ
+        try:
+            for _ in range(3):
+                made.put(LINE)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert made.dropped == 2
+        assert made.put(LINE)
+    assert (tmp_path / "log").read_bytes() == LINE + LINE[:500] + b"\n" + LINE
 
 
 def test_the_log_says_how_many_lines_it_lost(pipe, log):
