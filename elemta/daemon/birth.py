@@ -40,8 +40,9 @@ def fork(service: Service, generation: Generation, slot: int, forget: Callable[[
         OSError: the system has no room for it.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in sys.stdout, sys.stderr:  # what a plugin has printed would come from the child, too
+        with suppress(OSError):  # nobody reads it any more, or the disk is full
+            stream.flush()
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # what comes to the child while it has our handlers is lost
     try:
         pid = os.fork()
