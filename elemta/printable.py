@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 
 LONGEST = 300  # characters of one value in a log line; SMTP allows addresses of up to 254 octets
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")  # printable ASCII but space, quote, "=" and backslash
@@ -46,6 +47,14 @@ def storable(text: str) -> str:
     except UnicodeEncodeError:  # a surrogate that stands for no octet
         octets = text.encode("utf-8", "backslashreplace")
     return octets.decode("utf-8", "backslashreplace")
+
+
+def signal_name(number: int) -> str:
+    """Give "SIGKILL" for 9; "SIGRTMIN+3" for a real-time signal, most of which Python has no name for."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
 
 
 def _escaped(char: str) -> str:

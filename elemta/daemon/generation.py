@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import socket
 import time
 from dataclasses import dataclass, field
 
 from elemta.config.types import Listen
 from elemta.policy import Policy
+from elemta.printable import signal_name
 
 KEEPER = -1
 """The slot of the keeper process."""
@@ -100,5 +100,5 @@ class Generation:
 def how_it_ended(status: int) -> str:
     """A wait status in words."""
     if os.WIFSIGNALED(status):
-        return f"signal {signal.Signals(os.WTERMSIG(status)).name}"
+        return f"signal {signal_name(os.WTERMSIG(status))}"
     return f"exit status {os.waitstatus_to_exitcode(status)}"

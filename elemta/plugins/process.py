@@ -23,6 +23,7 @@ from elemta.plugins.answer import ANSWER, read_answer
 from elemta.plugins.chatter import Chatter
 from elemta.plugins.child import READY
 from elemta.plugins.wire import Json, in_memory
+from elemta.printable import signal_name
 
 START = 20.0  # seconds in which it must be ready
 LEAVE = 2.0  # seconds in which it must end when it is asked to
@@ -181,9 +182,7 @@ class Process:
         status = self._popen.poll()
         if status is None or not by_itself:
             return otherwise
-        return (
-            f"it was ended by {signal.Signals(-status).name}" if status < 0 else f"it ended with exit status {status}"
-        )
+        return f"it was ended by {signal_name(-status)}" if status < 0 else f"it ended with exit status {status}"
 
     async def _ended(self, patience: float) -> bool:
         """Wait whether it ends, without taking its exit status: so long its group can be ended safely."""

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from elemta.printable import signal_name
+
 SECONDS = 20.0
 """How long an import may take."""
 _LIVES = 87  # exit status of a process that has come to its end
@@ -39,7 +41,7 @@ def fatal(load: Callable[[], object]) -> str:
     if late:
         return f"its code does not come to an end within {SECONDS:g} s"
     if code < 0:
-        return f"its code ends the process that runs it by {signal.Signals(-code).name}"
+        return f"its code ends the process that runs it by {signal_name(-code)}"
     return "" if code == _LIVES else f"its code ends the process that runs it, with exit status {code}"
 
 

@@ -261,10 +261,11 @@ def test_nobody_listens_at_the_old_address_after_a_reload_to_another_port():
         assert ask(daemon.connect()) == "DUNNO"
 
 
-def test_a_dead_worker_is_replaced():
+@pytest.mark.parametrize(("number", "told"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGRTMIN + 3, "SIGRTMIN+3")])
+def test_a_dead_worker_is_replaced(number, told):
     with Daemon("policyd", workers=1) as daemon:
         [worker] = daemon.worker_pids()
-        os.kill(worker, signal.SIGKILL)
+        os.kill(worker, number)
         daemon.wait_for("worker_died")
 
         deadline = time.monotonic() + 15
@@ -275,7 +276,7 @@ def test_a_dead_worker_is_replaced():
             except OSError:
                 time.sleep(0.05)
         assert answer == "DUNNO"
-        assert "SIGKILL" in daemon.log()
+        assert f'how="signal {told}"' in daemon.log()
 
 
 def test_the_first_worker_has_the_number_0_for_readyz_as_in_the_log():

@@ -60,6 +60,8 @@ class Worst(Check[Message]):
                 sys.exit(5)
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "rt":
+                os.kill(os.getpid(), signal.SIGRTMIN + 3)
             case "segv":
                 os.kill(os.getpid(), signal.SIGSEGV)
             case "eat":
@@ -239,6 +241,7 @@ def test_what_its_author_did_wrong_is_told_and_the_process_stays(folder, what, r
         ("shout", "no answer within the mail's budget of 2 s"),
         ("exit", "the plugin's process: it ended with exit status 3"),
         ("kill", "the plugin's process: it was ended by SIGKILL"),
+        ("rt", "the plugin's process: it was ended by SIGRTMIN+3"),
         ("segv", "the plugin's process: it was ended by SIGSEGV"),
         ("fork", "the plugin's process: it ended with exit status 4"),
         ("garbage", "the plugin's process: it wrote what is no answer: not the words of our protocol"),
