@@ -1,5 +1,6 @@
 """The daemons' command line and what monitoring sees of a daemon that was killed; on real processes."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -86,22 +87,27 @@ def health(port):
 def test_a_killed_supervisor_is_missed_at_once_and_its_successor_is_alive():
     port = free_port()
     milter = Daemon("milter", metrics=port)
-    with Daemon("policyd", metrics=port) as policyd:
+    with Daemon("policyd", metrics=port) as policyd, contextlib.ExitStack() as stack:
         milter.directory = policyd.directory  # one directory of metrics, as in every installation
         milter.write("")
         milter.start()
+        stack.callback(milter.stop)
         policyd.process.kill()
         policyd.process.wait()
-        begin = time.monotonic()
-        while health(port)[0] == 200:
-            assert time.monotonic() - begin < 15
-            time.sleep(0.05)
-        assert health(port)[1].startswith("policyd: the daemon is gone")
+        assert health_becomes(port, 503).startswith("policyd: the daemon is gone")
 
         policyd.start(wait=False)
         policyd.wait_for(" started ", 2)
-        assert health(port) == (200, "alive\n")
-        milter.stop()
+        assert health_becomes(port, 200) == "alive\n"
+
+
+def health_becomes(port, status):
+    """Wait until /healthz answers with this status; its text."""
+    begin = time.monotonic()
+    while (found := health(port))[0] != status:
+        assert time.monotonic() - begin < 15, found
+        time.sleep(0.05)
+    return found[1]
 
 
 def test_a_damaged_state_file_is_told_with_what_to_do_and_no_traceback():
