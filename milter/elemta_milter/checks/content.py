@@ -22,7 +22,7 @@ from elemta.config.types import Size
 from elemta.facts import Message
 from elemta.findings import Finding, Result, Value
 from elemta_milter.contents.names import MAILS, extensions
-from elemta_milter.contents.web import is_page
+from elemta_milter.contents.web import TYPES, is_page
 from elemta_milter.links.html import Html, scan
 from elemta_milter.links.urls import Url, read_url, shown_host, urls_in
 from elemta_milter.mime import BOUNDS, MAIL, Part, Tree, content, read_octets, text_of, tree_of, trees
@@ -146,6 +146,7 @@ class Content(Check[Message]):
             self._read_html(scan(text), so_far)
         else:
             so_far.text += len(found.octets)
+        if _is_plain(part):
             _keep(urls_in(text, so_far.goes_on), so_far)
 
     def _read_html(self, html: Html, so_far: _Seen) -> None:
@@ -210,6 +211,11 @@ def _is_mail(part: Part) -> bool:
 def _is_page(part: Part) -> bool:
     """Whether it is HTML or a picture with links, by its type or by the name of the file."""
     return part.media_type in _AS_HTML or is_page(part.media_type, extensions(part.filenames))
+
+
+def _is_plain(part: Part) -> bool:
+    """Whether a mail program shows it as it is; one that is called .html is opened by a browser, too."""
+    return not _is_page(part) or (part.media_type.startswith("text/") and part.media_type not in _AS_HTML | TYPES)
 
 
 def _odd(so_far: _Seen) -> dict[str, Value]:

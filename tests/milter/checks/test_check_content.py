@@ -62,6 +62,13 @@ def test_a_page_is_read_as_one_whatever_type_it_is_declared(fields):
     assert finding.fields["has_html"] is ("svg" not in fields)
 
 
+def test_a_text_that_is_called_a_page_is_read_as_a_text_too():
+    part = "--b\r\nContent-Type: text/plain; name=a.html\r\n\r\n<http://a.test/> <a href=//b.test><!-- http://c.test"
+    finding = look(f"{part}\r\n--b--\r\n", "multipart/mixed; boundary=b")
+
+    assert set(finding.fields["url_hosts"]) == {"a.test", "b.test", "c.test"}
+
+
 @pytest.mark.parametrize("name", ["a.eml", "A.MHT."])
 @pytest.mark.parametrize("encoding", ["7bit", "base64"])
 def test_a_message_that_is_attached_as_a_file_is_read(name, encoding):
