@@ -32,6 +32,11 @@ _RAW = {
 }
 """Elements in which there is no markup; in the last there is for programs that run no scripts."""
 _NO_SCRIPT = re.compile("<noscript", re.IGNORECASE)
+_FRAME = re.compile("<(?:iframe|noembed|noframes)", re.IGNORECASE)
+"""Elements in which there is markup for programs that do not know them."""
+_SCRIPTING = frozenset(_RAW)
+_USUAL = _SCRIPTING - {"noscript"}
+_FRAMELESS = _USUAL - {"iframe", "noembed", "noframes"}
 _COMMENT_END = re.compile("--!?>")
 _CONDITION = re.compile(r"<!--\[if\b[^<>]*+>", re.IGNORECASE)
 """How a comment begins that Outlook reads."""
@@ -86,9 +91,11 @@ def scan(text: str) -> Html:
     """Look through HTML."""
     found = Html()
     _Scanner(text, found).scan()
-    if _NO_SCRIPT.search(text):
+    for sign, raw in (_NO_SCRIPT, _SCRIPTING), (_FRAME, _FRAMELESS):
+        if not sign.search(text):
+            continue
         also = Html()
-        _Scanner(text, also, scripting=True).scan()
+        _Scanner(text, also, raw).scan()
         found.addresses = list(dict.fromkeys(found.addresses + also.addresses))
         found.anchors = list(dict.fromkeys(found.anchors + also.anchors))
         found.cut = found.cut or also.cut
@@ -99,14 +106,14 @@ class _Scanner:
     """One pass.
 
     Attributes:
-        scripting: it is read as by a program that runs scripts.
+        raw: the elements in which there is no markup for the program as which it reads.
         within: it stands in a comment or an attribute of a document.
     """
 
-    def __init__(self, text: str, found: Html, *, scripting: bool = False, within: bool = False) -> None:
+    def __init__(self, text: str, found: Html, raw: frozenset[str] = _USUAL, *, within: bool = False) -> None:
         self.text = text
         self.found = found
-        self.scripting = scripting
+        self.raw = raw
         self.within = within
         self.address: str | None = None  # of the anchor that is open
         self.anchor: list[str] = []  # its text
@@ -144,7 +151,7 @@ class _Scanner:
             self._end_tag(name)
         else:
             self._start_tag(name, attributes)
-            if name in _RAW and (name != "noscript" or self.scripting):
+            if name in self.raw:
                 closing = _RAW[name].search(text, end)
                 stop = closing.start() if closing else len(text)
                 if name == "style":
@@ -172,7 +179,7 @@ class _Scanner:
     def _inner(self, text: str) -> None:
         """A document within this one."""
         if not self.within:
-            _Scanner(text, self.found, scripting=self.scripting, within=True).scan()
+            _Scanner(text, self.found, self.raw, within=True).scan()
 
     def _attributes(self, place: int) -> tuple[dict[str, str], int]:
         """Read the attributes of a tag; of equal ones the first counts. A quote without an end takes the rest."""
