@@ -83,8 +83,11 @@ def sevenzipped(*files, coder=LZMA2, header_coder=None):
 # ── rar ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def rar4(*files, encrypted_headers=False, streams=()):
-    """A RAR 4 archive of (name, content, flags, method), nothing packed; `streams` of NTFS: name and content."""
+def rar4(*files, encrypted_headers=False, streams=(), long=False):
+    """A RAR 4 archive of (name, content, flags, method), nothing packed; `streams` of NTFS: name and content.
+
+    The sizes of these are `long`.
+    """
     main = struct.pack("<BHH", 0x73, 0x80 if encrypted_headers else 0, 13) + bytes(6)
     made = b"Rar!\x1a\x07\x00" + struct.pack("<H", zlib.crc32(main) & 0xFFFF) + main
     for name, content, flags, method in files:
@@ -92,9 +95,9 @@ def rar4(*files, encrypted_headers=False, streams=()):
         header = struct.pack("<BHH", 0x74, 0x8000 | flags, 7 + len(rest)) + rest
         made += struct.pack("<H", zlib.crc32(header) & 0xFFFF) + header + content
     for name, content in streams:
-        rest = struct.pack("<LLBLLBBHL", len(content), len(content), 3, 0, 0, 29, 0x30, 3, 0) + b"STM"
-        rest += name.encode("utf-16-le")
-        header = struct.pack("<BHH", 0x7A, 0x8000, 7 + len(rest)) + rest
+        rest = struct.pack("<LLBLLBBHL", len(content), len(content), 3, 0, 0, 29, 0x30, 3, 0)
+        rest += bytes(8) * long + b"STM" + name.encode("utf-16-le")
+        header = struct.pack("<BHH", 0x7A, 0x8000 | 0x100 * long, 7 + len(rest)) + rest
         made += struct.pack("<H", zlib.crc32(header) & 0xFFFF) + header + content
     return made + b"\xc4\x3d\x7b\x00\x40\x07\x00"
 

@@ -49,7 +49,8 @@ def _old(data: memoryview, budget: Budget) -> Iterator[Member]:
             raise EncryptedError("its headers are encrypted")
         if kind == 0x7B:
             return
-        if kind == 0x74 or (kind == 0x7A and bytes(data[at + 32 : at + size][:3]) == _STREAM):
+        name = at + (40 if flags & 0x100 and size >= 40 else 32)  # long sizes stand before it
+        if kind == 0x74 or (kind == 0x7A and bytes(data[name : at + size][:3]) == _STREAM):
             if size < 32:
                 raise BrokenError("a header in it is broken")
             more, member = _old_file(data[at : at + size], data[at + size :], flags)

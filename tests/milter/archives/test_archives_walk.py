@@ -231,6 +231,11 @@ def test_a_stream_of_ntfs_is_a_file(make):
     assert (walk.broken, walk.unread) == ([], [])
 
 
+def test_a_stream_of_ntfs_with_long_sizes_is_a_file():
+    made = rar4((b"a.txt", b"x", 0, 0x30), streams=[(":b.lnk", b"L")], long=True)
+    assert walked(made)[1] == {"x: a.txt": b"x", "x: :b.lnk": b"L"}
+
+
 def test_an_image_of_macos_is_told_by_its_end():
     assert walked(bytes(5000) + b"koly" + bytes(508))[0].unread == ["x: an archive that is not opened (dmg)"]
 
