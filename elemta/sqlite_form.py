@@ -140,7 +140,13 @@ def identity(path: str) -> File | None:
 
 def opened(path: str) -> tuple[File | None, ...]:
     """Which files a database is that was just opened: it, its write-ahead log, and the index of that."""
-    return tuple(identity(path + end) for end in ("", *_BESIDE))
+    return tuple(identity(each) for each in (path, *beside(path)))
+
+
+def beside(path: str) -> tuple[str, str]:
+    """Where a database has its write-ahead log, and the index of that: by the file that a symbolic link leads to."""
+    file = os.path.realpath(path)
+    return f"{file}-wal", f"{file}-shm"
 
 
 def part(path: str, before: tuple[File | None, ...]) -> None:
@@ -156,16 +162,14 @@ def part(path: str, before: tuple[File | None, ...]) -> None:
     Raises:
         OSError: it cannot be taken away.
     """
-    directory = os.open(Path(path).absolute().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    left = beside(path)
+    directory = os.open(Path(left[0]).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)  # else one process might take away what another has just made
         if identity(path) == before[0]:
             return
-        for end, file in zip(_BESIDE, before[1:], strict=True):
-            if file is not None and identity(path + end) == file:
-                os.unlink(path + end)  # noqa: PTH108
+        for name, file in zip(left, before[1:], strict=True):
+            if file is not None and identity(name) == file:
+                os.unlink(name)  # noqa: PTH108
     finally:
         os.close(directory)
-
-
-_BESIDE = ("-wal", "-shm")

@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
-from elemta.sqlite_form import identity, opened
+from elemta.sqlite_form import beside, identity, opened
 from elemta.store import Grey, GreyTerms, Quota, StoreError, Use, sqlite_contacts, sqlite_limits
 from elemta.store.greylisting import Network, Triplet, attempt
 from elemta.store.sqlite_file import PATIENCE, is_busy, leave, open_file, open_other
@@ -170,7 +170,7 @@ class SqliteStore:
         if identity(self._path) != self._files[0]:
             leave(self._path, self._files)
             raise StoreError(f"{self._path}: it was replaced")
-        written = _written(f"{self._path}-wal")
+        written = _written(beside(self._path)[0])
         if written == self._settled:
             return
         work = asyncio.create_task(asyncio.to_thread(self._rows, "PRAGMA wal_checkpoint(PASSIVE)", ()))

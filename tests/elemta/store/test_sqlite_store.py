@@ -57,7 +57,11 @@ def in_the_file(path, into):
     return len(rows(str(into), "SELECT * FROM triplets"))
 
 
-def test_writers_leave_the_disk_to_whoever_settles(path, tmp_path):
+@pytest.mark.parametrize("link", [False, True])
+def test_writers_leave_the_disk_to_whoever_settles(path, tmp_path, link):
+    if link:
+        linked(path, tmp_path)
+
     async def work(store):
         keeper = SqliteStore(path)
         await keeper.settle()
@@ -643,6 +647,51 @@ def test_a_file_that_takes_its_place_does_not_get_the_log_of_the_one_before(path
     assert "from the backup" in entries
     assert {entry.split()[0] for entry in entries} == {"from", "one", "two"}
     assert not any(entry.startswith("one 0 ") for entry in entries)  # what the one before held
+
+
+def linked(path, tmp_path):
+    """Let `path` be a symbolic link; the file that it leads to."""
+    real = tmp_path / "disk" / "real.db"
+    real.parent.mkdir()
+    real.touch()
+    Path(path).symlink_to(real)
+    return real
+
+
+def test_also_where_a_symbolic_link_leads_to_the_file(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite, "LOOK", 0.0)
+    real, backup = linked(path, tmp_path), tmp_path / "backup.db"
+    use(str(backup), lambda store: store.add_to_set("frozen", "from the backup", 0.0))
+
+    async def work(store):
+        await store.add_to_set("frozen", "before", 0.0)
+        backup.rename(real)
+
+        async def there():
+            return dict(await store.set_entries("frozen", 1.0)) == {"from the backup": 0.0}
+
+        await until(there)
+
+    use(path, work)
+
+
+def test_a_link_that_leads_elsewhere_leaves_the_file_before_its_log(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite, "LOOK", 0.0)
+    real, other, link = linked(path, tmp_path), tmp_path / "other.db", tmp_path / "state.db"
+    use(str(other), lambda store: store.add_to_set("frozen", "other", 0.0))
+
+    async def work(store):
+        await store.add_to_set("frozen", "before", 0.0)
+        link.unlink()
+        link.symlink_to(other)
+
+        async def there():
+            return dict(await store.set_entries("frozen", 1.0)) == {"other": 0.0}
+
+        await until(there)
+
+    use(path, work)
+    assert rows(str(real), "SELECT CAST(entry AS TEXT) FROM sets") == [("before",)]
 
 
 def test_what_was_open_is_used_while_what_took_its_place_is_no_database(path, monkeypatch, caplog):
