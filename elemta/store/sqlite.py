@@ -166,12 +166,15 @@ class SqliteStore:
         return gone
 
     async def settle(self) -> None:
-        """Bring what stands in the write-ahead log into the file, on a thread; nothing else may use this store then."""
-        if identity(self._path) != self._files[0]:
+        """Bring what stands in the write-ahead log into the file, on a thread; nothing else may use this store then.
+
+        Also into one that was moved away: who moved it wants all of it.
+        """
+        replaced = identity(self._path) != self._files[0]
+        if replaced:
             leave(self._path, self._files)
-            raise StoreError(f"{self._path}: it was replaced")
         written = _written(beside(self._path)[0])
-        if written == self._settled:
+        if written == self._settled and not replaced:
             return
         work = asyncio.create_task(asyncio.to_thread(self._rows, "PRAGMA wal_checkpoint(PASSIVE)", ()))
         try:
@@ -182,6 +185,8 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise StoreError(f"{self._path}: {error}") from error
         self._settled = written
+        if replaced:
+            raise StoreError(f"{self._path}: it was replaced")
 
     async def close(self) -> None:
         """Close the file."""

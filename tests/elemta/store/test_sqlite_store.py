@@ -649,6 +649,27 @@ def test_a_file_that_takes_its_place_does_not_get_the_log_of_the_one_before(path
     assert not any(entry.startswith("one 0 ") for entry in entries)  # what the one before held
 
 
+def test_a_file_moved_away_without_its_log_lacks_nothing(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite, "LOOK", 0.0)
+
+    async def work(store):
+        keeper = SqliteStore(path)
+        await store.add_to_set("frozen", "before", 0.0)
+        (tmp_path / "state.db").rename(tmp_path / "away.db")
+
+        async def begun():
+            return not await store.set_entries("frozen", 1.0)
+
+        await until(begun)  # a worker may be first to see it
+        with pytest.raises(StoreError, match="it was replaced"):
+            await keeper.settle()
+        await keeper.close()
+
+    use(path, work)
+    assert rows(str(tmp_path / "away.db"), "SELECT CAST(entry AS TEXT) FROM sets") == [("before",)]
+    assert rows(path, "SELECT * FROM sets") == []
+
+
 def linked(path, tmp_path):
     """Let `path` be a symbolic link; the file that it leads to."""
     real = tmp_path / "disk" / "real.db"
