@@ -50,7 +50,9 @@ KINDS = ("counter", "gauge_max", "gauge_min", "gauge_sum", "histogram")
 """What the library keeps in a file of its own, for each process."""
 FIRST = 1 << 16
 """Octets of a new file, as the library makes it."""
-NOTHING = struct.pack("i", 8)
+HEAD = 8
+"""Octets before the first entry."""
+NOTHING = struct.pack("i", HEAD)
 """The beginning of a file without entries: how many octets of it are used."""
 OVERHEAD = 32
 """Octets of an entry beside its key, at most."""
@@ -94,7 +96,16 @@ def empty(path: Path) -> None:
 
 
 def _keys(path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Metric and labels of each entry."""
+    """Metric and labels of each entry.
+
+    Raises:
+        ValueError: its length is none, or an entry is none; of no entries the library could not write one then.
+        struct.error, RuntimeError, TypeError: likewise.
+    """
+    with path.open("rb") as file:
+        [used] = struct.unpack("i", file.read(4))
+    if used and used < HEAD:  # 0: one that was only made
+        raise ValueError(f"only {used} octets of it are used")
     for key, *_ in MmapedDict.read_all_values_from_file(path):  # type: ignore[no-untyped-call]
         metric, _, labels, _ = json.loads(key)  # as `prometheus_client.mmap_dict.mmap_key` makes it
         yield metric, labels

@@ -45,8 +45,11 @@ def samples(directory):
     return found
 
 
-@pytest.mark.parametrize("place", [0, 8, 12, 20])
-def test_counts_that_are_damaged_begin_anew(directory, caplog, place):
+@pytest.mark.parametrize(
+    ("place", "octets"),
+    [*((place, b"\xff\xff\xff\x7f") for place in (0, 8, 12, 20)), (0, b"\xff\xff\xff\xff"), (0, b"\x01\x00\x00\x00")],
+)
+def test_counts_that_are_damaged_begin_anew(directory, caplog, place, octets):
     for _ in range(2):
         metrics = Metrics(directory, "milter")
         metrics.decided(decision())
@@ -54,7 +57,7 @@ def test_counts_that_are_damaged_begin_anew(directory, caplog, place):
         assert samples(directory)["elemta_shadow_matches_total{rule=executable}"] == 1
         with (Path(directory) / "counter_milter-0.db").open("r+b") as file:
             file.seek(place)
-            file.write(b"\xff\xff\xff\x7f")
+            file.write(octets)
     metrics = Metrics(directory, "milter")
     metrics.close()
     assert "counter_milter-0.db: damaged" in caplog.text
