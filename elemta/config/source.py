@@ -234,7 +234,9 @@ class _Reader:
 
 def _untold(message: str, node: Node) -> str:
     """`message` without a value that came from a file: it may be a password, and messages go to the log."""
-    return message.replace(quoted(node.value), '"***"') if node.secret else message
+    if not node.secret:
+        return message
+    return message.replace(quoted(node.value), '"***"').replace(f'"{node.value}"', '"***"')  # cut to a line, or whole
 
 
 def _filled(message: str, node: Node) -> str:

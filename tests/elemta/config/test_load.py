@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from elemta.config.load import load
+from elemta.config.load import load, loaded_and
 from elemta.config.problems import ConfigErrors, Origin, Problem
 from elemta.config.types import Listen
+from elemta.policy import Policy
 
 
 @pytest.fixture
@@ -235,6 +236,16 @@ def test_what_a_file_holds_is_not_told_in_an_error(write):
     assert "hunter2" not in complaints(write(text))
     assert 'state: "***" is no kind of state store' in complaints(write(text))
     assert 'milter.workers: the text "***" stands here; write a whole number' in complaints(write(text))
+
+
+@pytest.mark.parametrize("secret", ["token=hunter2" + "x" * 200, "hook.test/hunter2\nhook.test/hunter3"])
+def test_nor_is_one_that_is_long_or_has_lines(write, secret):
+    write(secret, "url")
+    with pytest.raises(ConfigErrors) as errors:
+        loaded_and(Policy.compile, write("host: mx.test\nchecks: {webhook: {url: file:url}}\n"))
+    told = str(errors.value)
+    assert "hunter" not in told
+    assert 'checks.webhook.url: "***" is not the address of a web service' in told
 
 
 def test_a_file_that_cannot_be_a_value(write, tmp_path):
