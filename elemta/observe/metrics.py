@@ -137,7 +137,7 @@ class Metrics:
             "check",
             "dependency",
         )
-        self.dkim_key_age = _gauge("dkim_key_age_seconds", "How long the oldest DKIM key has signed.", "max", "domain")
+        self.dkim_key_age = _gauge("dkim_key_age_seconds", "How long the oldest key has been in use.", "max", "domain")
         self.dkim_keys_waiting = _gauge("dkim_keys_waiting", "DKIM keys that do not sign yet.", "max", "domain")
         self.dkim_keys_unpublished = _gauge(
             "dkim_keys_unpublished", "DKIM keys that sign without a record in the DNS.", "max", "domain"
