@@ -34,8 +34,8 @@ def decode_loosely(text: str) -> str:
 
 
 def unfolded(text: str) -> str:
-    """Decode a name that may stand on several lines, MOST characters of it; control characters stay."""
-    return decode_words(_FOLD.sub("", text[:MOST]))
+    """Decode a name that may stand on several lines; control characters stay."""
+    return decode_words(_FOLD.sub("", text))
 
 
 def on_one_line(text: str) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from elemta.addresses.domains import a_label, readings
-from elemta.addresses.encoded_words import decode_loosely, decode_words, on_one_line, unfolded
+from elemta.addresses.encoded_words import MOST, decode_loosely, decode_words, on_one_line, unfolded
 
 MAX_OCTETS = 65_536  # of all From fields of a message together
 MAX_MAILBOXES = 1_000
@@ -228,11 +228,12 @@ class _FromField:
             self.mailboxes.append(Mailbox(name, local, domain, beside))
 
     def _names(self, phrase: list[Token], comments: list[str]) -> tuple[str, str]:
-        said, beside = unfolded(_plain(phrase)), unfolded(" ".join(comments))
-        if not said.strip() and comments:
-            said, beside = unfolded(comments[-1]), ""
-        if _DECODED_CONTROL.search(said + beside):  # was encoded: programs cut or skip there, too
+        whole = _plain(phrase), " ".join(comments)
+        if any(_DECODED_CONTROL.search(unfolded(text)) for text in whole):  # programs cut or skip there, too
             self.odd = self.odd or "From has a control character in an encoded word"
+        said, beside = (unfolded(text[:MOST]) for text in whole)
+        if not said.strip() and comments:
+            said, beside = unfolded(comments[-1][:MOST]), ""
         return on_one_line(said), on_one_line(beside)
 
     def _address(self, tokens: list[Token]) -> tuple[str, str]:

@@ -78,6 +78,8 @@ UNCLEAR = [
     (b"=?utf-8?q?ceo=40example.com=00?= <x@evil.example>", {"example.com", "evil.example"}),  # cut in C
     (b"=?utf-8?q?ceo=40example.com?= =?utf-8?b?Cg==?= <x@evil.example>", {"example.com", "evil.example"}),
     (b"x@evil.example (=?utf-8?q?ceo=40example.com=0D?=)", {"example.com", "evil.example"}),
+    (b"(=?utf-8?q?ceo=40example.com=00?=) (x) <x@evil.example>", {"example.com", "evil.example"}),
+    (b'"%s" =?utf-8?q?ceo=40example.com=00?= <x@evil.example>' % (b" " * 1000), {"example.com", "evil.example"}),
     (b'"ceo@example.com":;', {"example.com"}),
     (b'"ceo@example.com": x@evil.example;', {"example.com", "evil.example"}),
     (b'"CEO <ceo@example.com>": x@evil.example;', {"example.com", "evil.example"}),
