@@ -21,7 +21,7 @@ from elemta.config.types import network
 from elemta.config.validate import read_options
 from elemta.decision import StageName
 from elemta.parts import Part, find_parts
-from elemta.plans import CheckPlan, weighing
+from elemta.plans import CheckPlan, needed, weighing
 from elemta.plugins import Plugin, PluginError, built_in, find_checks, find_plugins
 from elemta.rules.catalogue import Catalogue, catalogue
 from elemta.rules.compiler import Surroundings, compile_rules
@@ -108,12 +108,12 @@ class Policy:
 
     def doubts(self) -> Iterator[Problem]:
         """What can be used, but is hardly meant so: a check that is only rehearsed, and yet decides."""
-        asked: dict[bool, set[str]] = {True: set(), False: set()}
-        for rule in self.rules["message"].rules:
-            asked[rule.shadow].update(sources(rule.facts))
+        rehearsed = sources(fact for rule in self.rules["message"].rules if rule.shadow for fact in rule.facts)
+        rules = [rule for stage in self.rules.values() for rule in stage.rules if not rule.shadow]
+        in_force = needed(self.checks, sources(fact for rule in rules for fact in rule.facts))
         for plan in self.checks:
             kept_mail = all(meaning is Disposition.ACCEPT for meaning in plan.trouble.values())
-            if not kept_mail and plan.name in asked[True] - asked[False]:
+            if not kept_mail and plan.name in rehearsed and plan.name not in in_force:
                 text = "only rules in mode: shadow ask for it, but where it cannot answer, its trouble still decides"
                 yield Problem(("checks", plan.name), f"{text}; write trouble: accept while you try it")
 

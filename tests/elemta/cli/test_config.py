@@ -153,6 +153,20 @@ def test_a_check_that_is_only_rehearsed_may_yet_decide(path, capsys, trouble, mo
     assert bool(error) is warned
 
 
+def test_a_check_is_not_only_rehearsed_that_a_rule_at_rcpt_or_another_check_uses(path, capsys):
+    path.write_text("""host: mx.test
+checks: {dnsbl: {trouble: defer, lists: [{zone: bl.test}]}, spf: {trouble: defer}, dkim: {}, dmarc: {}}
+rules:
+  recipient: [{id: listed, when: {dnsbl: fail}, then: reject}]
+  message:
+    - {id: tried, mode: shadow, when: {dnsbl: fail}, then: quarantine}
+    - {id: tried-too, mode: shadow, when: {spf: fail}, then: reject}
+    - {id: owner, when: {dmarc: fail}, then: reject}
+""")
+    assert main(["config", "check", str(path)]) == os.EX_OK
+    assert capsys.readouterr().err == ""
+
+
 # ── show ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
