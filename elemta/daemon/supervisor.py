@@ -3,7 +3,8 @@
 It binds the socket, forks workers on fixed slots and a keeper beside them, restarts whoever dies (with
 back-off) or hangs, and on SIGHUP forks a new generation with the new policy: only when every new worker answers are the
 old ones told to hand over and go; otherwise the new ones go and the old ones stay.  It runs no thread and no
-event loop, so that it can fork at any time.
+event loop, so that it can fork at any time.  SIGUSR1 has it, a worker or the keeper write the stack of every thread on
+standard error, and work on.
 
     supervisor = Supervisor(service, load, watch)      load() -> Policy, or raises ConfigErrors
     status = supervisor.run(policy, listener)
@@ -11,6 +12,7 @@ event loop, so that it can fork at any time.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import logging
 import os
@@ -66,6 +68,7 @@ class Supervisor:
         """Serve until SIGTERM or SIGINT; the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, self._noted)
+        faulthandler.register(signal.SIGUSR1)  # for all processes: one without it would end
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
         self._selector.register(self._wake_r, selectors.EVENT_READ)

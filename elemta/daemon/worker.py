@@ -3,13 +3,12 @@
 The supervisor speaks to it over a control socket: the worker says READY, and ALIVE every BEAT seconds, the supervisor
 says RETIRE with the inbox of the next generation (hand over your connections, then go), the worker says CLOSED as soon
 as it takes no new connection, and a closed control socket means that the supervisor is gone.  SIGTERM means: finish
-what is under way, then go.  SIGUSR1: write the stack of every thread on standard error, and work on.
+what is under way, then go.
 """
 
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import gc
 import logging
 import math
@@ -172,7 +171,6 @@ def work(service: Service, post: Post) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor tells us
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    faulthandler.register(signal.SIGUSR1)
     gc.set_threshold(GARBAGE, 20, 50)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:

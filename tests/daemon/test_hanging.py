@@ -67,6 +67,15 @@ def test_a_worker_that_says_where_it_stands_works_on(daemon):
     assert daemon.worker_pids() == [worker]
 
 
+def test_so_do_the_supervisor_and_the_keeper(daemon):
+    pids = [daemon.process.pid, *daemon.children()]
+    for pid in pids:
+        os.kill(pid, signal.SIGUSR1)
+    daemon.wait_for("(most recent call first)", times=len(pids))
+    assert ask(daemon, "192.0.2.1").recv(100) == b"action=DUNNO\n\n"
+    assert [daemon.process.pid, *daemon.children()] == pids
+
+
 @pytest.fixture
 def looked(monkeypatch):
     """Look at a process again and again, so many seconds apart; the signals that it gets."""
