@@ -5,12 +5,12 @@ Words become values of the fact's kind, as the mail would have given them, so th
 
 from __future__ import annotations
 
-from elemta.addresses import a_label, compared
 from elemta.config.problems import either, quoted, suggest
 from elemta.config.types import duration, size
 from elemta.config.validate import found
 from elemta.facts import parse_ip
 from elemta.findings import Value
+from elemta.rules.operands import as_compared
 from elemta.rules.view import Fact
 
 
@@ -53,14 +53,7 @@ def _one(fact: Fact, told: object) -> str | int | float | bool | Value:
         if address is None:
             raise ValueError(f"{quoted(text)} is no IP address; write one such as 192.0.2.1")
         return address
-    return _compared(fact, text)
-
-
-def _compared(fact: Fact, text: str) -> str:
-    """The form in which domains and addresses are compared; other texts as they are."""
-    if fact.kind == "address":
-        return compared(text)
-    return (a_label(text) or text) if fact.kind == "domain" else text
+    return as_compared(fact, text)
 
 
 def _number(fact: Fact, told: object) -> float:

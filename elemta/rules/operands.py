@@ -36,11 +36,16 @@ def text_of(fact: Fact, operand: object) -> str:
         near = difflib.get_close_matches(word, fact.words, 1)
         hint = f'did you mean "{near[0]}"?' if near else f"it can be {', '.join(fact.words)}"
         raise ValueError(f'{fact.name} is never "{word}"; {hint}')
-    if fact.kind == "domain":
-        if word.startswith((".", "*.")) and a_label(below := word.removeprefix("*")[1:]):
-            raise ValueError(f'"{word}" is no domain; write {{in: [.{below}]}} for every name below {below}')
-        return a_label(word) or word
-    return compared(_address(fact, word)) if fact.kind == "address" else word
+    if fact.kind == "domain" and word.startswith((".", "*.")) and a_label(below := word.removeprefix("*")[1:]):
+        raise ValueError(f'"{word}" is no domain; write {{in: [.{below}]}} for every name below {below}')
+    return as_compared(fact, _address(fact, word) if fact.kind == "address" else word)
+
+
+def as_compared(fact: Fact, text: str) -> str:
+    """The form in which domains and addresses are compared; other texts as they are."""
+    if fact.kind == "address":
+        return compared(text)
+    return (a_label(text) or text) if fact.kind == "domain" else text
 
 
 def _address(fact: Fact, word: str) -> str:
