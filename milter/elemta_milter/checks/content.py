@@ -140,13 +140,14 @@ class Content(Check[Message]):
         so_far.defects |= dict.fromkeys((*found.defects, *([defect] if defect else ())))
         if charset := part.parameters.get("charset"):
             so_far.charsets[charset.lower()[:40]] = None
-        if _is_page(part):
+        page = _is_page(part)
+        if page:
             so_far.html += len(found.octets)
             so_far.has_html = so_far.has_html or part.media_type != "image/svg+xml"
             self._read_html(scan(text), so_far)
         else:
             so_far.text += len(found.octets)
-        if _is_plain(part):
+        if not page or _is_shown_as_text(part):
             _keep(urls_in(text, so_far.goes_on), so_far)
 
     def _read_html(self, html: Html, so_far: _Seen) -> None:
@@ -213,9 +214,9 @@ def _is_page(part: Part) -> bool:
     return part.media_type in _AS_HTML or is_page(part.media_type, extensions(part.filenames))
 
 
-def _is_plain(part: Part) -> bool:
-    """Whether a mail program shows it as it is; one that is called .html is opened by a browser, too."""
-    return not _is_page(part) or (part.media_type.startswith("text/") and part.media_type not in _AS_HTML | TYPES)
+def _is_shown_as_text(page: Part) -> bool:
+    """Whether mail programs show this page as it is: it is only called .html, which a browser opens."""
+    return page.media_type.startswith("text/") and page.media_type not in _AS_HTML | TYPES
 
 
 def _odd(so_far: _Seen) -> dict[str, Value]:
