@@ -4,7 +4,7 @@
 
 One run in a network of its own (root), DNS from unbound on loopback: a private Postfix (queue on tmpfs, deliveries
 discarded) is fed by smtp-source, 20 sessions side by side, one DKIM-signed mail of 5.7 KB over and over, turn and turn
-about:
+about, the queue being empty before each begins:
 
     plain      no milter
     nothing    a milter of pymilter's that does nothing (idle_milter.py), without the body: the ceiling
@@ -35,6 +35,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from harness.feeding import feed
 from harness.postfix import PrivatePostfix
 from harness.rspamd import PrivateRspamd
 from harness.rspamd import why_not as why_no_rspamd
@@ -130,7 +131,7 @@ def main() -> None:
         for setup, postfix in setups.items():
             print(f"{setup}: {_evidence(postfix, mail)}")
         before = _spent(directory)
-        _race(setups, mail, given.mails, given.rounds)
+        _race(setups, ["-F", str(mail), "-f", f"anna@{SENDER}"], given.mails, given.rounds)
         if "elemta" in setups:
             mails = given.mails * given.rounds + 200
             user, system = (after - first for after, first in zip(_spent(directory), before, strict=True))
@@ -302,22 +303,13 @@ def _evidence(postfix: PrivatePostfix, mail: Path) -> str:
     return " ".join(words) or "no evidence"
 
 
-def _feed(postfix: PrivatePostfix, mail: Path, mails: int) -> float:
-    """Mails a second."""
-    began = time.perf_counter()
-    command = ["smtp-source", "-s", "20", "-m", str(mails), "-F", str(mail), "-d"]
-    command += ["-f", f"anna@{SENDER}", "-t", "rcpt@example.org"]
-    subprocess.run([*command, f"127.0.0.1:{postfix.port}"], check=True)
-    return mails / (time.perf_counter() - began)
-
-
-def _race(setups: dict[str, PrivatePostfix], mail: Path, mails: int, rounds: int) -> None:
+def _race(setups: dict[str, PrivatePostfix], mail: list[str], mails: int, rounds: int) -> None:
     rates: dict[str, list[float]] = {name: [] for name in setups}
     for postfix in setups.values():
-        _feed(postfix, mail, 200)
+        feed(postfix, 200, *mail)
     for number in range(rounds):
         for name, postfix in setups.items():
-            rates[name].append(_feed(postfix, mail, mails))
+            rates[name].append(feed(postfix, mails, *mail))
         print(f"round {number + 1}: " + ", ".join(f"{name} {of[-1]:.0f}/s" for name, of in rates.items()), flush=True)
     for name, of in rates.items():
         parts = [rate / plain for rate, plain in zip(of, rates["plain"], strict=True)]

@@ -4,7 +4,8 @@
 
 One run: a private Postfix (queue on tmpfs, deliveries discarded) is fed by smtp-source, 20 sessions side by side,
 5.7 KB a mail, turn about without a milter and with elemta-milter on a unix socket (spf, iprev, rules, journal and
-metrics on), and with a milter that does nothing (idle_milter.py), which shows what pymilter itself costs.
+metrics on), and with a milter that does nothing (idle_milter.py), which shows what pymilter itself costs. The queue is
+empty before each begins.
 A Postfix as it is shipped pauses for a second now and then where mail comes in faster than it goes out
 (in_flow_delay), the faster it is the more often: that is what an administrator sees, and what is measured.
 --unthrottled takes the pauses away: what the processors can do, with much less noise, for comparing code with code.
@@ -26,6 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness.dns import DnsServer
+from harness.feeding import feed
 from harness.postfix import PrivatePostfix
 
 ZONE = {
@@ -54,28 +56,7 @@ rules:
       then: reject
     - {{id: tag, when: {{spf: softfail}}, add_header: {{X-Spam-Flag: "YES"}}}}
 """
-SIZE = 5700
-
-
-def feed(postfix: PrivatePostfix, mails: int) -> float:
-    """Mails a second."""
-    began = time.perf_counter()
-    command = [
-        "smtp-source",
-        "-s",
-        "20",
-        "-m",
-        str(mails),
-        "-l",
-        str(SIZE),
-        "-d",
-        "-f",
-        "sender@bench.test",
-        "-t",
-        "rcpt@example.org",
-    ]
-    subprocess.run([*command, f"127.0.0.1:{postfix.port}"], check=True)
-    return mails / (time.perf_counter() - began)
+MAIL = ["-l", "5700", "-f", "sender@bench.test"]
 
 
 def children(pid: int) -> list[int]:
@@ -138,11 +119,12 @@ def main() -> None:
                     sys.exit(Path(f"{directory}/log").read_text())
                 time.sleep(0.01)
             print(f"ready after {time.perf_counter() - began:.2f} s")
-            feed(plain, 200), feed(judged, 200), feed(idle, 200)
+            for postfix in (plain, judged, idle):
+                feed(postfix, 200, *MAIL)
             ratios, floors = [], []
             for number in range(given.rounds):
-                without, with_it = feed(plain, given.mails), feed(judged, given.mails)
-                floor = feed(idle, given.mails)
+                without, with_it = feed(plain, given.mails, *MAIL), feed(judged, given.mails, *MAIL)
+                floor = feed(idle, given.mails, *MAIL)
                 ratios.append(with_it / without)
                 floors.append(floor / without)
                 print(

@@ -263,6 +263,19 @@ class PrivatePostfix:
         """What `postqueue -j` says: queue_name, queue_id, sender, recipients, …"""
         return [json.loads(line) for line in _output("postqueue", "-c", self.config, "-j").splitlines()]
 
+    def wait_empty(self, timeout: float = 120) -> None:
+        """Wait until every mail has left the queue (but those on hold).
+
+        Raises:
+            AssertionError: some did not in time.
+        """
+        folders = [self.directory / "queue" / name for name in ("maildrop", "incoming", "active", "deferred")]
+        deadline = time.monotonic() + timeout
+        while any(files for folder in folders for _, _, files in os.walk(folder)):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"still in the queue: {self.queue()[:20]}\n{self.log()}")
+            time.sleep(0.02)
+
     def held(self) -> list[str]:
         """Ids of the messages in the hold queue (Elemta's quarantine)."""
         return [entry["queue_id"] for entry in self.queue() if entry["queue_name"] == "hold"]
