@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from elemta import explain
 from elemta.cli import _terminal, config_argument, fail
+from elemta.clock import believed
 from elemta.config.load import load
 from elemta.config.model import Settings
 from elemta.config.types import duration
@@ -206,7 +207,10 @@ def _act(hold: _Hold, args: argparse.Namespace, do: Callable[[Sequence[Held]], d
 
 
 def _expire(hold: _Hold, args: argparse.Namespace) -> int:
-    over = [each for each in hold.held() if each.expires is not None and each.expires <= hold.now]
+    held, now = hold.held(), believed(hold.settings.journal.path)
+    over = [each for each in held if each.expires is not None and each.expires <= now.time]
+    if now.ahead and any(each.expires is not None and now.time < each.expires <= hold.now for each in held):
+        fail(f"elemta quarantine: some mails are kept, as if it were {now}", os.EX_OK)
     if args.dry_run:
         _tell(hold, over)
         return os.EX_OK

@@ -3,9 +3,9 @@
 One for each daemon, forked by its supervisor.  It serves /metrics (the counts of all processes of both daemons),
 /healthz (is each daemon's supervisor alive?) and /readyz (do all workers, and what they depend on, answer?) on
 `metrics.listen`, an address that the keepers of both daemons may share; when it is taken by somebody else the keeper
-goes on without, and tries again.  Once a minute it expires the journal and the state store, in slices.  Every other
-second it waits for the disk, so that workers who write to the state store need not.  That of the milter also sends
-DMARC reports, where the configuration has `reports:`.
+goes on without, and tries again.  Once a minute it expires the journal and the state store, in slices, by the
+clock as far as that is believed.  Every other second it waits for the disk, so that workers who write to the state
+store need not.  That of the milter also sends DMARC reports, where the configuration has `reports:`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from elemta import journal
+from elemta.clock import believed
 from elemta.config.model import Settings
 from elemta.daemon import pages
 from elemta.daemon.pages import Answer
@@ -53,8 +54,8 @@ async def keep(settings: Settings, daemon: str, stopping: asyncio.Event) -> None
     works: list[Work] = [
         partial(_serve, settings, directory),
         partial(_live, directory, daemon),
-        partial(_expire, expire_journal, settings),
-        partial(_expire, expire_store, settings),
+        partial(_expire, "the journal", expire_journal, settings),
+        partial(_expire, "the state", expire_store, settings),
         partial(_settle, settings),
     ]
     if daemon == "milter" and settings.reports is not None:
@@ -126,17 +127,20 @@ async def _live(directory: str, daemon: str) -> None:
         await asyncio.sleep(ALIVE)
 
 
-async def _expire(throw_away: Callable[[Settings], Coroutine[Any, Any, int]], settings: Settings) -> None:
+async def _expire(
+    what: str, throw_away: Callable[[Settings, float], Coroutine[Any, Any, int]], settings: Settings
+) -> None:
     """Throw away what is old, once a minute; the keepers of both daemons not at the same moment."""
     complaint = _Complaint()
     await asyncio.sleep(random.uniform(1.0, MINUTE))  # noqa: S311 - spreads work, keeps no secret
     while True:
         try:
-            await throw_away(settings)
+            now = await asyncio.to_thread(believed, settings.journal.path)
+            await throw_away(settings, now.time)
         except (JournalError, StoreError, OSError) as error:
             complaint.about(f"nothing expires: {error}")
         else:
-            complaint.about("")
+            complaint.about(f"{what} expires as if it were {now}" if now.ahead else "")
         await asyncio.sleep(MINUTE)
 
 
@@ -162,15 +166,14 @@ async def _settled(settings: Settings, complaint: _Complaint) -> None:
         await store.close()
 
 
-async def expire_journal(settings: Settings, now: Callable[[], float] = time.time) -> int:
+async def expire_journal(settings: Settings, now: float) -> int:
     """Throw away decisions older than `journal.keep`; how many went.
 
     Raises:
         JournalError: the journal cannot be changed.
     """
-    gone = 0
+    gone, before, held = 0, now - settings.journal.keep, now - settings.quarantine.longest - HELD
     while True:
-        before, held = now() - settings.journal.keep, now() - settings.quarantine.longest - HELD
         some = await asyncio.to_thread(journal.expire, settings.journal.path, before, SLICE, held=held)
         gone += some
         if some < SLICE:
@@ -178,7 +181,7 @@ async def expire_journal(settings: Settings, now: Callable[[], float] = time.tim
         await asyncio.sleep(REST)
 
 
-async def expire_store(settings: Settings, now: Callable[[], float] = time.time) -> int:
+async def expire_store(settings: Settings, now: float) -> int:
     """Throw away what has expired in the state store; how many rows went.
 
     Raises:
@@ -186,7 +189,7 @@ async def expire_store(settings: Settings, now: Callable[[], float] = time.time)
     """
     store = open_store(settings.state)
     try:
-        return await store.expire(now())
+        return await store.expire(now)
     finally:
         await store.close()
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from elemta import clock
 from elemta.config.model import Journal, Metrics, Reports, Settings
 from elemta.config.types import Listen
 from elemta.daemon import keeper, pages
@@ -312,7 +313,7 @@ def test_what_is_old_goes_and_what_is_new_stays(settings, monkeypatch):
         writer.decided(decision(at=time.time() - settings.journal.keep - number))
     writer.decided(decision(sender="new@x.test"))
     assert writer.close() == 0
-    assert on_the_loop(keeper.expire_journal(settings)) == 25
+    assert on_the_loop(keeper.expire_journal(settings, time.time())) == 25
     assert [entry.sender for entry in Reader(settings.journal.path).search()] == ["new@x.test"]
 
     async def sets():
@@ -320,9 +321,30 @@ def test_what_is_old_goes_and_what_is_new_stays(settings, monkeypatch):
         await store.add_to_set("frozen", "old", time.time() - 1)
         await store.add_to_set("frozen", "new", time.time() + 1000)
         await store.close()
-        return await keeper.expire_store(settings)
+        return await keeper.expire_store(settings, time.time())
 
     assert on_the_loop(sets()) == 1
+
+
+def test_nothing_goes_because_the_clock_leapt(settings, monkeypatch, caplog):
+    monkeypatch.setattr(keeper, "MINUTE", 1.0)
+    ten_years, seen = 10 * 365 * 86400.0, []
+
+    async def throw_away(_, now):
+        seen.append(now)
+        if len(seen) == 2:
+            monkeypatch.setattr(clock, "look", lambda: leapt)
+        if len(seen) == 4:
+            raise asyncio.CancelledError
+        return 0
+
+    began = clock.look()
+    leapt = clock.Moment(began.time + ten_years, began.uptime + 5, began.boot)
+    with pytest.raises(asyncio.CancelledError):
+        on_the_loop(keeper._expire("the journal", throw_away, settings))
+    assert max(seen) < began.time + 60
+    assert "the journal expires as if it were 20" in caplog.text
+    assert "the clock leapt 87600 hours ahead" in caplog.text
 
 
 def test_the_state_is_settled_and_goes_on_when_its_file_is_replaced(settings, monkeypatch, caplog, tmp_path):

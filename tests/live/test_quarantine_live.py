@@ -6,9 +6,12 @@ import os
 import re
 import subprocess
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from elemta import clock
 from elemta.cli import main
 from elemta.journal import JournalError, Reader
 from elemta.quarantine import HoldQueue
@@ -203,6 +206,19 @@ def test_expiry_goes_by_class_and_leaves_what_others_hold(postfix, elemta, hold,
     assert sorted(postfix.held()) == sorted([kept, by_hand])
     assert "deleted, since its time was over, by root" in elemta(decision.id, command="explain")[1]
     assert elemta("expire")[:2] == (0, "")
+
+
+def test_a_clock_that_leaps_ahead_deletes_nothing(postfix, elemta, hold, monkeypatch):
+    kept, _ = hold()
+    assert elemta("expire")[:2] == (0, "")
+    moment, years = clock.look(), 10 * 365 * 86400
+    monkeypatch.setattr(clock, "look", lambda: replace(moment, time=moment.time + years))
+    monkeypatch.setattr("elemta.cli.quarantine.time", SimpleNamespace(time=lambda: moment.time + years))
+    status, out, err = elemta("expire")
+    assert (status, out) == (0, "")
+    assert "some mails are kept, as if it were 20" in err
+    assert "the clock leapt 87600 hours ahead" in err
+    assert postfix.held() == [kept]
 
 
 def test_a_mail_held_by_hand_after_we_released_it_is_not_ours_any_more(postfix, elemta, hold):
