@@ -144,6 +144,7 @@ def test_who_comes_during_the_end_is_turned_away_and_does_not_wait_for_it(connec
 def test_an_idle_session_does_not_hold_up_the_end_for_longer_than_the_grace(connect):
     with Daemon("milter", workers=1) as daemon:
         mta = connect(daemon)
+        assert mta.carry() == [(ACCEPT, {})]  # so the worker has taken the connection
         daemon.signal(signal.SIGTERM)
         time.sleep(0.5)
         assert daemon.process.poll() is None
