@@ -218,7 +218,10 @@ class Settings(Section):
 
     host: HostName = Field(description="our name: authserv-id of Authentication-Results, name in replies and reports")
     dns: Dns = Field(default_factory=Dns, description="how to ask the name system")
-    state: StateUrl = Field("sqlite:///var/lib/elemta/state.db", description="the state store")
+    state: StateUrl = Field(
+        "sqlite:///var/lib/elemta/state.db",
+        description="the state store: a file, or Redis or Valkey for several mail servers",
+    )
     journal: Journal = Field(default_factory=Journal, description="where every decision is kept")
     quarantine: Quarantine = Field(default_factory=Quarantine, description="mail on Postfix's hold queue")
     milter: Milter = Field(default_factory=Milter, description="the milter daemon")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv6Address, ip_address
-from types import MappingProxyType
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, WithJsonSchema
 
-from elemta.config.problems import quoted, suggest
+from elemta.config.problems import quoted
+from elemta.config.state_url import DEFAULT, state_place
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")  # RFC 1123 section 2.1, RFC 1035 section 2.3.4
@@ -22,19 +22,6 @@ _FIELD = re.compile(r"[!-9<-~]{1,100}")  # RFC 5322 section 2.2, less the semico
 _PASSING = frozenset({"return-path", "received", "authentication-results", "bcc", "dkim-signature"})
 _LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*/=?^_`{|}~.-]{1,60}")  # RFC 5322 section 3.2.3, less the delimiter +
 _SERVER = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+))(?::([0-9]{1,5}))?")
-
-BUILT = True
-STATE_SCHEMES = MappingProxyType(
-    {
-        "sqlite": BUILT,
-        "redis": not BUILT,
-        "rediss": not BUILT,
-        "redis+unix": not BUILT,
-        "redis+sentinel": not BUILT,
-        "redis+cluster": not BUILT,
-    }
-)
-"""Every scheme of `state:`, and whether this version has it."""
 
 
 def name(text: str) -> str:
@@ -128,15 +115,8 @@ def report_interval(seconds: float) -> float:
 
 
 def state_url(text: str) -> str:
-    """Where state is kept: sqlite:///absolute/path."""
-    scheme, separator, _ = text.partition("://")
-    if not separator or scheme not in STATE_SCHEMES:
-        hint = suggest(scheme, STATE_SCHEMES) or "; write sqlite:///var/lib/elemta/state.db"
-        raise ValueError(f"{quoted(scheme)} is no kind of state store{hint}")
-    if not STATE_SCHEMES[scheme]:
-        raise ValueError(f"{scheme}:// is not built yet; write sqlite:///var/lib/elemta/state.db")
-    if scheme == "sqlite" and (not text.startswith("sqlite:///") or text.endswith("/")):
-        raise ValueError("a file needs its whole path; write three slashes: sqlite:///var/lib/elemta/state.db")
+    """Where state is kept, as `elemta.config.state_url` reads it."""
+    state_place(text)
     return text
 
 
@@ -192,5 +172,5 @@ DnsServer = Annotated[
 StateUrl = Annotated[
     str,
     AfterValidator(state_url),
-    WithJsonSchema({"type": "string", "x-kind": "a state store", "examples": ["sqlite:///var/lib/elemta/state.db"]}),
+    WithJsonSchema({"type": "string", "x-kind": "a state store", "examples": [DEFAULT, "redis://10.0.0.5/0"]}),
 ]

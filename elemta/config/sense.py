@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from elemta.config.model import FileSet, Settings
 from elemta.config.problems import Problem, quoted, suggest
+from elemta.config.state_url import state_place
 from elemta.config.types import Listen, duration_text
 from elemta.config.words import unreadable
 
@@ -29,10 +30,13 @@ def mistakes(settings: Settings) -> Iterator[Problem]:
     if settings.dns.timeout > settings.dns.budget:
         text = f"one query may not take longer than all ({duration_text(settings.dns.budget)}); write less"
         yield Problem(("dns", "timeout"), text)
-    for name, entries in settings.sets.items():
-        trouble = unreadable(entries.file) if isinstance(entries, FileSet) else ""
-        if trouble:
-            yield Problem(("sets", name, "file"), trouble)
+    files: list[tuple[tuple[str, ...], str]] = [
+        (("sets", name, "file"), each.file) for name, each in settings.sets.items() if isinstance(each, FileSet)
+    ]
+    files.append((("state",), state_place(settings.state).ca))
+    for where, file in files:
+        if file and (trouble := unreadable(file)):
+            yield Problem(where, trouble)
     for path, names in (
         (("quarantine", "classes"), settings.quarantine.classes),
         (("reports", "classes"), (settings.reports.classes if settings.reports is not None else None) or ()),

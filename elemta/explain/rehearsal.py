@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from elemta.case import Case
 from elemta.check import Tools
+from elemta.config.state_url import state_place
 from elemta.decision import Decision, new_id
 from elemta.dns import DnsError
 from elemta.engine import Engine
@@ -27,7 +28,7 @@ from elemta.policy import Policy
 from elemta.rules.sets import members
 from elemta.sqlite_form import uri
 from elemta.store import Store, StoreError
-from elemta.store.urls import open_store, split_url
+from elemta.store.urls import open_rehearsal, open_store
 from elemta.tools import open_tools
 from elemta.verdict import REFUSED, Disposition, on_top
 
@@ -135,17 +136,19 @@ _NAME = bytes(octet for octet in range(33, 127) if octet != ord(":"))  # RFC 532
 
 @asynccontextmanager
 async def copied(url: str) -> AsyncIterator[Store]:
-    """A store with what is in the one that `url` names, which is not changed; an empty one where there is none yet.
+    """A store with what is in the one that `url` names, which is not changed; an empty one where there is no file yet.
 
     Raises:
         StoreError: it cannot be read.
     """
-    scheme, place = split_url(url)
+    place = state_place(url)
     with tempfile.TemporaryDirectory(prefix="elemta-") as directory:
-        copy = f"{directory}/state.db"
-        if scheme == "sqlite":
-            _copy(Path(place), copy)
-        store = open_store(f"sqlite://{copy}")
+        if place.scheme == "sqlite":
+            copy = f"{directory}/state.db"
+            _copy(Path(place.path), copy)
+            store = open_store(f"sqlite://{copy}")
+        else:
+            store = open_rehearsal(place)
         try:
             yield store
         finally:

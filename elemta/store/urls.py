@@ -1,15 +1,13 @@
 """State URLs: which store does `state:` in the configuration name?
 
-    sqlite:///var/lib/elemta/state.db      an absolute path; the embedded default
-
-A scheme is one line in `_SCHEMES`: the function that opens it, imported only when it is asked for.
+What may stand there is told by `elemta.config.state_url`.  A store that is not used is not imported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 
+from elemta.config.state_url import StatePlace, state_place
 from elemta.store import Store
 
 
@@ -20,22 +18,16 @@ def open_store(url: str) -> Store:
         ValueError: the URL names no store; the text says how to write one.
         StoreError: the store cannot be opened.
     """
-    scheme, place = split_url(url)
-    return _SCHEMES[scheme](place)
+    place = state_place(url)
+    module = import_module(_module(place))
+    store: Store = module.SqliteStore(place.path) if place.scheme == "sqlite" else module.RedisStore(place)
+    return store
 
 
-def split_url(url: str) -> tuple[str, str]:
-    """Scheme and place of `url`, so that a configuration can be checked without opening anything.
-
-    Raises:
-        ValueError: the URL names no store; the text says how to write one.
-    """
-    scheme, separator, place = url.partition("://")
-    if not separator or scheme not in _SCHEMES:
-        raise ValueError(f"{url!r} is not a state store; write sqlite:///absolute/path.db")
-    if scheme == "sqlite" and (not place.startswith("/") or "\0" in place or place.endswith("/")):
-        raise ValueError(f"{url!r} names no file; write sqlite:///absolute/path.db, with three slashes")
-    return scheme, place
+def open_rehearsal(place: StatePlace) -> Store:
+    """A store that reads what is on a server of Redis and changes nothing there."""
+    store: Store = import_module("elemta.store.redis_rehearsal").RehearsedStore(place)
+    return store
 
 
 def preload(url: str) -> None:
@@ -44,13 +36,8 @@ def preload(url: str) -> None:
     Raises:
         ValueError: the URL names no store.
     """
-    import_module(_MODULES[split_url(url)[0]])
+    import_module(_module(state_place(url)))
 
 
-def _sqlite(place: str) -> Store:
-    store: Store = import_module(_MODULES["sqlite"]).SqliteStore(place)  # a store that is not used is not loaded
-    return store
-
-
-_MODULES = {"sqlite": "elemta.store.sqlite"}
-_SCHEMES: dict[str, Callable[[str], Store]] = {"sqlite": _sqlite}
+def _module(place: StatePlace) -> str:
+    return "elemta.store.sqlite" if place.scheme == "sqlite" else "elemta.store.redis"

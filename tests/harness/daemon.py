@@ -22,7 +22,7 @@ from unittest import SkipTest
 _POLICY = """
 host: mx1.example.org
 user: {user}
-state: sqlite://{directory}/state.db
+state: {state}
 journal: {{path: {directory}/journal.db}}
 spool: {directory}/spool
 metrics: {{listen: "127.0.0.1:{metrics}", directory: {directory}/metrics}}
@@ -49,6 +49,7 @@ class Daemon:
         workers: int = 2,
         metrics: int = 0,
         own: str = "",
+        state: str = "",
         environment: dict[str, str] | None = None,
     ) -> None:
         self.name = name
@@ -59,6 +60,7 @@ class Daemon:
         self.workers = workers
         self.metrics = metrics
         self.own = f", {own}" if own else ""  # more of the daemon's own section: "budget: 3s"
+        self.state = state or f"sqlite://{self.directory}/state.db"
         self.policy = self.directory / "policy.yaml"
         self.log_file = self.directory / "log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -72,6 +74,7 @@ class Daemon:
         fixed = _POLICY.format(
             user="root" if os.geteuid() == 0 else "elemta",
             directory=self.directory,
+            state=self.state,
             metrics=self.metrics,
             dns=self._dns,
             section=self.name,

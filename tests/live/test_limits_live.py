@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from harness import redis
 from harness.daemon import Daemon
 from harness.postfix import PrivatePostfix, why_not
 
@@ -28,12 +29,21 @@ rules:
 """
 
 
-@pytest.fixture(scope="module")
-def stack():
+@pytest.fixture(
+    scope="module",
+    params=[
+        "sqlite",
+        pytest.param("redis", marks=pytest.mark.skipif(bool(redis.why_not()), reason=redis.why_not())),
+    ],
+)
+def stack(request, tmp_path_factory):
+    state = f"sqlite://{tmp_path_factory.mktemp('state')}/state.db"  # one for both daemons, as always
+    if request.param == "redis":
+        redis.shared().plain.flushall()
+        state = redis.shared().url
     with PrivatePostfix(policyd=True, milter=True) as postfix:
-        policyd = Daemon("policyd", POLICY, listen=f"unix:{postfix.sockets}/policyd.sock")
-        milter = Daemon("milter", POLICY, listen=f"unix:{postfix.milter_socket}")
-        (milter.directory / "state.db").symlink_to(policyd.directory / "state.db")  # one state for both, as always
+        policyd = Daemon("policyd", POLICY, listen=f"unix:{postfix.sockets}/policyd.sock", state=state)
+        milter = Daemon("milter", POLICY, listen=f"unix:{postfix.milter_socket}", state=state)
         with policyd, milter:
             yield postfix, policyd
 

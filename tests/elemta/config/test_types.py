@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elemta.config.names import STATE_SCHEMES, dns_server, host_name, masked, state_url
+from elemta.config.names import dns_server, host_name, masked
 from elemta.config.types import Listen, duration, duration_text, network, size, size_text
-from elemta.store.urls import split_url
 
 
 @pytest.mark.parametrize(
@@ -138,27 +137,6 @@ def test_host_names(text):
 def test_not_host_names(text):
     with pytest.raises(ValueError, match=r"host name"):
         host_name(text)
-
-
-def test_state_urls():
-    assert state_url("sqlite:///var/lib/x.db") == "sqlite:///var/lib/x.db"
-    for text in ("", "x", "/var/lib/x.db", "mysql://x", "sqlite:x", "sqlite://x.db", "sqlite:///x/"):
-        with pytest.raises(ValueError, match=r"write|did you mean"):
-            state_url(text)
-    for scheme, built in STATE_SCHEMES.items():
-        if not built:
-            with pytest.raises(ValueError, match="not built yet"):
-                state_url(f"{scheme}://127.0.0.1/0")
-
-
-def test_the_store_opens_what_the_configuration_takes():
-    for scheme, built in STATE_SCHEMES.items():
-        url = f"{scheme}:///var/lib/elemta/state.db"
-        if built:
-            assert split_url(url)
-        else:
-            with pytest.raises(ValueError, match="is not a state store"):
-                split_url(url)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""State URLs: what is written in `state:` opens the store that is meant, or says how to write one."""
+"""What is written in `state:` opens the store that is meant."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from elemta.store import StoreError
-from elemta.store.urls import open_store, split_url
+from elemta.store.redis import RedisStore
+from elemta.store.urls import open_store, preload
 
 
 def test_sqlite(tmp_path):
@@ -17,20 +18,19 @@ def test_sqlite(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
-    [
-        ("", "write sqlite:///absolute/path.db"),
-        ("/var/lib/elemta/state.db", "write sqlite:///absolute/path.db"),
-        ("sqlite:/var/lib/state.db", "write sqlite:///absolute/path.db"),
-        ("mysql://host/db", "is not a state store"),
-        ("sqlite://state.db", "three slashes"),
-        ("sqlite://", "three slashes"),
-        ("sqlite:///var/lib/", "names no file"),
-    ],
+    "url", ["redis://h", "rediss://h", "redis+unix:///run/x", "redis+sentinel://h,g/mail", "redis+cluster://h,g"]
 )
-def test_what_is_none(url, told):
-    with pytest.raises(ValueError, match=told):
-        split_url(url)
+def test_redis_asks_nothing_when_it_is_opened(url):
+    preload(url)
+    store = open_store(url)
+    assert isinstance(store, RedisStore)
+    asyncio.run(store.close())
+
+
+def test_what_is_none():
+    for doing in (open_store, preload):
+        with pytest.raises(ValueError, match="is no kind of state store"):
+            doing("mysql://host/db")
 
 
 def test_a_store_that_does_not_open(tmp_path):

@@ -1,0 +1,328 @@
+"""Redis: what other servers do not do: refuse, hang, start anew, lie, and want a password, TLS or a sentinel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+from elemta.config.state_url import state_place
+from elemta.store import GreyTerms, Quota, StoreError, Use, redis, redis_client
+from elemta.store.redis import RedisStore
+from elemta.store.urls import open_rehearsal, open_store
+from harness.redis import PrivateRedis, shared, why_not
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+
+TERMS = GreyTerms(delay=300, window=172800, keep=3024000, proven=5)
+
+
+@pytest.fixture
+def server():
+    shared().plain.flushall()
+    return shared()
+
+
+def use(url, work):
+    async def session():
+        store = open_store(url)
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(session())
+
+
+async def fails(work, told):
+    """Seconds that it took to fail with these words."""
+    began = time.monotonic()
+    with pytest.raises(StoreError, match=told):
+        await work
+    return time.monotonic() - began
+
+
+# ── ways to it ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def every_kind(store):
+    """One call of each kind: reads, scripts, sets."""
+    assert (await store.greylist("t", "n", 1000.0, TERMS)).attempts == 1
+    assert await store.reserve("m", [Quota("k", "", 1, 60.0, 5)], 1000.0) == [Use(0)]
+    assert await store.consume("m", "q", {}, 1000.0) == 1
+    await store.remember_contacts(["a", "b"], 1000.0, 2000.0)
+    assert set(await store.contacts(["a", "b", "c"], 1500.0)) == {"a", "b"}
+    await store.add_to_set("s", "e", 2000.0)
+    assert (await store.set_entries("s", 1500.0), await store.set_size("s", 1500.0)) == ({"e": 2000.0}, 1)
+    assert await store.expire(3000.0) == 1
+    assert await store.set_entries("s", 0.0) == {}
+    return await store.sets_version()
+
+
+def test_a_socket_a_password_and_a_database(tmp_path):
+    with PrivateRedis(requirepass="s#e c/r@t%", unixsocketperm="700") as redis_:
+        password = "s#e c/r@t%25"
+        for url in (
+            f"redis+unix://:{password}@{redis_.socket}?db=3",
+            f"redis://default:{password}@127.0.0.1:{redis_.port}/4",
+        ):
+            assert use(url, every_kind) == 1
+        databases = set(redis_.plain.info("keyspace"))
+        assert databases == {"db3", "db4"}
+        for wrong in (f"redis+unix://:guess@{redis_.socket}", f"redis://127.0.0.1:{redis_.port}"):
+            use(wrong, lambda store: fails(store.sets_version(), "password|Authentication required"))
+
+
+def test_tls(tmp_path):
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=redis.test -addext"
+    )
+    paths = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "ca.pem"]
+    subprocess.run([*command.split(), "subjectAltName=IP:127.0.0.1", *paths], check=True, capture_output=True)
+    files = {"tls_cert_file": f"{tmp_path}/ca.pem", "tls_key_file": f"{tmp_path}/key.pem"}
+    with PrivateRedis(tls_auth_clients="no", tls_ca_cert_file=f"{tmp_path}/ca.pem", **files) as redis_:
+        redis_.plain.config_set("tls-port", port := redis_.another_port())
+        assert use(f"rediss://127.0.0.1:{port}?ca={tmp_path}/ca.pem", every_kind) == 1
+        use(f"rediss://127.0.0.1:{port}", lambda store: fails(store.sets_version(), "(?i)certificate verify failed"))
+        use(f"redis://127.0.0.1:{port}", lambda store: fails(store.sets_version(), "."))
+        missing = f"rediss://127.0.0.1:{port}?ca={tmp_path}/missing.pem"
+        use(missing, lambda store: fails(store.sets_version(), "No such file"))
+
+
+def test_a_sentinel_names_the_master_also_after_it_was_killed():
+    with PrivateRedis(sentinel=True) as redis_:
+
+        async def work(store):
+            assert await every_kind(store) == 1
+            redis_.stop()
+            assert await fails(store.sets_version(), "redis\\+sentinel://127.0.0.1:\\d+/mail: ") < redis.PATIENCE
+            redis_.start()
+            return await until(store.sets_version)
+
+        assert use(redis_.url, work) == 0  # it kept nothing
+
+
+async def until(asked, seconds=10.0):
+    """The first answer."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return await asked()
+        except StoreError:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.1)
+
+
+# ── a server that fails ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+def test_one_that_is_not_there_is_told_at_once(scheme):
+    url = f"{scheme}://:hunter2@127.0.0.1:1"
+
+    async def work(store):
+        began = time.monotonic()
+        with pytest.raises(StoreError, match=r"127\.0\.0\.1:1: ") as caught:
+            await store.greylist("t", "n", 0.0, TERMS)
+        assert "hunter2" not in str(caught.value)
+        assert time.monotonic() - began < redis.PATIENCE
+
+    use(url, work)
+
+
+def test_one_that_hangs_costs_little_and_answers_again_when_it_goes_on(server, monkeypatch):
+    monkeypatch.setattr(redis_client, "SILENCE", 0.3)
+    monkeypatch.setattr(redis, "ALONE", 0.5)
+
+    async def work(store):
+        await store.greylist("t", "n", 1000.0, TERMS)
+        server.signal(signal.SIGSTOP)
+        try:
+            for _ in range(redis.LATE):
+                assert 0.2 < await fails(store.sets_version(), "no answer in time") < 3
+            await fails(store.sets_version(), "no answer in time")  # it is tried now and then
+            assert await fails(store.sets_version(), r"not asked, it did not answer \d times in a row") < 0.1
+        finally:
+            server.signal(signal.SIGCONT)
+        await until(store.sets_version)
+        assert (await store.greylist("t", "n", 1001.0, TERMS)).attempts == 2
+        assert await store.sets_version() == 0
+
+    use(server.url, work)
+
+
+def test_one_that_was_started_anew_is_asked_again_without_trouble():
+    with PrivateRedis() as redis_:
+
+        async def work(store):
+            await every_kind(store)
+            redis_.stop()
+            redis_.start()
+            return await every_kind(store)
+
+        assert use(redis_.url, work) == 1
+
+
+def test_scripts_that_the_server_forgot_are_told_again(server):
+    async def work(store):
+        await every_kind(store)
+        server.plain.flushall()
+        server.plain.script_flush()
+        return await every_kind(store)
+
+    assert use(server.url, work) == 1
+
+
+def test_what_nobody_can_read_begins_anew_and_what_is_something_else_is_trouble(server):
+    for number, garbage in enumerate([b"", b"\xff\xfe", b"{}", b"[1]", b"[" * 5000, b'{"first": "x"}', b"NaN"]):
+        server.plain.set(f"elemta:grey:g{number}", garbage)
+        server.plain.set(f"elemta:net:g{number}", garbage)
+        server.plain.set(f"elemta:pair:g{number}", garbage)
+    server.plain.rpush("elemta:grey:list", "x")
+    server.plain.set("elemta:{sets}:entries:s", "x")
+    server.plain.set("elemta:{sets}:version", "many")
+
+    async def work(store):
+        for number in range(7):
+            key = f"g{number}"
+            assert (await store.greylist(key, key, 1000.0, TERMS)).attempts == 1
+            assert (await store.greylist(key, key, 1001.0, TERMS)).attempts == 2
+            await store.remember_contacts([key], 1000.0, 2000.0)
+            assert await store.contacts([key], 1500.0) == {key: 1000.0}
+        await fails(store.set_entries("s", 0.0), "WRONGTYPE")
+        await fails(store.add_to_set("s", "e", 0.0), "WRONGTYPE")
+        await fails(store.sets_version(), "no number")
+        await fails(store.greylist("list", "n", 0.0, TERMS), "WRONGTYPE|others were faster")
+
+    use(server.url, work)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"*2\r\n$", b"$99999999999\r\nx", b"+OK\r\n" * 50, b"\0" * 100,
+     b"*-7\r\n", b"*" * 100_000, b":1\r\n:1\r\n:1\r\n:1\r\n"],
+)  # fmt: skip
+def test_one_that_lies_is_trouble_and_nothing_else(answer, monkeypatch):
+    monkeypatch.setattr(redis_client, "SILENCE", 0.3)
+
+    async def work():
+        async def lie(reader, writer):
+            with contextlib.suppress(ConnectionError):
+                while await reader.read(65536):
+                    writer.write(answer)
+                    if not answer:
+                        break
+            writer.close()
+
+        liar = await asyncio.start_server(lie, "127.0.0.1", 0)
+        port = liar.sockets[0].getsockname()[1]
+        store = RedisStore(state_place(f"redis://127.0.0.1:{port}"))
+        began = time.monotonic()
+        for asking in (
+            store.greylist("t", "n", 0.0, TERMS),
+            store.reserve("m", [Quota("k", "", 1, 60.0, 5)], 0.0),
+            store.set_entries("s", 0.0),
+            store.contacts(["a"], 0.0),
+            store.expire(0.0),
+        ):
+            with pytest.raises(StoreError, match=r"redis://127\.0\.0\.1"):
+                await asking
+        assert time.monotonic() - began < 5 * redis.PATIENCE
+        await store.close()
+        liar.close()
+
+    asyncio.run(work())
+
+
+def test_whoever_stops_waiting_leaves_no_answer_for_others(server):
+    async def work(store):
+        for number in range(40):
+            await store.add_to_set(f"s{number}", f"e{number}", 0.0)
+        chance = random.Random(7)
+
+        async def ask(number):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(chance.uniform(0, 0.02)):
+                    assert await store.set_entries(f"s{number}", 1.0) == {f"e{number}": 0.0}
+
+        for _ in range(10):
+            await asyncio.gather(*(ask(number) for number in range(40)))
+        for number in range(40):
+            assert await store.set_entries(f"s{number}", 1.0) == {f"e{number}": 0.0}
+
+    use(server.url, work)
+
+
+# ── what stands in it ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_hundreds_at_once_wait_their_turn(server):
+    async def work(store):
+        seen = await asyncio.gather(*(store.greylist(f"t{number}", "n", 1000.0, TERMS) for number in range(500)))
+        assert all(grey.attempts == 1 for grey in seen)
+        assert server.plain.info("clients")["connected_clients"] <= redis.CONNECTIONS + 2
+
+    use(server.url, work)
+
+
+def test_whatever_is_remembered_has_an_end(server):
+    use(server.url, every_kind)
+    lasting = {key for key in server.plain.scan_iter() if server.plain.pttl(key) < 0}
+    assert lasting == {b"elemta:{sets}:version", b"elemta:{sets}:names"}
+    assert 0 < server.plain.pttl("elemta:grey:t") <= TERMS.window * 1000
+    assert 0 < server.plain.pttl("elemta:pair:a") <= 1_000_000
+
+
+def test_uses_and_reservations_of_long_ago_do_not_pile_up(server, monkeypatch):
+    async def work(store):
+        for number in range(1500):
+            now = 1000.0 + number * 10
+            await store.reserve(f"m{number}", [Quota("k", "", 1, 60.0, 10_000)], now)
+            if number % 2:
+                await store.consume(f"m{number}", "", {}, now)
+
+    use(server.url, work)
+    sizes = [server.plain.hlen(key) for key in server.plain.scan_iter("elemta:{limits}:used:*")]
+    sizes += [server.plain.zcard(key) for key in server.plain.scan_iter("elemta:{limits}:held:*")]
+    assert max(sizes) <= 1000
+
+
+# ── rehearsed ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_rehearsal_sees_what_is_there_and_changes_nothing(server):
+    async def before(store):
+        await store.greylist("known", "n", 0.0, TERMS)
+        await store.greylist("known", "n", 300.0, TERMS)
+        await store.reserve("other", [Quota("k", "", 3, 3600.0, 5)], 1000.0)
+        await store.consume("other", "", {}, 1000.0)
+        await store.add_to_set("s", "e", 0.0)
+
+    use(server.url, before)
+    dump = {key: server.plain.dump(key) for key in server.plain.scan_iter()}
+
+    async def rehearse():
+        store = open_rehearsal(state_place(server.url))
+        assert (await store.greylist("known", "n", 400.0, TERMS)).known
+        assert not (await store.greylist("new", "n", 400.0, TERMS)).passed
+        uses = [await store.reserve("mine", [Quota("k", part, 1, 3600.0, 5)], 1000.0) for part in ("r1", "r2", "r2")]
+        assert uses == [[Use(3)], [Use(4)], [Use(4)]]
+        [full] = await store.reserve("mine", [Quota("k", "r3", 1, 3600.0, 5)], 1000.0)
+        assert (full.used, full.wait > 0) == (5, True)
+        assert await store.release("mine", "r2") == 1
+        assert await store.reserve("mine", [Quota("k", "", 2, 3600.0, 5)], 1000.0) == [Use(3)]
+        assert await store.reserve("mine", [Quota("k", "", 2, 3600.0, 5)], 1000.0) == [Use(3)]
+        assert await store.consume("mine", "q", {}, 1000.0) == 0
+        await store.add_to_set("s", "f", 0.0)
+        await store.remember_contacts(["a"], 0.0, 10.0)
+        assert await store.set_entries("s", 0.0) == {"e": 0.0}
+        await store.close()
+
+    asyncio.run(rehearse())
+    assert {key: server.plain.dump(key) for key in server.plain.scan_iter()} == dump
