@@ -112,10 +112,19 @@ class Policy:
         rules = [rule for stage in self.rules.values() for rule in stage.rules if not rule.shadow]
         in_force = needed(self.checks, sources(fact for rule in rules for fact in rule.facts))
         for plan in self.checks:
-            kept_mail = all(meaning is Disposition.ACCEPT for meaning in plan.trouble.values())
-            if not kept_mail and plan.name in rehearsed and plan.name not in in_force:
+            classes = self._every_class() if plan.classes is None else plan.classes
+            decides = any(plan.meaning_of_trouble(klass) is not Disposition.ACCEPT for klass in classes)
+            if decides and plan.name in rehearsed and plan.name not in in_force:
                 text = "only rules in mode: shadow ask for it, but where it cannot answer, its trouble still decides"
                 yield Problem(("checks", plan.name), f"{text}; write trouble: accept while you try it")
+
+    def _every_class(self) -> Iterator[str]:
+        """Every class that a mail may be of."""
+        for name, conditions in self.classes:
+            yield name
+            if not conditions:
+                return  # all that is left is of this one
+        yield UNCLASSIFIED
 
     def run_tests(self) -> list[Problem]:
         """Run the tests inside the configuration; a problem for each that fails."""

@@ -153,6 +153,25 @@ def test_a_check_that_is_only_rehearsed_may_yet_decide(path, capsys, trouble, mo
     assert bool(error) is warned
 
 
+@pytest.mark.parametrize(
+    ("classes", "options", "warned"),
+    [
+        ("{users: {login: {exists: true}}, rest: {}}", "trouble: {users: accept, rest: accept}", False),
+        ("{users: {login: {exists: true}}, rest: {}}", "trouble: {users: accept}", True),
+        ("{users: {login: {exists: true}}}", "trouble: {users: accept}", True),  # there is mail of no class
+        ("{users: {login: {exists: true}}}", "classes: [users], trouble: {users: accept}", False),
+    ],
+)
+def test_trouble_that_accepts_in_every_class_of_a_check_decides_nothing(path, capsys, classes, options, warned):
+    path.write_text(f"""host: mx.test
+classes: {classes}
+checks: {{clamav: {{socket: "unix:/run/clamd", {options}}}}}
+rules: {{message: [{{id: virus, mode: shadow, when: {{clamav: fail}}, then: reject}}]}}
+""")
+    assert main(["config", "check", str(path)]) == os.EX_OK
+    assert ("its trouble still decides" in capsys.readouterr().err) is warned
+
+
 def test_a_check_is_not_only_rehearsed_that_a_rule_at_rcpt_or_another_check_uses(path, capsys):
     path.write_text("""host: mx.test
 checks: {dnsbl: {trouble: defer, lists: [{zone: bl.test}]}, spf: {trouble: defer}, dkim: {}, dmarc: {}}
