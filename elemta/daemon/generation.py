@@ -26,12 +26,15 @@ class Process:
     slot: int
     control: socket.socket
     born: float
+    heard: float = field(init=False)  # when it last said something, or was born
     ready: bool = False
-    heard: float = 0.0  # when it last said something
     closed: bool = False  # it takes no connection any more
     leaving: float = 0.0  # when it was told to go; 0 = it was not
     until: float = math.inf  # when it is killed
     patience: float = math.inf  # so much later, once it takes no connection any more
+
+    def __post_init__(self) -> None:
+        self.heard = self.born
 
     def goes(self, seconds: float, patience: float = 0.0) -> None:
         """Note that it was told to go within so many seconds, and so many more for what is under way.

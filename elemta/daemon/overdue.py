@@ -1,8 +1,9 @@
 """Overdue: which processes of ours do not go in time, or hang? They are made to go.
 
-A worker says ALIVE every BEAT seconds from its event loop.  One that says nothing for HUNG seconds serves nobody, and
-who came to it waits in vain: it is asked where it stands (SIGUSR1: the stack of all its threads on standard error),
-then killed, and the supervisor starts another.  Postfix says 4xx for what was in its hands.
+A worker says ALIVE every BEAT seconds from its event loop.  One that says nothing for HUNG seconds serves nobody, also
+where it has not come up yet, and who came to it waits in vain: it is asked where it stands (SIGUSR1: the stack of all
+its threads on standard error), then killed, and the supervisor starts another.  Postfix says 4xx for what was in its
+hands.
 
 Time in which the supervisor itself stood still (a suspended machine, a paused container, a long reload) is nobody's
 fault and not counted.
@@ -63,7 +64,7 @@ class Overdue:
 def _hangs(process: Process, now: float) -> bool:
     """Whether it does, and nothing was done about it: who was told to go has a time of its own."""
     told = process.leaving or process.until < math.inf
-    return process.ready and process.slot != KEEPER and not told and now - process.heard > HUNG
+    return process.slot != KEEPER and not told and now - process.heard > HUNG
 
 
 def _send(process: Process, number: signal.Signals) -> None:

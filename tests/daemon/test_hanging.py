@@ -11,11 +11,20 @@ from elemta.daemon.overdue import HUNG, STILL, Overdue
 from harness.daemon import Daemon
 
 HANGING = """
-import time
-import elemta.daemon.overdue, elemta_policyd.translate
+import pathlib, time
+import elemta.daemon.overdue, elemta.engine, elemta_policyd.translate
 
-elemta.daemon.overdue.HUNG = 5.0
+elemta.daemon.overdue.HUNG = 8.0
 known = elemta_policyd.translate.parse_ip
+first = elemta.engine.Engine.open
+
+async def opened(engine):
+    if pathlib.Path("{directory}/once").exists():
+        pathlib.Path("{directory}/once").unlink()
+        time.sleep(1000)
+    await first(engine)
+
+elemta.engine.Engine.open = opened
 
 def hanging(address):
     if address == "192.0.2.66":
@@ -24,7 +33,7 @@ def hanging(address):
 
 elemta_policyd.translate.parse_ip = hanging
 """
-"""What Python runs first in the daemon: one client's address holds up the event loop."""
+"""What Python runs first in the daemon: one client's address holds up the event loop, and so does one start."""
 
 
 def request(client):
@@ -42,7 +51,7 @@ def ask(daemon, client):
 
 @pytest.fixture
 def daemon(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(HANGING)
+    (tmp_path / "sitecustomize.py").write_text(HANGING.replace("{directory}", str(tmp_path)))
     path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
     with Daemon("policyd", workers=1, environment={"PYTHONPATH": path}) as daemon:
         yield daemon
@@ -57,6 +66,15 @@ def test_a_worker_that_hangs_says_where_and_another_takes_its_place(daemon):
     assert daemon.worker_pids() != before
     assert f"worker 0 (process {before[0]}) has said nothing for" in log
     assert "in hanging" in log  # the stack
+
+
+def test_so_does_one_whose_start_hangs(daemon, tmp_path):
+    (before,) = daemon.worker_pids()
+    (tmp_path / "once").touch()
+    os.kill(before, signal.SIGKILL)
+    log = daemon.wait_for("worker_died", times=2, seconds=30)
+    assert "in opened" in log
+    assert ask(daemon, "192.0.2.1").recv(100) == b"action=DUNNO\n\n"
 
 
 def test_a_worker_that_says_where_it_stands_works_on(daemon):
@@ -95,16 +113,16 @@ def looked(monkeypatch):
 
 
 def process(**told):
-    return Process(1, 0, None, 1000.0, heard=1000.0, **{"ready": True, **told})
+    return Process(1, 0, None, 1000.0, **{"ready": True, **told})
 
 
-def test_one_that_says_nothing_is_asked_then_killed(looked):
-    assert looked(process(), HUNG + 3.0, 0.5) == [signal.SIGUSR1, signal.SIGKILL]
+@pytest.mark.parametrize("ready", [True, False], ids=["up", "not up yet"])
+def test_one_that_says_nothing_is_asked_then_killed(looked, ready):
+    assert looked(process(ready=ready), HUNG + 3.0, 0.5) == [signal.SIGUSR1, signal.SIGKILL]
 
 
-@pytest.mark.parametrize("told", [{"ready": False}, {"leaving": 1000.0}], ids=["not up yet", "told to go"])
-def test_others_have_times_of_their_own(looked, told):
-    assert looked(process(**told), 3 * HUNG, 0.5) == []
+def test_one_that_was_told_to_go_has_a_time_of_its_own(looked):
+    assert looked(process(leaving=1000.0), 3 * HUNG, 0.5) == []
 
 
 def test_time_in_which_the_supervisor_stood_still_does_not_count(looked):
