@@ -41,10 +41,11 @@ class Overdue:
     def end(self, processes: Iterable[Process]) -> None:
         """Kill who is overdue now."""
         now = time.monotonic()
-        stood_still, self._looked = now - self._looked > STILL, now
+        passed, self._looked = now - self._looked, now
         for process in processes:
-            if stood_still:
+            if passed > STILL:
                 process.heard = now
+                process.until += passed
             elif _hangs(process, now):
                 _log.error(
                     "worker %d (process %d) has said nothing for %.0f s: it hangs, and is killed; where it stood:",

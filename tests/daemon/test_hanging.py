@@ -125,5 +125,8 @@ def test_one_that_was_told_to_go_has_a_time_of_its_own(looked):
     assert looked(process(leaving=1000.0), 3 * HUNG, 0.5) == []
 
 
-def test_time_in_which_the_supervisor_stood_still_does_not_count(looked):
-    assert looked(process(), 10 * HUNG, STILL + 1.0) == []
+@pytest.mark.parametrize("told", [{}, {"leaving": 1000.0, "until": 1035.0}], ids=["at work", "told to go"])
+def test_time_in_which_the_supervisor_stood_still_does_not_count(looked, told):
+    one = process(**told)
+    looked(one, 10 * HUNG, STILL + 1.0)
+    assert looked(one, 30.0, 0.5) == []
