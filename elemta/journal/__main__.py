@@ -1,10 +1,12 @@
 """Journal process: writes what the courier of one worker brings, until its pipe ends.
 
-Signals that end a daemon do not end this: the worker's last decisions are still to come.
+Signals that end a daemon do not end this: the worker's last decisions are still to come.  SIGUSR1 has it write its
+stacks, as the others of the daemon.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import sys
 import threading
@@ -23,6 +25,7 @@ def main() -> int:
     """Write the journal at the path that is the first argument; the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    faulthandler.register(signal.SIGUSR1)
     telling = threading.Lock()
 
     def tell(report: str = "") -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import faulthandler
 import json
 import logging
 import os
@@ -44,6 +45,7 @@ def main() -> int:
     """Be the process of a plugin until the worker closes the socket; the exit status."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     _die_with(parent)
+    faulthandler.register(signal.SIGUSR1)  # systemctl kill -s USR1 reaches all of a daemon
     own = socket.socket(fileno=descriptor)
     own.set_inheritable(False)  # no program that the plugin starts shall hold it
     os.register_at_fork(after_in_child=own.close)  # nor a process that it forks

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,29 @@ def hanging(address):
 elemta_policyd.translate.parse_ip = hanging
 """
 """What Python runs first in the daemon: one client's address holds up the event loop, and so does one start."""
+
+
+PLUGIN = '''
+from elemta import Check, Envelope, Result
+
+class Quiet(Check[Envelope]):
+    """Does it say anything?"""
+
+    name = "quiet"
+
+    async def run(self, facts, seen):
+        return self.finding(Result.NONE)
+'''
+
+
+def started_by(pid):
+    """The writer of the journal, and the process of the plugin."""
+    return [int(each) for of in Path(f"/proc/{pid}/task").glob("*/children") for each in of.read_text().split()]
+
+
+def catches(pid, number):
+    caught = Path(f"/proc/{pid}/status").read_text().partition("SigCgt:")[2].split()[0]
+    return int(caught, 16) >> (number - 1) & 1
 
 
 def request(client):
@@ -92,6 +116,22 @@ def test_so_do_the_supervisor_and_the_keeper(daemon):
     daemon.wait_for("(most recent call first)", times=len(pids))
     assert ask(daemon, "192.0.2.1").recv(100) == b"action=DUNNO\n\n"
     assert [daemon.process.pid, *daemon.children()] == pids
+
+
+def test_so_does_whatever_they_have_started(tmp_path):
+    (tmp_path / "quiet.py").write_text(PLUGIN)
+    rules = "rules: {recipient: [{id: never, when: {quiet: fail}, then: reject}]}"
+    with Daemon("policyd", f"plugins: {{folder: {tmp_path}}}\nchecks: {{quiet: }}\n{rules}", workers=1) as daemon:
+        assert ask(daemon, "192.0.2.1").recv(100) == b"action=DUNNO\n\n"
+        (worker,) = daemon.worker_pids()
+        writer, plugin = pids = started_by(worker)
+        for pid in pids:
+            late = time.monotonic() + 20
+            while not catches(pid, signal.SIGUSR1) and time.monotonic() < late:  # nobody waits until they are up
+                time.sleep(0.05)
+            os.kill(pid, signal.SIGUSR1)
+        daemon.wait_for("(most recent call first)", times=len(pids))
+        assert started_by(worker) == [writer, plugin]
 
 
 @pytest.fixture
