@@ -18,13 +18,15 @@ import errno
 import os
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from elemta import streams
 from elemta.config.problems import ConfigErrors, quoted, suggest
 from elemta.version import VERSION, refuse_python
+
+T = TypeVar("T")
 
 DEFAULT_CONFIG = "/etc/elemta/elemta.yaml"
 _INTERRUPTED = 128 + 2  # what a shell makes of SIGINT
@@ -93,6 +95,18 @@ def config_argument(parser: argparse.ArgumentParser) -> None:
     default = os.environ.get("ELEMTA_CONFIG") or DEFAULT_CONFIG
     text = f"the configuration (default: $ELEMTA_CONFIG, or {DEFAULT_CONFIG})"
     parser.add_argument("--config", default=default, metavar="FILE", help=text)
+
+
+def argument(read: Callable[[str], T]) -> Callable[[str], T]:
+    """For `type=`: what `read` makes of a word; its ValueError tells what is wrong on the command line."""
+
+    def made(text: str) -> T:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return made
 
 
 def fail(text: str, status: int) -> int:

@@ -14,16 +14,13 @@ Keys are in DIR/DOMAIN/, by default the directory `keys` beside the configuratio
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any
 
 from elemta.addresses import a_label
-from elemta.cli import config_argument
+from elemta.cli import argument, config_argument
 from elemta.config.names import host_name, selector
 from elemta.config.types import duration
-
-T = TypeVar("T")
 
 NAME = "dkim"
 HELP = "make, publish, rotate and retire DKIM keys"
@@ -36,7 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     new = actions.add_parser("new", help="make keys for a domain, and print the DNS records to publish")
     new.add_argument("--type", choices=("rsa", "ed25519", "both"), default="both", help="default: both")
     new.add_argument("--bits", type=int, choices=(1024, 2048, 3072, 4096), default=2048, help="of RSA; default: 2048")
-    new.add_argument("--selector", type=_selector, help="default: r or e and the day; needs one --type")
+    new.add_argument("--selector", type=argument(selector), help="default: r or e and the day; needs one --type")
     listing = actions.add_parser("list", help="every key, how far it has come, and what is to be done")
     listing.add_argument("--json", action="store_true", help="as JSON")
     dns = actions.add_parser("dns", help="print DNS records, for zone files and for web forms")
@@ -45,14 +42,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "rotate", help="the next step of an exchange of keys; 75 while the DNS lacks the new ones"
     )
     age = "begin only when a key is older than this, such as 180d: for a timer"
-    rotate.add_argument("--if-older", type=_duration, default=0.0, metavar="AGE", help=age)
+    rotate.add_argument("--if-older", type=argument(duration), default=0.0, metavar="AGE", help=age)
     retire = actions.add_parser("retire", help="destroy keys that have not signed for a week, or stop one now")
     retire.add_argument("--now", action="store_true", help="do not wait: the key is known to others")
     for action in (new, listing, dns, check, rotate, retire):
         wanted = None if action in (new, rotate, retire) else "?"
-        action.add_argument("domain", nargs=wanted, type=_domain, metavar="DOMAIN", help="whose keys")
+        action.add_argument("domain", nargs=wanted, type=argument(_domain), metavar="DOMAIN", help="whose keys")
         if action in (dns, retire):
-            action.add_argument("selector", nargs="?", type=_selector, metavar="SELECTOR", help="one key")
+            action.add_argument("selector", nargs="?", type=argument(selector), metavar="SELECTOR", help="one key")
         action.add_argument(
             "--keys", default="", metavar="DIR", help="where keys are (default: beside the configuration)"
         )
@@ -67,24 +64,4 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _domain(text: str) -> str:
-    return _read(lambda word: host_name(a_label(word) or word).lower(), text)
-
-
-def _selector(text: str) -> str:
-    return _read(selector, text)
-
-
-def _duration(text: str) -> float:
-    return _read(duration, text)
-
-
-def _read(read: Callable[[str], T], text: str) -> T:
-    """What `read` makes of a word.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    try:
-        return read(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    return host_name(a_label(text) or text).lower()

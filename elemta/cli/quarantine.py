@@ -22,7 +22,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from elemta import explain
-from elemta.cli import _terminal, config_argument, fail
+from elemta.cli import _terminal, argument, config_argument, fail
 from elemta.clock import believed
 from elemta.config.load import load
 from elemta.config.model import Settings
@@ -260,16 +260,11 @@ def _criteria(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipient", metavar="ADDRESS", help="one of the recipients")
     why = "a check behind the verdict, or some words of its reason"
     parser.add_argument("--reason", "--finding", metavar="TEXT", help=why)
-    parser.add_argument("--older", type=_age, metavar="TIME", help="on hold for so long at least, such as 2h or 7d")
-    parser.add_argument("--newer", type=_age, metavar="TIME", help="on hold for so long at most")
+    parser.add_argument(
+        "--older", type=argument(duration), metavar="TIME", help="on hold for so long at least, such as 2h or 7d"
+    )
+    parser.add_argument("--newer", type=argument(duration), metavar="TIME", help="on hold for so long at most")
 
 
 def _choice(args: argparse.Namespace) -> Choice:
     return Choice(args.rule, args.klass, args.sender, args.recipient, args.reason, args.older, args.newer)
-
-
-def _age(text: str) -> float:
-    try:
-        return duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

@@ -18,7 +18,7 @@ import os
 import time
 from datetime import UTC, datetime
 
-from elemta.cli import _terminal, config_argument, fail
+from elemta.cli import _terminal, argument, config_argument, fail
 from elemta.cli._despite import settings_despite
 from elemta.config.model import DynamicSet, Settings
 from elemta.config.problems import Path
@@ -43,7 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument("name", metavar="NAME", help="the set")
         action.add_argument("entry", metavar="ENTRY", help="an address, a domain, a network, a login, a word")
     stay = "how long it stays, such as 1h (default: for ever)"
-    add.add_argument("--ttl", type=_ttl, default=0.0, metavar="TIME", help=stay)
+    add.add_argument("--ttl", type=argument(duration), default=0.0, metavar="TIME", help=stay)
     for action in (listing, add, remove):
         config_argument(action)
 
@@ -129,10 +129,3 @@ def _not_dynamic(settings: Settings, name: str) -> str:
         return f"{name} is not dynamic: change it where it is written, in the configuration or its file"
     known = ", ".join(_dynamic(settings)) or "none"
     return f"the configuration has no set {name}; its dynamic sets: {known}"
-
-
-def _ttl(text: str) -> float:
-    try:
-        return duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
