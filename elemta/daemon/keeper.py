@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from elemta import journal
@@ -25,13 +24,11 @@ from elemta.clock import believed
 from elemta.config.model import Settings
 from elemta.daemon import pages
 from elemta.daemon.pages import Answer
-from elemta.daemon.status import missing, touch, write_status
+from elemta.daemon.status import metrics_directory, missing, touch
 from elemta.journal import JournalError
 from elemta.observe.exposition import CONTENT_TYPE, exposition
 from elemta.store import StoreError
 from elemta.store.urls import open_store
-
-__all__ = ["keep", "write_status"]
 
 _log = logging.getLogger("elemta.daemon.keeper")
 
@@ -50,7 +47,7 @@ REST = 0.1  # seconds between two slices: writers come first
 
 async def keep(settings: Settings, daemon: str, stopping: asyncio.Event) -> None:
     """Be the keeper of `daemon` until `stopping` is set."""
-    directory = settings.metrics.directory or str(Path(settings.journal.path).parent / "metrics")
+    directory = metrics_directory(settings)
     works: list[Work] = [
         partial(_serve, settings, directory),
         partial(_live, directory, daemon),

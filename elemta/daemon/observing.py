@@ -13,14 +13,13 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import uvloop
 
 from elemta.check import Tools
 from elemta.config.model import Milter, Policyd, Settings
-from elemta.daemon.keeper import keep, write_status
-from elemta.daemon.status import WorkerStatus, abandon
+from elemta.daemon.keeper import keep
+from elemta.daemon.status import WorkerStatus, abandon, metrics_directory, write_status
 from elemta.decision import Observer
 from elemta.dns import CachedResolver
 from elemta.journal import Courier
@@ -35,11 +34,6 @@ def section(settings: Settings, daemon: str) -> Milter | Policyd:
     return settings.milter if daemon == "milter" else settings.policyd
 
 
-def metrics_directory(settings: Settings) -> Path:
-    """Where the processes of both daemons share their counters."""
-    return Path(settings.metrics.directory or Path(settings.journal.path).parent / "metrics")
-
-
 class Observing:
     """What the supervisor tells.
 
@@ -50,7 +44,7 @@ class Observing:
 
     def __init__(self, settings: Settings, daemon: str) -> None:
         self.daemon = daemon
-        self.directory = str(metrics_directory(settings))
+        self.directory = metrics_directory(settings)
         self.log = Log(settings.log.format, settings.log.level, daemon=daemon)
         self._metrics: Metrics | None = None
         self._told: Mapping[str, object] = {}  # what stands in the status file
@@ -69,7 +63,7 @@ class Observing:
     def follow(self, settings: Settings) -> None:
         """Tell from now on where, and in the form, that a new policy says."""
         self.log = Log(settings.log.format, settings.log.level, daemon=self.daemon)
-        if (directory := str(metrics_directory(settings))) == self.directory or self._metrics is None:
+        if (directory := metrics_directory(settings)) == self.directory or self._metrics is None:
             return
         try:
             there = Metrics(directory, self.daemon, "supervisor")
@@ -148,8 +142,9 @@ class Opened:
 async def open_observers(policy: Policy, daemon: str, tools: Tools) -> AsyncIterator[Opened]:
     """The worker's mail log, metrics and journal; complete at the end of a clean stop."""
     settings = policy.settings
+    directory = metrics_directory(settings)
     log = Log(settings.log.format, settings.log.level, daemon=daemon)
-    metrics = Metrics(str(metrics_directory(settings)), daemon)
+    metrics = Metrics(directory, daemon)
     journal = Courier(settings.journal.path, log.trouble)
     journal.policy(policy.fingerprint, policy.describe())
     metrics.gauge(metrics.journal_queue, lambda: journal.waiting)
@@ -162,7 +157,7 @@ async def open_observers(policy: Policy, daemon: str, tools: Tools) -> AsyncIter
         metrics.count(metrics.dns_hits, lambda: counts.hits)
         metrics.count(metrics.dns_queries, lambda: counts.queries)
         metrics.count(metrics.dns_errors, lambda: counts.errors)
-    status = WorkerStatus(str(metrics_directory(settings)), metrics.identity)
+    status = WorkerStatus(directory, metrics.identity)
 
     opened = Opened(log, metrics, journal, (MailLog(log), metrics, journal))
 
@@ -208,7 +203,7 @@ def be_keeper(settings: Settings, daemon: str, control: socket.socket, ready: by
         control.send(ready)
         await keep(settings, daemon, stopping)
         if alone.is_set():
-            abandon(str(metrics_directory(settings)), daemon, supervisor)
+            abandon(metrics_directory(settings), daemon, supervisor)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())

@@ -22,7 +22,8 @@ from elemta import streams
 from elemta.config.load import loaded_and
 from elemta.config.problems import ConfigErrors
 from elemta.daemon import privileges, sockets
-from elemta.daemon.observing import Observing, metrics_directory, section
+from elemta.daemon.observing import Observing, section
+from elemta.daemon.status import metrics_directory
 from elemta.daemon.supervisor import Supervisor
 from elemta.daemon.worker import Service
 from elemta.observe.outlet import detach
@@ -98,7 +99,7 @@ def _arguments(service: Service) -> argparse.Namespace:
 def _directories(policy: Policy) -> list[Path]:
     """Where this daemon writes."""
     settings = policy.settings
-    found = [Path(settings.journal.path).parent, Path(settings.spool), metrics_directory(settings)]
+    found = [Path(settings.journal.path).parent, Path(settings.spool), Path(metrics_directory(settings))]
     if settings.state.startswith("sqlite://"):
         found.append(Path(settings.state.removeprefix("sqlite://")).parent)
     return found

@@ -18,8 +18,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from elemta.config.model import Settings
+
 FRESH = 30.0  # seconds
 REPEAT = 10.0  # seconds after which a worker writes its own again
+
+
+def metrics_directory(settings: Settings) -> str:
+    """Where the processes of both daemons share their counts, and say how they are."""
+    return settings.metrics.directory or str(Path(settings.journal.path).parent / "metrics")
 
 
 def write_status(directory: str, name: str, told: Mapping[str, object] | None) -> None:
