@@ -1,10 +1,11 @@
-"""The terminal: how wide is it, may it be coloured, and how are times written for people?"""
+"""The terminal: how wide is it, may it be coloured, and how are times and tables written for people?"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 WIDEST = 160
@@ -16,6 +17,14 @@ def out(text: str) -> None:
     """Print `text`; signs that the terminal's encoding lacks are escaped."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def columns(rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows below their keys, each column as wide as it must be."""
+    head = {key: key for key in rows[0]}
+    widths = {key: max(len(row[key]) for row in (head, *rows)) for key in head}
+    lines = ("  ".join(f"{row[key]:<{width}}" for key, width in widths.items()).rstrip() for row in (head, *rows))
+    return "\n".join(lines) + "\n"
 
 
 def colour() -> bool:

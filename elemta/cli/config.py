@@ -115,13 +115,7 @@ def _facts(args: argparse.Namespace) -> int:
         path = ""
     found = [_reference.fact_row(fact) for fact in catalogue(_checks(path))]
     found.sort(key=lambda row: row["name"])
-    if args.json:
-        _terminal.out(json.dumps(found, indent=2) + "\n")
-        return os.EX_OK
-    head = {key: key for key in found[0]}
-    widths = {key: max(len(str(row[key])) for row in (head, *found)) for key in head}
-    for row in (head, *found):
-        _terminal.out("  ".join(f"{row[key]:<{width}}" for key, width in widths.items()).rstrip() + "\n")
+    _terminal.out(json.dumps(found, indent=2) + "\n" if args.json else _terminal.columns(found))
     return os.EX_OK
 
 

@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from elemta import explain
@@ -19,7 +20,6 @@ from elemta.addresses import mailbox, returned_to
 from elemta.cli import _terminal, config_argument, fail
 from elemta.cli._which_journal import journal_path
 from elemta.config.load import loaded_and
-from elemta.decision import Decision
 from elemta.explain.rehearsal import read_mail, rehearse
 from elemta.facts import Client, Message, parse_ip
 from elemta.journal import Entry, JournalError, Reader
@@ -65,12 +65,8 @@ def _stored(args: argparse.Namespace) -> int:
         return fail(f"elemta explain: {file} is a file; to judge the mail in it, write --mail {file}", os.EX_USAGE)
     path = journal_path(args.config)
     try:
-        reader = Reader(path)
-        try:
-            entries = reader.find(args.reference)
-            oldest = reader.oldest()
-        finally:
-            reader.close()
+        with closing(Reader(path)) as reader:
+            entries, oldest = reader.find(args.reference), reader.oldest()
     except JournalError as error:
         return fail(f"elemta explain: {error}", os.EX_NOINPUT)
     if not entries:
@@ -100,12 +96,9 @@ def _rehearsed(args: argparse.Namespace) -> int:
         if any(each.verdict.disposition is Disposition.DISCARD for each in outcome.recipients):
             _terminal.out("All of it would be discarded at RCPT TO; the message is judged as if it were not.\n")
         _terminal.out("\n")
-    _tell([_entry(each, policy) for each in (*outcome.recipients, outcome.message)], args.json)
+    words = policy.describe()
+    _tell([of_decision(each, words) for each in (*outcome.recipients, outcome.message)], args.json)
     return os.EX_OK
-
-
-def _entry(decision: Decision, policy: Policy) -> Entry:
-    return of_decision(decision, policy.describe())
 
 
 def _sender(mail: bytes) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime
 
 from elemta import explain
@@ -57,12 +58,9 @@ def run(args: argparse.Namespace) -> int:
     path = journal_path(args.config)
     criteria = {name: _as_kept(name, getattr(args, name)) for name in CRITERIA if getattr(args, name) is not None}
     try:
-        reader = Reader(path)
-        try:
+        with closing(Reader(path)) as reader:
             entries = reader.each(since=args.since, until=args.until, limit=args.limit, **criteria)
             return _tell(entries, args.limit, as_json=args.json)
-        finally:
-            reader.close()
     except JournalError as error:
         return fail(f"elemta journal: {error}", os.EX_NOINPUT)
 

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 from collections import defaultdict
+from contextlib import closing
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         _terminal.out(json.dumps(rows, indent=2) + "\n")
     elif rows:
-        _terminal.out(_table([_words(row) for row in rows]))
+        _terminal.out(_terminal.columns([_words(row) for row in rows]))
     else:
         fail("no plugins: none is installed, and `plugins: {folder: …}` has none", os.EX_OK)
     return os.EX_CONFIG if any(each.enabled and each.why for each in known) else os.EX_OK
@@ -67,11 +68,8 @@ def _doings(settings: Settings, names: set[str]) -> defaultdict[str, Doings]:
     """What the newest decisions tell; nothing where there is no journal, which is said."""
     found: defaultdict[str, Doings] = defaultdict(Doings)
     try:
-        reader = Reader(settings.journal.path)
-        try:
+        with closing(Reader(settings.journal.path)) as reader:
             entries = reader.search(limit=DECISIONS)
-        finally:
-            reader.close()
     except JournalError as error:
         fail(f"elemta plugins: no timing and no trouble is known: {error}", os.EX_OK)
         return found
@@ -127,10 +125,3 @@ def _words(row: dict[str, object]) -> dict[str, str]:
 
 def _ms(seconds: object) -> str:
     return f"{seconds * 1000:.1f} ms" if isinstance(seconds, float) else "-"
-
-
-def _table(rows: list[dict[str, str]]) -> str:
-    head = {key: key for key in rows[0]}
-    widths = {key: max(len(row[key]) for row in (head, *rows)) for key in head}
-    lines = ("  ".join(f"{row[key]:<{width}}" for key, width in widths.items()).rstrip() for row in (head, *rows))
-    return "\n".join(lines) + "\n"
