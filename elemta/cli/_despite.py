@@ -35,3 +35,12 @@ def settings_despite(config: str, matters: Callable[[Path], bool]) -> Settings:
             raise
         fail(f"warning: {config} has mistakes, `elemta config check {config}` tells them", os.EX_OK)
     return found[0]
+
+
+def journal_path(config: str) -> str:
+    """The journal of the configuration in the file `config`; mistakes in other sections are told in one line.
+
+    Raises:
+        ConfigErrors: the mistakes may be about the journal.
+    """
+    return settings_despite(config, lambda path: path[0] == "journal").journal.path

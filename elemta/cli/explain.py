@@ -18,7 +18,7 @@ from pathlib import Path
 from elemta import explain
 from elemta.addresses import mailbox, returned_to
 from elemta.cli import _terminal, config_argument, fail
-from elemta.cli._which_journal import journal_path
+from elemta.cli._despite import journal_path
 from elemta.config.load import loaded_and
 from elemta.explain.rehearsal import read_mail, rehearse
 from elemta.facts import Client, Message, parse_ip

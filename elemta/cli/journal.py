@@ -16,7 +16,7 @@ from datetime import datetime
 
 from elemta import explain
 from elemta.cli import _terminal, config_argument, fail
-from elemta.cli._which_journal import journal_path
+from elemta.cli._despite import journal_path
 from elemta.config.types import duration
 from elemta.facts import parse_ip
 from elemta.journal import Entry, JournalError, Reader
