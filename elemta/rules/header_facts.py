@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 
 from elemta.addresses import Mailbox, a_label, authors, bare
-from elemta.addresses.encoded_words import decode_words
+from elemta.addresses.encoded_words import decode_words, on_one_line
 from elemta.charsets import undeclared
 from elemta.facts import Message
 
@@ -80,8 +80,7 @@ def message_id(message: Message) -> str | None:
 
 
 def _shown(value: bytes) -> str:
-    text = decode_words(undeclared(value[:LONGEST]))
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return on_one_line(decode_words(undeclared(value[:LONGEST])))
 
 
 def _reply_to(message: Message) -> Sequence[Mailbox]:
