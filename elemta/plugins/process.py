@@ -90,7 +90,7 @@ class Process:
         Raises:
             ProcessError: it cannot be that, or takes too long.
         """
-        answer = await self._exchange(b"be", [what], None, time.monotonic() + START)
+        answer = await self._exchange(b"be", what, None, time.monotonic() + START)
         if answer != READY:
             try:
                 why = str(read_answer(answer).get("failed"))
@@ -110,7 +110,7 @@ class Process:
             ProcessError: it did not answer, or what it wrote is no answer.
         """
         self.asked += 1
-        octets = await self._exchange(b"see", [{**question, "number": self.asked}], body, until)
+        octets = await self._exchange(b"see", {**question, "number": self.asked}, body, until)
         try:
             answer = read_answer(octets)
         except ValueError as error:
@@ -142,10 +142,10 @@ class Process:
             _kill_marked(self._mark.encode())
         self._reap()
 
-    async def _exchange(self, word: bytes, what: list[Json], body: int | None, until: float) -> bytes:
+    async def _exchange(self, word: bytes, what: Json, body: int | None, until: float) -> bytes:
         self._waiting = self._loop.create_future()
         try:
-            descriptor = in_memory(json.dumps(what[0]).encode())
+            descriptor = in_memory(json.dumps(what).encode())
             try:
                 socket.send_fds(self._socket, [word], [descriptor] if body is None else [descriptor, body])
             finally:

@@ -53,9 +53,9 @@ def facts_data(facts: Facts) -> Json:
             envelope = facts_data(facts.envelope)
             return {"envelope": envelope, "headers": headers, "truncated": facts.truncated, "size": facts.body.size}
         case Envelope():
-            return {**_own(facts), "client": facts_data(facts.client)}
+            return {**asdict(facts), "client": facts_data(facts.client)}
         case _:
-            return {**_own(facts), "address": "" if facts.address is None else str(facts.address)}
+            return {**asdict(facts), "address": "" if facts.address is None else str(facts.address)}
 
 
 def read_facts(data: Json, body: int | None) -> Facts:
@@ -123,10 +123,6 @@ def body_file(body: Body) -> int:
     if isinstance(body, _InFile):  # nobody's copy: the same file, opened for reading only
         return os.open(f"/proc/self/fd/{body.file.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
     return in_memory(body)
-
-
-def _own(facts: Client | Envelope) -> Json:
-    return asdict(facts)
 
 
 def _client(data: Json) -> Client:
