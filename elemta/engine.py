@@ -212,7 +212,7 @@ class Engine:
             return
         for action in decision.verdict.actions:
             if action.kind is ActionKind.ADD_TO_SET:
-                self._loop.call_soon_threadsafe(self._add_to_set, action, decision.at)
+                self._loop.call_soon_threadsafe(self._soon, self._add_to_set(action, decision.at))
         facts = decision.facts
         if isinstance(facts, Message):
             disposition = decision.verdict.disposition
@@ -260,10 +260,7 @@ class Engine:
         self._adding.add(task)
         task.add_done_callback(self._adding.discard)
 
-    def _add_to_set(self, action: Action, at: float) -> None:
-        self._soon(self._added(action, at))
-
-    async def _added(self, action: Action, at: float) -> None:
+    async def _add_to_set(self, action: Action, at: float) -> None:
         until = at + action.seconds if action.seconds else 0.0
         try:
             await self.tools.store.add_to_set(action.name, action.value, until)

@@ -184,7 +184,7 @@ async def _named(client: Client, tools: Tools) -> Client:
     if not names:
         return client
     verified = names[0] if await _leads_back(names[0], address, tools) else ""
-    return Client(address, verified, names[0], client.port, client.helo, client.login, client.login_method)
+    return replace(client, name=verified, reverse_name=names[0])
 
 
 async def _leads_back(name: str, address: IPv4Address | IPv6Address, tools: Tools) -> bool:
