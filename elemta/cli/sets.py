@@ -80,7 +80,7 @@ async def _list(store: Store, settings: Settings, args: argparse.Namespace) -> i
             _terminal.out((json.dumps({"entry": entry, "until": _iso(until)}) if args.json else text) + "\n")
         return os.EX_OK
     for each in _dynamic(settings):
-        count = len(await store.set_entries(each, now))
+        count = await store.set_size(each, now)
         _terminal.out((json.dumps({"set": each, "entries": count}) if args.json else f"{each}\t{count}") + "\n")
     return os.EX_OK
 

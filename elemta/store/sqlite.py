@@ -157,12 +157,10 @@ class SqliteStore:
                 count, last = await self._patiently(self._expire_slice, table, last, now)
                 gone += count
                 await asyncio.sleep(0)
-        while count := await self._patiently(sqlite_limits.expire, self._db, now, SLICE):
-            gone += count
-            await asyncio.sleep(0)
-        while count := await self._patiently(sqlite_contacts.expire, self._db, now, SLICE):
-            gone += count
-            await asyncio.sleep(0)
+        for expire in (sqlite_limits.expire, sqlite_contacts.expire):
+            while count := await self._patiently(expire, self._db, now, SLICE):
+                gone += count
+                await asyncio.sleep(0)
         return gone
 
     async def settle(self) -> None:
