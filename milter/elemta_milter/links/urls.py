@@ -43,6 +43,8 @@ _CLOSING = 50  # parentheses of the sentence that are taken off a link, at most
 _REMOVED = {ord(char): None for char in "\t\r\n"}
 _CONTROLS = "".join(map(chr, range(0x21)))
 _SPECIAL = frozenset(("http", "https", "ftp", "file"))
+_NEVER_ASKED = re.compile(r"[\x00-\x20#%/:<>?@\[\\\]^|\x7f]|\A\.|\.\.")
+"""What makes browsers refuse a host (forbidden domain code points of the URL Standard), or the DNS (an empty label)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,8 @@ def read_url(link: str, *, in_text: bool = False) -> Url | None:
     name = name if known else _lawful_end(host)
     if address is None and (not name or _NUMBER.fullmatch(name.rpartition(".")[2])):
         return None
-    odd = not known or "." in unquote(user[:MAX_URL]) or (address is not None and str(address) != host.strip("[]"))
+    below = not known and not _NEVER_ASKED.search(host)
+    odd = below or "." in unquote(user[:MAX_URL]) or (address is not None and str(address) != host.strip("[]"))
     return Url(f"{scheme}://{rest}"[:MAX_URL], name, address, odd)
 
 

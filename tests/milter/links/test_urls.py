@@ -55,6 +55,15 @@ def test_a_host_below_one_that_has_a_name_is_asked_for_by_browsers(label):
     assert (found.host, found.odd) == ("www.example.org", True)
 
 
+@pytest.mark.parametrize(
+    "before", [" www.", "%20www.", ".", "[UNSUBSCRIBE].", "%25NAME%25.", "www:80.", "a..b.", "<b>www."]
+)
+def test_a_slip_of_the_pen_that_no_browser_follows_is_no_disguise(before):
+    found = read_url(f"http://{before}example.org/")
+
+    assert (found.host.endswith("example.org"), found.odd) == (True, False)
+
+
 def test_links_that_differ_behind_a_long_user_name_have_different_texts():
     one, other = (read_url(f"http://{'a' * 3000}@{host}.test/") for host in ("one", "other"))
 
