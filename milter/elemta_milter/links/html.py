@@ -41,7 +41,7 @@ _COMMENT_END = re.compile("--!?>")
 _CONDITION = re.compile(r"<!--\[if\b[^<>]*+>", re.IGNORECASE)
 """How a comment begins that Outlook reads."""
 _REFRESH = re.compile(r"[\s\d.]*[\s;,]*(?:url\s*=\s*)?([\"']?)", re.IGNORECASE)
-_STYLED = re.compile(r"(?:url\(|@import(?:\s*+url\()?+)\s*+[\"']?([^\"')\s;]++)", re.IGNORECASE)
+_STYLED = re.compile(r"(?:url\(|@import(?:\s*+url\()?+)\s*+[\"']?([^\"')\s]++)", re.IGNORECASE)
 _STYLE_ESCAPE = re.compile(r"\\(?:([0-9A-Fa-f]{1,6})[\t\n\f\r ]?|(.))")
 _HIDING = re.compile(
     r"display\s*:\s*none|visibility\s*:\s*hidden|mso-hide\s*:\s*all|(?:font-size|max-height|opacity)\s*:\s*0(?![.\d]*[1-9])",

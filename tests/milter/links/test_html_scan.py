@@ -85,6 +85,13 @@ def test_addresses(html):
     assert scan(html).addresses == ["http://x.test/"]
 
 
+@pytest.mark.parametrize("style", ['@import url("{}");', "@import '{}';", "a{{background:url({});color:red}}"])
+def test_an_address_in_a_style_goes_on_behind_a_semicolon(style):
+    address = "https://fonts.test/css2?family=Lato:wght@400;700&display=swap"
+
+    assert scan(f"<style>{style.format(address)}</style>").addresses == [address]
+
+
 @pytest.mark.parametrize(
     "html",
     [
