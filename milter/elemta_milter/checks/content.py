@@ -9,6 +9,7 @@ Links are read as browsers read them (`elemta_milter.links`), within bounds: wha
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ LITTLE = 16 << 10
 SECONDS = 2.0
 """Of processor time, up to which links are read: hosts beyond ASCII are slow."""
 _AS_HTML = frozenset({"text/x-amp-html", "text/amp-html", "text/watch-html", "application/vnd.wap.xhtml+xml"})
+_FOLDED = frozenset({"text/calendar", "text/x-vcalendar", "text/vcard", "text/x-vcard", "text/directory"})
+_FOLD, _ESCAPED = re.compile(r"\r?\n[ \t]"), re.compile(r"\\([nN,;\\])")
 SHOWN = 3  # mismatches told of in the reason
 
 
@@ -138,6 +141,8 @@ class Content(Check[Message]):
         so_far.room -= len(found.octets)
         text, defect = text_of(part, found.octets)
         so_far.defects |= dict.fromkeys((*found.defects, *([defect] if defect else ())))
+        if part.media_type in _FOLDED:
+            text = _unfolded(text)
         if charset := part.parameters.get("charset"):
             so_far.charsets[charset.lower()[:40]] = None
         page = _is_page(part)
@@ -217,6 +222,11 @@ def _is_page(part: Part) -> bool:
 def _is_shown_as_text(page: Part) -> bool:
     """Whether mail programs show this page as it is: it is only called .html, which a browser opens."""
     return page.media_type.startswith("text/") and page.media_type not in _AS_HTML | TYPES
+
+
+def _unfolded(text: str) -> str:
+    """An invitation or a card with whole lines, its escapes resolved (RFC 5545 sections 3.1 and 3.3.11)."""
+    return _ESCAPED.sub(lambda escape: "\n" if escape[1] in "nN" else escape[1], _FOLD.sub("", text))
 
 
 def _odd(so_far: _Seen) -> dict[str, Value]:

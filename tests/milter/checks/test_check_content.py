@@ -88,6 +88,19 @@ def test_messages_that_are_files_are_bounded():
     assert finding.fields["excess"] == ("20 messages that are files or encoded",)
 
 
+@pytest.mark.parametrize("line_end", ["\r\n ", "\r\n\t", "\n "])
+@pytest.mark.parametrize("media_type", ["text/calendar; method=REQUEST", "text/vcard"])
+def test_a_link_in_an_invitation_goes_on_in_the_next_line(media_type, line_end):
+    text = "DESCRIPTION:Join\\nhttps://teams.example.c|om/l/meet|up?a=1\\n\\|Nwww.a.test\\, or call\r\nEND:VEVENT"
+    finding = look(text.replace("|", line_end), media_type)
+
+    assert finding.fields["urls"] == ("https://teams.example.com/l/meetup?a=1", "http://www.a.test")
+
+
+def test_a_link_in_a_text_ends_with_its_line():
+    assert look("http://a.test\r\n .b.test").fields["url_hosts"] == ("a.test",)
+
+
 def test_a_link_that_is_read_in_several_ways_leads_to_several_hosts():
     finding = look("http://a.test!b.c.test/")
 
