@@ -35,7 +35,7 @@ SECONDS = 2.0
 """Of processor time, up to which links are read: hosts beyond ASCII are slow."""
 _AS_HTML = frozenset({"text/x-amp-html", "text/amp-html", "text/watch-html", "application/vnd.wap.xhtml+xml"})
 _FOLDED = frozenset({"text/calendar", "text/x-vcalendar", "text/vcard", "text/x-vcard", "text/directory"})
-_FOLD, _ESCAPED = re.compile(r"\r?\n[ \t]"), re.compile(r"\\([nN,;\\])")
+_FOLD, _ESCAPED, _FLOWED = re.compile(r"\r?\n[ \t]"), re.compile(r"\\([nN,;\\])"), re.compile(r" \r?\n")
 SHOWN = 3  # mismatches told of in the reason
 
 
@@ -141,8 +141,6 @@ class Content(Check[Message]):
         so_far.room -= len(found.octets)
         text, defect = text_of(part, found.octets)
         so_far.defects |= dict.fromkeys((*found.defects, *([defect] if defect else ())))
-        if part.media_type in _FOLDED:
-            text = _unfolded(text)
         if charset := part.parameters.get("charset"):
             so_far.charsets[charset.lower()[:40]] = None
         page = _is_page(part)
@@ -153,7 +151,8 @@ class Content(Check[Message]):
         else:
             so_far.text += len(found.octets)
         if not page or _is_shown_as_text(part):
-            _keep(urls_in(text, so_far.goes_on), so_far)
+            for reading in _readings(part, text):
+                _keep(urls_in(reading, so_far.goes_on), so_far)
 
     def _read_html(self, html: Html, so_far: _Seen) -> None:
         addresses = takewhile(lambda _: so_far.goes_on(), html.addresses)
@@ -224,9 +223,13 @@ def _is_shown_as_text(page: Part) -> bool:
     return page.media_type.startswith("text/") and page.media_type not in _AS_HTML | TYPES
 
 
-def _unfolded(text: str) -> str:
-    """An invitation or a card with whole lines, its escapes resolved (RFC 5545 sections 3.1 and 3.3.11)."""
-    return _ESCAPED.sub(lambda escape: "\n" if escape[1] in "nN" else escape[1], _FOLD.sub("", text))
+def _readings(part: Part, text: str) -> tuple[str, ...]:
+    """The text as mail programs put its lines together, where these are broken within words."""
+    if part.media_type in _FOLDED:  # RFC 5545 sections 3.1 and 3.3.11
+        return (_ESCAPED.sub(lambda escape: "\n" if escape[1] in "nN" else escape[1], _FOLD.sub("", text)),)
+    if part.parameters.get("delsp", "").lower() == "yes":  # RFC 3676 section 4.2, which not all of them know
+        return text, _FLOWED.sub("", text)
+    return (text,)
 
 
 def _odd(so_far: _Seen) -> dict[str, Value]:

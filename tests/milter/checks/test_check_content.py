@@ -97,7 +97,17 @@ def test_a_link_in_an_invitation_goes_on_in_the_next_line(media_type, line_end):
     assert finding.fields["urls"] == ("https://teams.example.com/l/meetup?a=1", "http://www.a.test")
 
 
-def test_a_link_in_a_text_ends_with_its_line():
+@pytest.mark.parametrize(
+    ("parameters", "hosts"),
+    [("", ("a",)), ("; format=flowed", ("a",)), ("; format=flowed; DelSp=Yes", ("a", "a.b.test"))],
+)
+def test_a_link_in_a_text_ends_with_its_line_but_where_lines_are_broken_within_words(parameters, hosts):
+    finding = look("http://a \r\n.b.test\r\n.c", f"text/plain{parameters}")
+
+    assert finding.fields["url_hosts"] == hosts
+
+
+def test_a_link_in_a_calendar_alone_goes_on_behind_a_blank():
     assert look("http://a.test\r\n .b.test").fields["url_hosts"] == ("a.test",)
 
 
