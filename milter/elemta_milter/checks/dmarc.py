@@ -17,7 +17,7 @@ from elemta.check import Check, Field, Options, Seen, Trouble
 from elemta.facts import Message
 from elemta.findings import AuthResult, Finding, Result, Value
 from elemta_milter.mailauth.dkim import SignatureResult
-from elemta_milter.mailauth.dmarc import DmarcResult, SpfInput, evaluate_authors
+from elemta_milter.mailauth.dmarc import DmarcResult, SpfInput, evaluate
 from elemta_milter.mailauth.dmarc_discovery import OrgDomain
 
 
@@ -69,7 +69,7 @@ class Dmarc(Check[Message]):
     async def run(self, facts: Message, seen: Seen) -> Finding:
         """Evaluate; `detail` is the `DmarcResult`."""
         spf, dkim = _spf(facts, seen.get("spf")), _dkim(facts, seen.get("dkim"))
-        found = await evaluate_authors(self.tools.resolver, facts.authors, spf, dkim, self._org_domain)
+        found = await evaluate(self.tools.resolver, facts.authors, spf, dkim, self._org_domain)
         missing = [name for name in self.after if name not in seen]
         return self._told(found, f"checks without {' and '.join(missing)}: authentic mail fails" if missing else "")
 

@@ -97,14 +97,22 @@ def judge_authors(authors: Authors) -> Judgement:
     return Judgement("", (), "From has an address literal" if authors.domains else "From names no author")
 
 
-async def evaluate_authors(
+async def evaluate(
     resolver: Resolver,
     authors: Authors,
     spf: SpfInput,
     dkim: Sequence[tuple[str, str]],
     org_domain: OrgDomain | None = None,
 ) -> DmarcResult:
-    """Evaluate a message by the authors of its From fields; arguments as for `evaluate`."""
+    """Evaluate a message by the authors of its From fields; never raises.
+
+    Args:
+        resolver: the DNS.
+        authors: who wrote it.
+        spf: the MAIL FROM identity's result.
+        dkim: (result, d=) of each signature.
+        org_domain: gives organizational domains by a suffix list (RFC 7489); None for the tree walk of RFC 9989.
+    """
     judgement = judge_authors(authors)
     walker = Walker(resolver, org_domain)
     if judgement.domain:
@@ -129,29 +137,8 @@ def _strictest(judgement: Judgement, results: list[DmarcResult], discovery: str)
     return replace(worst, reason=f"{judgement.reason}; {worst.domain}: {worst.reason}")
 
 
-async def evaluate(
-    resolver: Resolver,
-    author_domain: str,
-    spf: SpfInput,
-    dkim: Sequence[tuple[str, str]],
-    org_domain: OrgDomain | None = None,
-) -> DmarcResult:
-    """Evaluate a message for one author domain; never raises.
-
-    Args:
-        resolver: the DNS.
-        author_domain: the domain in From.
-        spf: the MAIL FROM identity's result.
-        dkim: (result, d=) of each signature.
-        org_domain: gives organizational domains by a suffix list (RFC 7489); None for the tree walk of RFC 9989.
-    """
-    return await _evaluate(Walker(resolver, org_domain), author_domain, spf, dkim)
-
-
-async def _evaluate(walker: Walker, author_domain: str, spf: SpfInput, dkim: Sequence[tuple[str, str]]) -> DmarcResult:
-    domain = a_label(author_domain)  # RFC 9989 section 5.3.1
-    if domain is None:
-        return DmarcResult(Result.PERMERROR, "author domain is none", author_domain, discovery=walker.method)
+async def _evaluate(walker: Walker, domain: str, spf: SpfInput, dkim: Sequence[tuple[str, str]]) -> DmarcResult:
+    """Evaluate it for one author domain."""
     found = await discover_policy(walker, domain)
     if found.record is None or found.policy is None:  # RFC 9989 section 5.3.6: with trouble neither pass nor fail
         result, reason = (Result.TEMPERROR, found.trouble) if found.trouble else (Result.NONE, found.reason)
