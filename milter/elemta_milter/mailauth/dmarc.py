@@ -19,7 +19,7 @@ from elemta.addresses import Authors, a_label
 from elemta.at_once import on_loop
 from elemta.dns import DnsError, Resolver
 from elemta.findings import Result
-from elemta_milter.mailauth.dmarc_discovery import Discovery, OrgDomain, Walker, discover_policy
+from elemta_milter.mailauth.dmarc_discovery import Discovery, OrgDomain, Walker, discover
 from elemta_milter.mailauth.dmarc_record import Policy, Record
 
 MAX_AUTHOR_DOMAINS = 5  # RFC 9989 section 11.5: each costs a discovery
@@ -139,7 +139,7 @@ def _strictest(judgement: Judgement, results: list[DmarcResult], discovery: str)
 
 async def _evaluate(walker: Walker, domain: str, spf: SpfInput, dkim: Sequence[tuple[str, str]]) -> DmarcResult:
     """Evaluate it for one author domain."""
-    found = await discover_policy(walker, domain)
+    found = await discover(walker, domain)
     if found.record is None or found.policy is None:  # RFC 9989 section 5.3.6: with trouble neither pass nor fail
         result, reason = (Result.TEMPERROR, found.trouble) if found.trouble else (Result.NONE, found.reason)
         return DmarcResult(result, reason, domain, found.org_domain, discovery=walker.method)

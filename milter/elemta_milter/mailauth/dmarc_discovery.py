@@ -147,26 +147,8 @@ def _one_label_below(suffix: str, domain: str) -> str:
     return f"{label}.{suffix}"
 
 
-async def discover(resolver: Resolver, domain: str, org_domain: OrgDomain | None = None) -> Discovery:
-    """Find the record that applies to an author domain, and its organizational domain; never raises.
-
-    Args:
-        resolver: the DNS.
-        domain: the author domain as A-labels.
-        org_domain: a suffix list, for the mode of RFC 7489; None for the tree walk.
-    """
-    walker = Walker(resolver, org_domain)
-    found = await discover_policy(walker, domain)
-    if found.org_domain or found.trouble:
-        return found
-    try:
-        return replace(found, org_domain=await walker.organizational(domain))
-    except DnsError as error:
-        return replace(found, trouble=str(error))
-
-
-async def discover_policy(walker: Walker, domain: str) -> Discovery:
-    """Find the record that applies (RFC 9989 section 4.10.1); `org_domain` stays "" where it was not needed."""
+async def discover(walker: Walker, domain: str) -> Discovery:
+    """Find the record that applies to an author domain, as A-labels (RFC 9989 section 4.10.1); never raises."""
     try:
         own = await walker.at(domain)
         if own.record is not None:

@@ -15,7 +15,7 @@ from elemta.config.model import Reports, Settings
 from elemta.dns import Resolver, open_resolver
 from elemta.version import VERSION
 from elemta_milter import signing
-from elemta_milter.mailauth.dmarc_discovery import OrgDomain, discover
+from elemta_milter.mailauth.dmarc_discovery import OrgDomain, Walker, discover
 from elemta_milter.mailauth.signing import SigningKey
 from elemta_milter.reports.collecting import Ledger, collect, terms
 from elemta_milter.reports.destinations import address_of
@@ -103,7 +103,7 @@ async def run(settings: Settings, reports: Reports, now: float, resolver: Resolv
 
 async def mailboxes(office: Office, reports: Reports) -> list[str]:
     """Where we have the reports of others sent to: mail that comes there is not reported about."""
-    found = await discover(office.resolver, reports.from_.rpartition("@")[2], office.org_domain)
+    found = await discover(Walker(office.resolver, office.org_domain), reports.from_.rpartition("@")[2])
     uris = (*found.record.rua, *found.record.ruf) if found.record is not None else ()
     return [address for address in map(address_of, uris) if address]
 

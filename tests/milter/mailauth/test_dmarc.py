@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from elemta.addresses import authors
 from elemta.dns import Answer, DnsError, Status
 from elemta_milter.mailauth.dmarc import SpfInput, evaluate, judge_authors
-from elemta_milter.mailauth.dmarc_discovery import discover, path
+from elemta_milter.mailauth.dmarc_discovery import Walker, discover, path
 from elemta_milter.mailauth.dmarc_record import Policy
 
 
@@ -135,8 +135,11 @@ def test_the_path_of_the_tree_walk():
 )
 def test_discovery(records, domain, org_domain, place, policy):
     zone = Zone(records, existing=[domain])
-    found = asyncio.run(discover(zone, domain))
-    assert (found.org_domain, found.policy_domain, found.policy) == (org_domain, place, policy)
+    walker = Walker(zone)
+    found = asyncio.run(discover(walker, domain))
+    assert asyncio.run(walker.organizational(domain)) == org_domain
+    assert found.org_domain in {"", org_domain}  # not looked for where the domain has a record of its own
+    assert (found.policy_domain, found.policy) == (place, policy)
     assert found.trouble == ""
     assert bool(found.reason) == (policy is None)
     assert len([name for name in zone.asked if name.startswith("_dmarc.")]) <= 8
@@ -154,7 +157,7 @@ def test_discovery(records, domain, org_domain, place, policy):
     ],
 )
 def test_subdomains_that_do_not_exist(record, existing, policy):
-    found = asyncio.run(discover(Zone({"example.com": record}, existing), "new.example.com"))
+    found = asyncio.run(discover(Walker(Zone({"example.com": record}, existing)), "new.example.com"))
     assert found.policy == policy
     assert found.where == "organizational"
 
