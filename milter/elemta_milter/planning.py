@@ -88,7 +88,7 @@ def _forged(message: Message, host: str, unkept_names: Mapping[bytes, int]) -> S
     for name, value in message.headers:
         if is_authentication_results(name):
             seen[name.lower()] += 1
-            if claims(value, (host,)):
+            if claims(value, host):
                 found.append(DeleteHeader(name.decode("utf-8", "surrogateescape"), seen[name.lower()]))
     unkept = unkept_names.get(AUTHENTICATION_RESULTS.lower().encode(), 0)
     if len(found) + unkept > BOUNDS.removals:

@@ -113,7 +113,7 @@ class Voucher:
             if value == own or not authres.is_authentication_results(name):
                 continue
             field = authres.parse(value)
-            if authres.is_ours(field, (self.host,)):  # in disguise it may be a stranger's, whom that host let through
+            if authres.is_ours(field, self.host):  # in disguise it may be a stranger's, whom that host let through
                 for each in field.results:
                     yield AuthResult(each.method, each.result, each.reason, each.properties)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 import idna
 from msgspec import Struct
@@ -87,37 +87,35 @@ def is_authentication_results(name: bytes) -> bool:
     return name.translate(None, _CONTROLS).lower() == b"authentication-results"
 
 
-def claims(value: bytes | str, authserv_ids: Collection[str]) -> bool:
-    """Tell whether a field bears one of our names, also when disguised (RFC 8601 section 5).
+def claims(value: bytes | str, host: str) -> bool:
+    """Tell whether a field bears our name, also when disguised (RFC 8601 section 5).
 
     Where no name can be read from the field, or none that is a token, or where words are encoded, of which nobody says
     where they end, it is enough that ours is mentioned anywhere, or that the field is too long to be read to its end.
     """
-    text = _text(value)
-    ours = {_comparable(name) for name in authserv_ids}
-    return any(_claims(text, shown, ours) for shown in _plain(text))
+    text, own = _text(value), _comparable(host)
+    return any(_claims(text, shown, own) for shown in _plain(text))
 
 
-def is_ours(field: Parsed, authserv_ids: Collection[str]) -> bool:
+def is_ours(field: Parsed, host: str) -> bool:
     """Tell whether a field says plainly that it is ours, in a version that is known; `claims` takes more for ours.
 
     RFC 8601 section 2.3 (whose results they are), section 2.2 (version).
     """
-    ours = {_comparable(name) for name in authserv_ids}
-    return field.version in {None, 1} and _comparable(field.authserv_id) in ours
+    return field.version in {None, 1} and _comparable(field.authserv_id) == _comparable(host)
 
 
-def _claims(text: str, shown: str, ours: Collection[str]) -> bool:
+def _claims(text: str, shown: str, own: str) -> bool:
     reader = _Reader(shown)
     name = reader.authserv_id()
-    if _comparable(name) in ours:
+    if _comparable(name) == own:
         return True
     if _ID.fullmatch(name) and not reader.trouble and reader.at_end_of_head() and "=?" not in text:
         return False
     if len(text) > MAX_OCTETS and not _ID.fullmatch(name):
         return True
     mentions = [_NOT_TEXT.sub("", form).lower() for form in (reader.without_comments(), reader.raw)]
-    spellings = {spelling for own in ours for spelling in (own, _u_label(own)) if spelling}
+    spellings = [spelling for spelling in (own, _u_label(own)) if spelling]
     return any(spelling in mention for spelling in spellings for mention in mentions)
 
 

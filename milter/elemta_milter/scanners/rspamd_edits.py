@@ -60,7 +60,7 @@ def _added(reply: Reply, host: str, problems: list[str]) -> Iterator[Action]:
     for name, value in reply.changes.add_headers:
         if name.lower() in OURS:
             problems.append(f"its {name} is left out, since signing and sealing are done here")
-        elif is_authentication_results(name.encode()) and claims(value, (host,)):
+        elif is_authentication_results(name.encode()) and claims(value, host):
             problems.append(f"its {name} in our name is left out: let its milter_headers add none")
         elif _named(name, problems):
             yield Action(ActionKind.ADD_HEADER, name, value)

@@ -99,7 +99,8 @@ def test_what_can_be_read_is_given_though_invalid():
     assert shown("a.example; d_k=p_s a.b.c=d") == ("a.example", [("d_k", "p_s", {"a.b.c": "d"})])
 
 
-OURS = ["mx.example.net", "bücher.example"]
+def is_claimed(value):
+    return any(claims(value, host) for host in ("mx.example.net", "bücher.example"))
 
 
 @pytest.mark.parametrize(
@@ -149,8 +150,8 @@ OURS = ["mx.example.net", "bücher.example"]
     ],
 )
 def test_our_name_is_recognized_in_any_disguise(value):
-    assert claims(value.encode(), OURS)
-    assert claims(value, OURS)
+    assert is_claimed(value.encode())
+    assert is_claimed(value)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_our_name_is_recognized_in_any_disguise(value):
     ],
 )
 def test_what_hides_our_name_from_readers_of_other_encodings_and_bounds(value):
-    assert claims(value, OURS)
+    assert is_claimed(value)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_what_hides_our_name_from_readers_of_other_encodings_and_bounds(value):
     ],
 )
 def test_fields_of_others_stay(value):
-    assert not claims(value.encode(), OURS)
+    assert not is_claimed(value.encode())
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_the_name_of_the_field(name, expected):
 def test_any_octets(value):
     read = parse(value)
     assert read.valid == (not read.reason)
-    claims(value, OURS)
+    is_claimed(value)
 
 
 @pytest.mark.parametrize(
@@ -242,5 +243,5 @@ def test_time_grows_with_the_size_only(piece, start):
     value = start + piece * (65_536 // len(piece))
     begun = time.process_time()
     parse(value)
-    claims(value, OURS)
+    is_claimed(value)
     assert time.process_time() - begun < 3
