@@ -10,50 +10,14 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
 
+from elemta.case import Case
 from elemta.decision import Decision
 from elemta.facts import Envelope, Message
 from elemta_milter.bounds import BOUNDS
 
 
-class Case(Protocol):
-    """One mail in the engine: `elemta.case.Case`. Its methods run on the loop."""
-
-    def start(self, envelope: Envelope) -> None:
-        """Let early checks run."""
-        ...
-
-    async def message(self, message: Message) -> Decision:
-        """Decide."""
-        ...
-
-    def start_now(self, envelope: Envelope) -> bool:
-        """Let early checks run here and now; False if they cannot."""
-        ...
-
-    def message_now(self, message: Message) -> Decision | None:
-        """Decide at once, on this thread; None if there is something to wait for."""
-        ...
-
-    def cancel(self) -> None:
-        """Forget the mail."""
-        ...
-
-
-class Port(Protocol):
-    """The engine, as a session sees it. Neither method waits."""
-
-    def start(self, envelope: Envelope) -> Case:
-        """Begin a mail: checks that need the client and the sender only may run from now on."""
-        ...
-
-    def cancel(self, case: Case) -> None:
-        """Forget it: the client gave up."""
-        ...
-
-
-class LoopPort:
+class Port:
     """The engine, reached from any thread."""
 
     def __init__(self, case: Callable[[], Case], loop: asyncio.AbstractEventLoop, budget: float) -> None:

@@ -27,7 +27,7 @@ from elemta.journal import Act, Deed, JournalError, record
 from elemta.rules.sets import members
 from elemta_milter.door import Door
 from elemta_milter.keyring.watch import watch
-from elemta_milter.port import LoopPort
+from elemta_milter.port import Port
 from elemta_milter.vouching import Voucher
 from elemta_milter.wire import Wire
 
@@ -50,7 +50,7 @@ class MilterService:
             RuntimeError: libmilter gave up.
         """
         loop, engine = asyncio.get_running_loop(), worker.engine
-        port = LoopPort(partial(Case, engine, worker.settings.milter.budget), loop, worker.settings.milter.budget)
+        port = Port(partial(Case, engine, worker.settings.milter.budget), loop, worker.settings.milter.budget)
         wire = Wire(
             port,
             worker.settings,

@@ -17,11 +17,12 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct, field
 
 from elemta.addresses import mailbox, returned_to
+from elemta.case import Case
 from elemta.facts import BytesBody, Client, Envelope, Message, parse_ip
 from elemta_milter.body import Spool
 from elemta_milter.bounds import BOUNDS, Bounds
 from elemta_milter.mailauth.authres import is_authentication_results
-from elemta_milter.port import Case, Port
+from elemta_milter.port import Port
 
 Macros = Mapping[str, str | None]
 

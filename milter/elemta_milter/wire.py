@@ -30,7 +30,7 @@ from elemta_milter.bounds import BOUNDS, Bounds
 from elemta_milter.context import Context, macros, send
 from elemta_milter.negotiation import Act, Step, Terms, terms
 from elemta_milter.planning import plan
-from elemta_milter.port import LoopPort
+from elemta_milter.port import Port
 from elemta_milter.session import EOM_MACROS, MAIL_MACROS, Ending, Session
 from elemta_milter.vouching import Voucher
 
@@ -111,7 +111,7 @@ class Wire:
 
     def __init__(
         self,
-        port: LoopPort,
+        port: Port,
         settings: Settings,
         *,
         early: bool,

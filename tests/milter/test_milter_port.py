@@ -9,7 +9,7 @@ import pytest
 from elemta.facts import Envelope, Message
 from elemta_milter import port
 from elemta_milter.bounds import Bounds
-from elemta_milter.port import LoopPort
+from elemta_milter.port import Port
 
 
 class Case:
@@ -53,25 +53,25 @@ def loop():
 
 def test_a_decision_that_is_at_hand_comes_without_the_loop(loop):
     case = Case(now="decision")
-    assert LoopPort(lambda: case, loop, 1).decide(case, Message(), lambda: None) == "decision"
+    assert Port(lambda: case, loop, 1).decide(case, Message(), lambda: None) == "decision"
     assert case.calls == [("message_now", "MainThread")]
 
 
 def test_else_the_loop_is_waited_for(loop):
     case = Case(later="decision", wait=0.05)
-    assert LoopPort(lambda: case, loop, 1).decide(case, Message(), lambda: None) == "decision"
+    assert Port(lambda: case, loop, 1).decide(case, Message(), lambda: None) == "decision"
     assert case.calls == [("message_now", "MainThread"), ("message", "loop")]
 
 
 def test_a_mail_that_was_not_started_is_begun_at_its_end(loop):
     case = Case(later="decision")
-    assert LoopPort(lambda: case, loop, 1).decide(None, Message(), lambda: None) == "decision"
+    assert Port(lambda: case, loop, 1).decide(None, Message(), lambda: None) == "decision"
     assert case.calls == [("message", "loop")]
 
 
 def test_starting_and_cancelling_do_not_wait_and_keep_their_order(loop):
     case = Case(later="decision")
-    port = LoopPort(lambda: case, loop, 1)
+    port = Port(lambda: case, loop, 1)
     blocked = threading.Event()
     loop.call_soon_threadsafe(blocked.wait)
     assert port.start(Envelope()) is case
@@ -85,7 +85,7 @@ def test_starting_and_cancelling_do_not_wait_and_keep_their_order(loop):
 @pytest.mark.parametrize("error", [RuntimeError("broken"), TimeoutError("of the engine")])
 def test_what_the_engine_raises_comes_back(loop, error):
     with pytest.raises(type(error), match=str(error)):
-        LoopPort(lambda: Case(later=error), loop, 1).decide(None, Message(), lambda: None)
+        Port(lambda: Case(later=error), loop, 1).decide(None, Message(), lambda: None)
 
 
 def test_progress_is_told_until_the_decision_is_overdue(loop, monkeypatch):
@@ -93,7 +93,7 @@ def test_progress_is_told_until_the_decision_is_overdue(loop, monkeypatch):
     case, told = Case(wait=60), []
     began = time.monotonic()
     with pytest.raises(TimeoutError, match=r"0\.2 s"):
-        LoopPort(lambda: case, loop, 0.1).decide(None, Message(), lambda: told.append(1))
+        Port(lambda: case, loop, 0.1).decide(None, Message(), lambda: told.append(1))
     assert time.monotonic() - began < 5
     assert len(told) >= 3
     asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
@@ -105,4 +105,4 @@ def test_after_the_loop_has_ended_nothing_hangs(loop):
     ended = asyncio.new_event_loop()
     ended.close()
     with pytest.raises(RuntimeError, match="closed"):
-        LoopPort(Case, ended, 60).decide(None, Message(), lambda: None)
+        Port(Case, ended, 60).decide(None, Message(), lambda: None)

@@ -24,7 +24,7 @@ from elemta.policy import Policy
 from elemta.tools import open_tools
 from elemta.verdict import Disposition
 from elemta_milter.planning import plan
-from elemta_milter.port import LoopPort
+from elemta_milter.port import Port
 from elemta_milter.session import Session
 from elemta_policyd.translate import action, envelope
 from harness.dns import SERVFAIL, DnsServer, reverse
@@ -181,7 +181,7 @@ async def live(policy, directory, client, sender, recipients, header, body):
             prepended = prepended or answer.removeprefix("PREPEND ") * answer.startswith("PREPEND")
             kept += [] if decision.verdict.disposition in (Disposition.DEFER, Disposition.REJECT) else [recipient]
             decisions.append(decision)
-        port = LoopPort(lambda: Case(engine, 10.0), asyncio.get_running_loop(), 10.0)
+        port = Port(lambda: Case(engine, 10.0), asyncio.get_running_loop(), 10.0)
 
         def carry():
             session = Session(port, str(directory), early=engine.wants.early)
