@@ -42,6 +42,7 @@ class MilterService:
     """Judge whole messages for Postfix over the milter protocol."""
 
     name = "milter"
+    _failure: BaseException | None = None  # of libmilter
 
     async def serve(self, worker: Worker) -> None:
         """Answer Postfix until `worker.stopping`; return when drained, or at `worker.deadline`.
@@ -49,16 +50,17 @@ class MilterService:
         Raises:
             RuntimeError: libmilter gave up.
         """
-        loop, engine = asyncio.get_running_loop(), worker.engine
-        port = Port(partial(Case, engine, worker.settings.milter.budget), loop, worker.settings.milter.budget)
+        loop, engine, settings = asyncio.get_running_loop(), worker.engine, worker.settings
+        port = Port(partial(Case, engine, settings.milter.budget), loop, settings.milter.budget)
+        voucher = Voucher.of(engine.policy.parts, settings.host)
         wire = Wire(
             port,
-            worker.settings,
+            settings,
             early=engine.wants.early,
             body=engine.wants.body,
             trusts=trust(engine),
             undone=partial(_undone, worker, loop),
-            voucher=Voucher.of(engine.policy.parts, worker.settings.host),
+            voucher=voucher,
         )
         metrics = worker.opened.metrics
         metrics.gauge(metrics.connections, lambda: wire.connections)
@@ -66,7 +68,9 @@ class MilterService:
         wire.listen(door.descriptor)
         threading.Thread(target=self._run, args=(wire, worker, loop), name="libmilter", daemon=True).start()
         worker.ready()
-        watching = [asyncio.create_task(door.watch()), *self._watch_keys(worker)]
+        watching = [asyncio.create_task(door.watch())]
+        if worker.slot == 0 and voucher is not None:  # one worker looks after the keys that sign and seal
+            watching.append(asyncio.create_task(watch(settings, voucher.keys, engine.tools, metrics)))
         await worker.stopping.wait()
         for each in watching:
             each.cancel()
@@ -75,16 +79,6 @@ class MilterService:
         door.shut()
         worker.closed()
         await _drain(wire, worker)
-
-    _failure: BaseException | None = None
-
-    def _watch_keys(self, worker: Worker) -> list[asyncio.Task[None]]:
-        """Let one worker look after the keys that sign and seal."""
-        voucher = Voucher.of(worker.engine.policy.parts, worker.settings.host)
-        if worker.slot != 0 or voucher is None:
-            return []
-        looking = watch(worker.settings, voucher.keys, worker.engine.tools, worker.opened.metrics)
-        return [asyncio.create_task(looking)]
 
     def _run(self, wire: Wire, worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
         """Be libmilter's thread."""
