@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from elemta_milter.archives import foreign, oles, onenotes, rars, rtfs, sevenzip, squeezed, tars, tnefs, zips
-from elemta_milter.archives.budget import Bounds, BrokenError, Budget, EncryptedError, UnreadableError
+from elemta_milter.archives.budget import BrokenError, Budget, EncryptedError, UnreadableError
 from elemta_milter.archives.hidden import KINDS, behind, hidden
 from elemta_milter.archives.kinds import archive_kind
 from elemta_milter.archives.member import Member
@@ -140,7 +140,7 @@ class Walk:
 
     def _inside(self, entry: Entry, stream: Stream) -> Iterator[Entry]:
         """The files in an archive."""
-        document = entry.kind == "zip" and (entry.document or is_document(entry))
+        document = entry.kind == "zip" and (entry.document or _is_document(entry))
         paper = entry.kind == "zip" and (document or entry.paper or not DOCUMENTS.isdisjoint(_extensions(entry)))
         if entry.kind not in _PAPERS and not document:
             self.archives.append(entry.kind)
@@ -237,7 +237,7 @@ def _is_folder(member: Member) -> bool:
     )
 
 
-def is_document(entry: Entry) -> bool:
+def _is_document(entry: Entry) -> bool:
     """Whether it is opened as a document (OOXML, ODF, EPUB): its parts are not files that anybody sent."""
     found = _extensions(entry)
     return not DOCUMENTS.isdisjoint(found) and _UNPACKED.isdisjoint(found)
@@ -257,8 +257,3 @@ def _add(to: list[str], what: str) -> None:
     """At most so many: they are for people."""
     if len(to) < 20 and what not in to:
         to.append(what)
-
-
-def walk(data: Octets, name: str, bounds: Bounds | None = None) -> Iterator[Entry]:
-    """The files in one attachment, where nothing else is asked."""
-    return Walk(Budget(bounds or Bounds())).over(data, name)
