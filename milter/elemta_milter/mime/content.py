@@ -77,11 +77,6 @@ def content(tree: Tree, part: Part, limit: int) -> Content:
     return Content(decoded.getvalue(), defects=tuple(defects))
 
 
-def text(tree: Tree, part: Part, limit: int) -> str:
-    """The text of a part, in its charset, of at most `limit` octets; see `text_of`."""
-    return text_of(part, content(tree, part, limit).octets)[0]
-
-
 def text_of(part: Part, octets: bytes) -> tuple[str, str]:
     """The text that a part's decoded octets are, and what is wrong with its charset, in words; "" for nothing."""
     charset = part.parameters.get("charset", "")
