@@ -118,7 +118,7 @@ async def _dry_run(office: Office, due: Due, now: float) -> None:
         return
     packed = parcel(office, made)
     _out([f"{_span(due.window)}  {packed.file_name}  {_mails(due)}"])
-    for each in await addresses(office, made.published.domain, made.record, "rua"):
+    for each in await addresses(office, made):
         size = 0 if each.refusal else len(letter(office, packed, each.address, now))
         against = each.refusal or objection(each, size)
         _out([f"  {each.address or each.uri}: {against or f'would get {size} octets'}"])

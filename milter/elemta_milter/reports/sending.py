@@ -14,11 +14,10 @@ from dataclasses import dataclass, replace
 from elemta.dns import DnsError, Resolver
 from elemta.printable import clean
 from elemta_milter.mailauth.dmarc_discovery import OrgDomain
-from elemta_milter.mailauth.dmarc_record import Record
 from elemta_milter.reports import failures
 from elemta_milter.reports.collecting import OLDEST, Ledger
 from elemta_milter.reports.counting import Published
-from elemta_milter.reports.destinations import Destination, Tag, destinations
+from elemta_milter.reports.destinations import Destination, destinations
 from elemta_milter.reports.document import Report, Reporter, document
 from elemta_milter.reports.failures import Failure
 from elemta_milter.reports.mail import Part, Sender, gzip_part, mail, text_part
@@ -180,7 +179,7 @@ async def _send(office: Office, due: Due, now: float) -> list[Told]:
     settled = {each.address for each in due.deliveries if each.state != CLAIMED or now - each.at > UNDER_WAY}
     told = [
         await asyncio.to_thread(_deliver, office, packed, destination, now)
-        for destination in await addresses(office, made.published.domain, made.record, "rua")
+        for destination in await addresses(office, made)
         if destination.address not in settled
     ]
     if all(each.state != POSTPONED for each in told):
@@ -192,9 +191,10 @@ async def _send(office: Office, due: Due, now: float) -> list[Told]:
     return told
 
 
-async def addresses(office: Office, policy_domain: str, record: Record, tag: Tag) -> list[Destination]:
-    """The addresses that the record names, with what speaks against each."""
-    return _all_checked(office, await destinations(office.resolver, policy_domain, record, tag, office.org_domain))
+async def addresses(office: Office, made: Report) -> list[Destination]:
+    """The addresses that the record asks to be told, with what speaks against each."""
+    domain = made.published.domain
+    return _all_checked(office, await destinations(office.resolver, domain, made.record, "rua", office.org_domain))
 
 
 def _all_checked(office: Office, found: Sequence[Destination]) -> list[Destination]:
