@@ -95,11 +95,6 @@ class _Shop:
 
         return asyncio.run(ask())
 
-    def of(self, ring: Ring) -> dict[str, Publication]:
-        """What the DNS says of the keys of one ring, by selector."""
-        said = self.published([ring])
-        return {key.selector: said[ring.name(key)] for key in ring.keys}
-
 
 def _inside(directory: Path) -> list[Path]:
     """What is in a directory that may be missing; one that may not be read raises OSError, as `glob` would not."""
@@ -218,7 +213,7 @@ def _rotate(shop: _Shop, args: argparse.Namespace) -> int:
     ring = read(directory)
     if not ring.of(*WAITING):
         return _begin(shop, ring, args.if_older)
-    published = shop.of(ring)
+    published = _by_selector(ring, shop.published([ring]))
     _change(directory, lambda ring: noticed(ring, published, shop.now))
     step = _change(directory, lambda ring: switched(ring, published, shop.now))
     if step.missing:
@@ -255,7 +250,7 @@ def _retire(shop: _Shop, args: argparse.Namespace) -> int:
         return os.EX_OK
     done = _change(directory, lambda ring: stopped(ring, args.selector, shop.now)).done
     if args.now:
-        step = _change(directory, lambda ring: retired(ring, shop.now, selector=args.selector))
+        step = _change(directory, lambda ring: retired(ring, shop.now, args.selector))
         key = step.ring.find(args.selector)
         sys.stdout.write("To revoke it, publish in the place of its record (RFC 6376 section 3.6.1):\n")
         sys.stdout.write(zone.lines(step.ring.name(key), f"v=DKIM1; k={key.kind}; p="))

@@ -108,11 +108,11 @@ def _without_rsa(ring: Ring) -> tuple[str, ...]:
     return (f"only Ed25519 keys sign now, and many verifiers do not know them; make another with `{more}`",)
 
 
-def retired(ring: Ring, at: float, grace: float = GRACE, *, selector: str = "") -> Step:
-    """Retire keys that have not signed for `grace` seconds; with `selector` that one, however short it was."""
+def retired(ring: Ring, at: float, selector: str = "") -> Step:
+    """Retire keys that have not signed for `GRACE` seconds; with `selector` that one, however short it was."""
     done, missing = [], ring
     for key in ring.of(State.RETIRING):
-        if key.selector == selector or (not selector and key.age(at) >= grace):
+        if key.selector == selector or (not selector and key.age(at) >= GRACE):
             missing = _with(missing, key.now(State.RETIRED, at))
             done.append(f"{key.selector} is retired; its record may go: {ring.name(key)}")
     return Step(missing, tuple(done))
