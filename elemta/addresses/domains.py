@@ -24,6 +24,16 @@ def a_label(domain: str) -> str | None:
     return _a_label(domain) if len(domain) <= MAX_NAME else None
 
 
+def is_within(domain: str, other: str) -> bool:
+    """Whether `domain` is `other` or below it, both as A-labels."""
+    return domain == other or domain.endswith(f".{other}")
+
+
+def is_near(domain: str, other: str) -> bool:
+    """Whether one is the other or below it, both as A-labels."""
+    return is_within(domain, other) or is_within(other, domain)
+
+
 def readings(text: str) -> list[str]:
     """Give the domains, as A-labels, that people may see in `text`: itself, or what is left where it is no domain.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from ipaddress import IPv4Address, IPv6Address
 
+from elemta.addresses import is_within
 from elemta.dns import DEADLINE, Answer, DnsError, Record, Resolver
 from elemta.spf.macro import Facts, MacroString, shown, target_name
 from elemta.spf.record import Term
@@ -147,7 +148,7 @@ class Lookups:
         target = target.lower()
         names = await self._client_names()
         for name in names:  # RFC 7208 section 5.5; the target is compared first, that costs no look-up
-            if (name == target or name.endswith("." + target)) and await self._is_own(name):
+            if is_within(name, target) and await self._is_own(name):
                 return True
         return False if names or self._untold else None
 

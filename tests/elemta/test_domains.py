@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elemta.addresses.domains import a_label
+from elemta.addresses.domains import a_label, is_near, is_within
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,18 @@ def test_a_huge_name_costs_nothing():
     assert a_label("ü." * 1_000_000) is None
     assert a_label("\u0300" * 512) is None
     assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "within", "near"),
+    [
+        ("example.org", "example.org", True, True),
+        ("a.b.example.org", "example.org", True, True),
+        ("example.org", "a.example.org", False, True),
+        ("badexample.org", "example.org", False, False),
+        ("a.example.org", "b.example.org", False, False),
+        ("", "example.org", False, False),
+    ],
+)
+def test_a_domain_and_those_below_it(one, other, within, near):
+    assert (is_within(one, other), is_near(one, other), is_near(other, one)) == (within, near, near)

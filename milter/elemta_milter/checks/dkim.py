@@ -17,13 +17,14 @@ from typing import ClassVar
 
 from pydantic import Field as Setting
 
+from elemta.addresses import is_near
 from elemta.at_once import on_loop
 from elemta.check import Check, Field, Options, Seen, Tools, Trouble
 from elemta.facts import Message
 from elemta.findings import AuthResult, Finding, Result, Value
 from elemta_milter.feeding import BIG, feed
 from elemta_milter.mailauth.canonical import BodyHasher
-from elemta_milter.mailauth.dkim import FIELD, SignatureResult, Verifier, is_near
+from elemta_milter.mailauth.dkim import FIELD, SignatureResult, Verifier
 from elemta_milter.mailauth.fields import HeaderFields
 from elemta_milter.mailauth.limits import DEFAULT_LIMITS
 
@@ -137,7 +138,7 @@ def _unsigned(passed: Sequence[SignatureResult], facts: Message) -> tuple[str, .
 
     Whoever adds a field to the author's mail can sign that in a name of his own.
     """
-    authors = [each for each in passed if is_near(each.domain, facts.authors.domains)]
+    authors = [each for each in passed if any(is_near(each.domain, author) for author in facts.authors.domains)]
     signed = [each.signed_names for each in authors or passed]
     found = []
     for name in SEEN if signed else ():

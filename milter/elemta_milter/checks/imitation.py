@@ -17,7 +17,7 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic import Field as Setting
 
-from elemta.addresses import Mailbox, a_label
+from elemta.addresses import Mailbox, a_label, is_near
 from elemta.check import Check, Field, Options, Seen, Tools
 from elemta.config.types import readable
 from elemta.facts import Message
@@ -116,15 +116,10 @@ class Imitation(Check[Message]):
                 )
             return self._fail("name" if whole else "part", shown, author, person.name)
         for match in _ADDRESS.finditer(whole_name):
-            if not _same(a_label(match[1]) or match[1].lower(), box.domain):
+            if not is_near(a_label(match[1]) or match[1].lower(), box.domain):
                 return self._fail("address", match[0], author, None)
         return None
 
     def _fail(self, kind: str, shown: str, author: str, person: str | None) -> Finding:
         reason = f'From shows "{shown}", but the author is {author}'
         return self.finding(Result.FAIL, reason, person=person, kind=kind, shown=shown, author=author)
-
-
-def _same(shown: str, real: str) -> bool:
-    """Whether one is the other, or below it."""
-    return shown == real or shown.endswith(f".{real}") or real.endswith(f".{shown}")

@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 from pydantic import Field as Setting
 from pydantic import field_validator
 
-from elemta.addresses import a_label
+from elemta.addresses import a_label, is_within
 from elemta.check import Check, Field, Options, Seen, Trouble
 from elemta.dns.lists import (
     TEST_ADDRESS,
@@ -99,7 +99,7 @@ class Uribl(Check[Message]):
         hosts, addresses = _texts(content.fields.get("url_hosts")), _texts(content.fields.get("url_addresses"))
         hosts = [host for host in hosts if not self._ignored(host)]
         domains = _texts(content.fields.get("url_domains"))
-        domains = [domain for domain in domains if any(_below(host, domain) for host in hosts)]
+        domains = [domain for domain in domains if any(is_within(host, domain) for host in hosts)]
         asked = [
             question for each in self.options.lists for question in self._questions(each, hosts, domains, addresses)
         ]
@@ -111,7 +111,7 @@ class Uribl(Check[Message]):
         return self._told(said, max(0, len(domains) + len(addresses) - self.options.most))
 
     def _ignored(self, host: str) -> bool:
-        return any(_below(host, name) for name in self.options.ignore)
+        return any(is_within(host, name) for name in self.options.ignore)
 
     def _questions(
         self, each: UriList, hosts: list[str], domains: list[str], addresses: list[str]
@@ -150,7 +150,3 @@ class Uribl(Check[Message]):
 
 def _texts(value: Value) -> list[str]:
     return list(value) if isinstance(value, tuple) else []
-
-
-def _below(host: str, domain: str) -> bool:
-    return host == domain or host.endswith(f".{domain}")

@@ -21,6 +21,7 @@ from itertools import pairwise
 
 from msgspec import Struct
 
+from elemta.addresses import is_near
 from elemta.dns import DnsError, Resolver
 from elemta.findings import Result
 from elemta_milter.mailauth import keys, signature
@@ -117,7 +118,9 @@ class Verifier:
         self._results: dict[int, SignatureResult] = {}
         candidates = self._read()
         if len(candidates) > limits.signatures:
-            candidates.sort(key=lambda candidate: not is_near(candidate.claim.source.domain, prefer))
+            candidates.sort(
+                key=lambda candidate: not any(is_near(candidate.claim.source.domain, each) for each in prefer)
+            )
             for candidate in candidates[limits.signatures :]:
                 reason = f"not evaluated: more than {limits.signatures} signatures"
                 self._results[candidate.place] = self._result(candidate, Result.POLICY, reason)
@@ -270,11 +273,6 @@ def _claim(tags: dict[str, str], limits: Limits) -> tuple[Signature | None, str]
         return signature.dkim(tags, limits), ""
     except TagListError as error:
         return None, str(error)
-
-
-def is_near(domain: str, prefer: Collection[str]) -> bool:
-    """Tell whether `domain` is one of `prefer`, or a parent or a subdomain of one."""
-    return any(domain == wanted or domain.endswith("." + wanted) or wanted.endswith("." + domain) for wanted in prefer)
 
 
 def _date(seconds: int) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from elemta.addresses import Authors, a_label
+from elemta.addresses import Authors, a_label, is_within
 from elemta.at_once import on_loop
 from elemta.dns import DnsError, Resolver
 from elemta.findings import Result
@@ -200,7 +200,7 @@ class _Alignment:
             return False  # not even the last label is common
         try:
             self.org_domain = self.org_domain or await self.walker.organizational(self.domain)
-            if domain != self.org_domain and not domain.endswith("." + self.org_domain):
+            if not is_within(domain, self.org_domain):
                 return False  # its organizational domain is itself or above it
             return await self.walker.organizational(domain) == self.org_domain
         except DnsError as error:

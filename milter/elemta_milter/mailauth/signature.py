@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from elemta.addresses.domains import a_label
+from elemta.addresses.domains import a_label, is_within
 from elemta_milter.mailauth import taglist
 from elemta_milter.mailauth.canonical import BodySpec, Canon
 from elemta_milter.mailauth.keys import ALGORITHMS
@@ -157,7 +157,7 @@ def dkim(tags: dict[str, str], limits: Limits) -> Signature:
     identity = _decoded(tags, "i", taglist.quoted_printable) if "i" in tags else "@" + source.domain
     local, at, domain = identity.rpartition("@")
     within = a_label(domain) or ""
-    if not at or domain.endswith(".") or (within != source.domain and not within.endswith("." + source.domain)):
+    if not at or domain.endswith(".") or not is_within(within, source.domain):
         raise TagListError("domain of i= is not within d=")  # RFC 6376 section 3.5
     if not local.isprintable():  # RFC 5321 section 4.1.2: no local part holds a control, encoded or not
         raise TagListError("control character in i=")

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from elemta.addresses.domains import a_label
+from elemta.addresses.domains import a_label, is_within
 from elemta_milter.mailauth.canonical import Canon
 from elemta_milter.mailauth.fields import HeaderFields
 
@@ -227,7 +227,7 @@ def _identity(identity: str, domain: str) -> str:
     """Write i= (RFC 6376 sections 2.11 and 3.5)."""
     local, at, host = identity.rpartition("@")
     within = a_label(host) or ""
-    if not at or (within != domain and not within.endswith("." + domain)):
+    if not at or not is_within(within, domain):
         raise SigningError(f"i={identity} is not within {domain}")
     quoted = "".join(chr(octet) if octet in _SAFE else f"={octet:02X}" for octet in local.encode(errors="replace"))
     return f"{quoted}@{within}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 
-from elemta.addresses import a_label, split
+from elemta.addresses import a_label, is_near, split
 from elemta.findings import AuthResult, Finding, Result
 from elemta.journal import Entry
 from elemta.journal.dispatch import LONGEST_VALUE
@@ -118,7 +118,7 @@ def published(entry: Entry, terms: Terms) -> Published | None:
         return None
     fields = _findings(entry)["dmarc"].fields if "dmarc" in _findings(entry) else {}
     domain, record = str(fields.get("policy_domain") or ""), str(fields.get("record") or "")
-    if not domain or _within(domain, terms.own) or _within(terms.own, domain):
+    if not domain or is_near(domain, terms.own):
         return None
     if len(record) >= LONGEST_VALUE:  # as the journal may have cut it, so for every mail, in whole words
         record = record[:LONGEST_VALUE]
@@ -161,10 +161,6 @@ def _is_about_reports(entry: Entry, terms: Terms) -> bool:
     return bool(entry.recipients) and all(
         each.lower() in terms.silent or terms.return_path.token(each) is not None for each in entry.recipients
     )
-
-
-def _within(domain: str, other: str) -> bool:
-    return domain == other or domain.endswith("." + other)
 
 
 def _applied(entry: Entry, dmarc: Finding, arc: Finding | None) -> tuple[str, tuple[tuple[str, str], ...]]:

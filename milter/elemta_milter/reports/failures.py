@@ -15,6 +15,7 @@ from email.utils import formatdate
 
 import msgspec
 
+from elemta.addresses import is_near
 from elemta.findings import Result
 from elemta.journal import Entry
 from elemta_milter.reports.counting import Published, Row
@@ -169,7 +170,7 @@ def _feedback(one: Failure, reporter: Reporter, spf_record: str) -> Header:
         ("Incidents", str(one.incidents)),
     ]
     for domain, selector, result in row.signatures:
-        if result != Result.PASS and _related(domain, row.header_from):  # RFC 9991: of an aligned identifier
+        if result != Result.PASS and is_near(domain, row.header_from):  # RFC 9991: of an aligned identifier
             fields += [("DKIM-Domain", domain), ("DKIM-Identity", f"@{domain}"), ("DKIM-Selector", selector)]
             break
     if spf_record:
@@ -180,11 +181,7 @@ def _feedback(one: Failure, reporter: Reporter, spf_record: str) -> Header:
 def wants_spf_record(one: Failure) -> bool:
     """Whether the report tells what SPF's domain publishes (RFC 9991: SPF failed for an aligned domain)."""
     row = one.row
-    return row.spf_result != Result.PASS and bool(row.spf_domain) and _related(row.spf_domain, row.header_from)
-
-
-def _related(domain: str, other: str) -> bool:
-    return domain == other or domain.endswith("." + other) or other.endswith("." + domain)
+    return row.spf_result != Result.PASS and bool(row.spf_domain) and is_near(row.spf_domain, row.header_from)
 
 
 def _lines(fields: Header) -> bytes:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from elemta.addresses import is_within
 from elemta.config.model import Reports, Settings
 from elemta.dns import Resolver, open_resolver
 from elemta.version import VERSION
@@ -119,7 +120,7 @@ def keys(settings: Settings, author: str) -> tuple[SigningKey, ...]:
     if problems:
         raise LedgerError(f"reports cannot be signed: {problems[0].message}")
     every = (key for signer in (table.signers if table is not None else ()) for key in signer.keys)
-    found = {key.record_name: key for key in every if domain == key.domain or domain.endswith("." + key.domain)}
+    found = {key.record_name: key for key in every if is_within(domain, key.domain)}
     return tuple(found.values())
 
 
