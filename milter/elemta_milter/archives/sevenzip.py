@@ -27,7 +27,7 @@ from elemta_milter.archives.sevenzip_header import (
     file_table,
     streams,
 )
-from elemta_milter.archives.stream import LZMA_MEMORY, Decompressor, Stream, bzip2, deflate, unpack
+from elemta_milter.archives.stream import LZMA_MEMORY, Decompressor, Stream, bzip2, cut, deflate, unpack
 
 _HELD_BACK = 16
 """Octets at the end that liblzma's branch filters may keep to themselves where no end marker follows."""
@@ -138,20 +138,7 @@ def _unpacked(data: memoryview, folder: Folder, budget: Budget) -> Iterator[byte
     packed = data[folder.start : folder.start + folder.packed]
     if make is None:
         return iter((packed,))
-    return _cut(unpack((packed,), make, budget), folder.size)
-
-
-def _cut(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
-    """Up to `size`: what has no end marker need not end."""
-    try:
-        for piece in pieces:
-            yield piece[:size]
-            size -= len(piece)
-            if size <= 0:
-                return
-    except BrokenError:
-        if size > _HELD_BACK:
-            raise
+    return cut(unpack((packed,), make, budget), folder.size, _HELD_BACK)
 
 
 def _maker(folder: Folder) -> Callable[[], Decompressor] | None:

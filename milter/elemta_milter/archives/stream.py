@@ -201,6 +201,19 @@ def unpack(  # noqa: C901 - one loop reads better than two that call each other
         raise BrokenError("it ends in the middle")
 
 
+def cut(pieces: Iterator[bytes], size: int, missing: int = 0) -> Iterator[bytes]:
+    """The first `size` octets: without an end marker the size says where they end; `missing` of them may be lost."""
+    try:
+        for piece in pieces:
+            yield piece[:size]
+            size -= len(piece)
+            if size <= 0:
+                return
+    except BrokenError:
+        if size > missing:
+            raise
+
+
 def _pieces(packed: Iterable[Octets]) -> Iterator[bytes]:
     """No more than `CHUNK` at a time: a decompressor copies what it has not used."""
     for chunk in packed:

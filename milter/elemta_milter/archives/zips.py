@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from elemta_milter.archives.budget import BrokenError, Budget
 from elemta_milter.archives.member import Member, text
 from elemta_milter.archives.piecewise import matches
-from elemta_milter.archives.stream import LZMA_MEMORY, Decompressor, Octets, Stream, bzip2, deflate, unpack, xz
+from elemta_milter.archives.stream import LZMA_MEMORY, Decompressor, Octets, Stream, bzip2, cut, deflate, unpack, xz
 
 _LOCAL, _CENTRAL, _END = b"PK\3\4", b"PK\1\2", b"PK\5\6"
 _END64, _LOCATOR = b"PK\6\6", b"PK\6\7"
 _LONGEST_COMMENT = 0xFFFF
 _LONGEST_NAME = 4096
 _ENDS = 10_000  # in the longest comment there is room for more, and no program looks so often
-_ENCRYPTED, _STRONG, _DESCRIPTOR, _UTF8 = 1, 1 << 6, 1 << 3, 1 << 11
+_ENCRYPTED, _STRONG, _DESCRIPTOR = 1, 1 << 6, 1 << 3
 STORED, DEFLATED, BZIPPED, LZMAED, XZED, AES = 0, 8, 12, 14, 95, 99
 _METHODS = {1: "shrink", 6: "implode", 9: "deflate64", 93: "zstd", 96: "jpeg", 97: "wavpack", 98: "ppmd"}
 _CREDIBLE = re.compile(rb"PK\x03\x04[\x00-\x3f].[\x00-\xff]{2}[\x00-\x63]\x00", re.DOTALL)
@@ -237,16 +237,7 @@ def _lzma(packed: memoryview, size: int, budget: Budget) -> Iterator[bytes]:
         chain = [{"id": lzma.FILTER_LZMA1, "dict_size": max(dictionary, 4096), "lc": lc, "lp": lp, "pb": pb}]
         return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=chain)
 
-    left = size
-    try:
-        for piece in unpack((packed[9:],), make, budget):
-            yield piece[:left]
-            left -= len(piece)
-            if left <= 0:
-                return
-    except BrokenError:
-        if left > 0:
-            raise  # without an end marker the size says where it ends
+    yield from cut(unpack((packed[9:],), make, budget), size)
 
 
 def _names(header: _Header) -> list[str]:
