@@ -18,7 +18,6 @@ from elemta_milter.archives.oles import package
 from elemta_milter.archives.piecewise import matches
 from elemta_milter.archives.stream import Stream
 
-MAGIC = b"{\\rt"
 _OBJECT = re.compile(rb"\\objdata(?![a-z])")
 _LONGEST = 9
 _TOKEN = re.compile(

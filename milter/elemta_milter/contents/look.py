@@ -12,7 +12,7 @@ from elemta_milter.archives import Budget, Entry
 from elemta_milter.archives.budget import BrokenError
 from elemta_milter.contents import office, pdf, remote, web
 from elemta_milter.contents.names import extensions
-from elemta_milter.contents.sniff import OLE, RUNNING, media_type
+from elemta_milter.contents.sniff import RUNNING, media_type
 
 _TELLING = (office.RELATIONS, office.TYPES)
 """How the names of parts of OOXML end that are looked at even where the archive is not called a document."""
@@ -56,7 +56,7 @@ def look(entry: Entry, budget: Budget, magic: Callable[[bytes], str] | None) -> 
     seen = pdf.look(entry.data, budget) if b"%PDF-" in bytes(entry.data[:1024]) else pdf.Pdf()  # whatever else it is
     if seen.unread:
         unread = unread or "object streams that could not be unpacked"
-    elif found != "application/pdf" and bytes(entry.data[:8]) != OLE and not entry.name.lower().endswith(_TELLING):
+    elif found != "application/pdf" and entry.kind != "ole" and not entry.name.lower().endswith(_TELLING):
         unread = ""  # of nothing else is the rest of interest
     does = seen.does
     if not entry.document and web.is_page(found, extensions(entry.names)):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
+from elemta_milter.archives import oles
+
 SNIFFED = 4096
 """Octets that libmagic gets."""
 UNKNOWN = "application/octet-stream"
-OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _INSTALLER = bytes.fromhex("84100c0000000000c000000000000046")  # the class id {000C1084-…} of MSI, as it is stored
 
 _SIGNATURES: Mapping[bytes, str] = {
@@ -26,7 +27,7 @@ _SIGNATURES: Mapping[bytes, str] = {
     b"dex\n03": "application/x-dex",
     b"#@~^": "application/x-encoded-script",
     b"#!": "text/x-script",
-    OLE: "application/x-ole-storage",
+    oles.MAGIC: "application/x-ole-storage",
     b"{\\rt": "application/rtf",
     b"\xe4\x52\x5c\x7b\x8c\xd8\xa7\x4d\xae\xb1\x53\x78\xd0\x29\x96\xd3": "application/onenote",
     b"\x89PNG\r\n\x1a\n": "image/png",
