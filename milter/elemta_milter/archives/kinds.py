@@ -59,19 +59,15 @@ _MAGICS = {
 def archive_kind(data: Octets) -> str:
     """The kind of archive that begins like this: "zip", "tar", "7z", "cab", …; "" for none."""
     head = bytes(data[:HEAD])
-    kind = next((kind for magic, kind in _MAGICS.items() if head.startswith(magic)), "")
-    if kind:
-        return kind
-    if head[:3] == b"BZh" and head[4:10] in (b"1AY&SY", b"\x17rE8P\x90"):
-        return "bz2"
-    if _is_lzma(head):
-        return "xz"
-    return ("tar" if is_tar(head) else "") or _weak(head, data)
+    return next((kind for magic, kind in _MAGICS.items() if head.startswith(magic)), "") or _weak(head, data)
 
 
 def _weak(head: bytes, data: Octets) -> str:
     """Those whose magic is short, or stands elsewhere."""
-    for kind, there in (
+    signs = (
+        ("bz2", head[:3] == b"BZh" and head[4:10] in (b"1AY&SY", b"\x17rE8P\x90")),
+        ("xz", _is_lzma(head)),
+        ("tar", is_tar(head)),
         ("arj", head[:2] == b"\x60\xea" and _is_arj(head)),
         ("lha", head[2:5] in (b"-lh", b"-lz", b"-pm") and head[6:7] == b"-"),
         ("binhex", b"(This file must be converted with BinHex" in head),
@@ -79,10 +75,8 @@ def _weak(head: bytes, data: Octets) -> str:
         ("cpio", head[:2] == b"\xc7\x71" and _is_old_cpio(head)),
         ("disk", _is_disk(head)),
         ("iso", bytes(data[_ISO : _ISO + 5]) in (b"CD001", b"BEA01")),
-    ):
-        if there:
-            return kind
-    return ""
+    )
+    return next((kind for kind, there in signs if there), "")
 
 
 def is_tar(head: bytes) -> bool:
