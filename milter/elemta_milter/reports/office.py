@@ -87,14 +87,14 @@ async def read_journal(office: Office, settings: Settings, reports: Reports, now
     return await asyncio.to_thread(collect, settings.journal.path, office.ledger, of, reports, now)
 
 
-async def run(settings: Settings, reports: Reports, now: float, resolver: Resolver | None = None) -> list[Told]:
+async def run(settings: Settings, reports: Reports, now: float) -> list[Told]:
     """All that is to be done now; what became of each address.
 
     Raises:
         JournalError, LedgerError: the files cannot be used.
         OSError: no resolver is configured.
     """
-    async with open_office(settings, reports, resolver) as office:
+    async with open_office(settings, reports) as office:
         await read_journal(office, settings, reports, now)
         close_windows(office, now)
         told = await send(office, now)
