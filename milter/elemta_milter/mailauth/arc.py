@@ -42,7 +42,6 @@ class Sealer(Struct, frozen=True):
         domain: d= of the ARC-Seal, A-labels: who vouches for the results.
         selector: s= of the ARC-Seal.
         validation: cv=, what this sealer thought of the chain before it.
-        signer: d= of the ARC-Message-Signature.
         results: the ARC-Authentication-Results after "i=N;", as it is on the wire; not checked for form.
     """
 
@@ -50,7 +49,6 @@ class Sealer(Struct, frozen=True):
     domain: str
     selector: str
     validation: str
-    signer: str
     results: str
 
 
@@ -265,7 +263,7 @@ async def _other_turns(number: int) -> None:
 
 def _sealer(number: int, one: _Set) -> Sealer:
     source = one.seal.source
-    return Sealer(number, source.domain, source.selector, one.seal.validation, one.message.source.domain, one.results)
+    return Sealer(number, source.domain, source.selector, one.seal.validation, one.results)
 
 
 def _split(value: bytes) -> tuple[str, str]:

@@ -64,14 +64,12 @@ class Parsed(Struct, frozen=True):
         authserv_id: unquoted, as written; "" where there is none.
         version: of the field; None where it names none (that is 1).
         results: in order; () for "none".
-        valid: the whole field follows the grammar of RFC 8601.
-        reason: for people, why not; "" when valid.
+        reason: for people, why the field does not follow the grammar of RFC 8601; "" when it does.
     """
 
     authserv_id: str
     version: int | None
     results: tuple[Resinfo, ...]
-    valid: bool
     reason: str
 
 
@@ -139,7 +137,7 @@ class _Reader:
             pass
         else:
             self.resinfos(results)
-        return Parsed(name, version, tuple(results), not self.trouble, self.trouble)
+        return Parsed(name, version, tuple(results), self.trouble)
 
     def note(self, trouble: str) -> None:
         self.trouble = self.trouble or trouble

@@ -33,7 +33,6 @@ class Discovery(Struct, frozen=True):
         org_domain: its organizational domain; "" where it was not needed or could not be found out.
         record: the record that applies, None for none.
         policy_domain: where that record stands; "" for none.
-        where: "author", "organizational", "suffix" (a public suffix's record), or "".
         policy: the policy published for this author domain; None without a usable record.
         testing: the record says t=y.
         reason: for people, why there is no record.
@@ -44,7 +43,6 @@ class Discovery(Struct, frozen=True):
     org_domain: str = ""
     record: Record | None = None
     policy_domain: str = ""
-    where: str = ""
     policy: Policy | None = None
     testing: bool = False
     reason: str = ""
@@ -191,6 +189,5 @@ async def _exists(walker: Walker, domain: str, record: Record, own: _Answer) -> 
 def _found(domain: str, org_domain: str, place: str, record: Record, reason: str) -> Discovery:
     if record.p is None:
         return Discovery(domain, org_domain, reason=reason)
-    where = "author" if place == domain else "organizational" if place == org_domain else "suffix"
     policy = record.policy_for(subdomain=place != domain)
-    return Discovery(domain, org_domain, record, place, where, policy, record.testing)
+    return Discovery(domain, org_domain, record, place, policy, record.testing)

@@ -159,7 +159,7 @@ def test_discovery(records, domain, org_domain, place, policy):
 def test_subdomains_that_do_not_exist(record, existing, policy):
     found = asyncio.run(discover(Walker(Zone({"example.com": record}, existing)), "new.example.com"))
     assert found.policy == policy
-    assert found.where == "organizational"
+    assert (found.policy_domain, found.org_domain) == ("example.com", "example.com")
 
 
 RELAXED = {"example.com": "v=DMARC1; p=reject"}
