@@ -81,9 +81,7 @@ class Conditions:
             return f'"{fact.name}" is judged at RCPT TO only; move the rule to rules.recipient'
         if fact.stage <= self.latest:
             return ""
-        if self.latest is Stage.ENVELOPE:
-            return f'fact "{fact.name}" is known only when the message is complete; use it in rules.message'
-        return f'fact "{fact.name}" is not known yet when this is judged'
+        return f'fact "{fact.name}" is known only when the message is complete; use it in rules.message'
 
     def _combine(self, key: str, spec: object, path: Path) -> Condition | None:
         if key == "not":

@@ -96,9 +96,11 @@ MAIL = message(
         ("{helo: {in: inside}}", False),  # a literal in brackets is no address
         ("{any: [{login: nobody}, {login: anna}]}", True),
         ("{any: [{login: nobody}, {login: anna, tls: TLSv1.3}]}", False),
+        ("{any: [{login: nobody}, {login: anna}], size: 1}", False),  # what stands beside a group counts, too
         ("{all: [{login: anna}, {size: {ge: 1}}]}", True),
         ("{not: {login: anna}}", False),
         ("{not: {login: nobody}}", True),
+        ("{not: {login: anna, size: 1}}", True),  # not all of them
         ("{client.name: {all: [{glob: '*.test'}, {not: {regex: mail}}]}}", True),
         ("{client.name: {any: [{glob: '*.com'}, {regex: isp}]}}", True),
         ("{smtputf8: false}", True),
@@ -204,7 +206,10 @@ def test_results_and_fields_of_checks():
         ("{smtputf8: 1}", "smtputf8 is true or false, not 1"),
         ("{any: {spf: pass}}", "takes a list of mappings"),
         ("{any: [{}]}", "takes a list of mappings"),
+        ("{all: []}", "takes a list of mappings"),
+        ("{any: 5}", "takes a list of mappings"),
         ("{not: {}}", "takes a mapping of conditions"),
+        ("{not: pass}", "takes a mapping of conditions"),
         ("{sender.domain: '*.b.test'}", '"*.b.test" is no domain; write {in: [.b.test]} for every name below b.test'),
         ("{sender.domain: [a.test, .bücher.test]}", "write {in: [.bücher.test]} for every name below bücher.test"),
         ("{sender: '@b.test'}", '"@b.test" is no address; write {glob: "*@b.test"}, or sender.domain: b.test'),
