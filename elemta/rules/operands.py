@@ -50,8 +50,8 @@ def as_compared(fact: Fact, text: str) -> str:
 
 def _address(fact: Fact, word: str) -> str:
     """`word`, unless it is a pattern, which no address is equal to."""
-    local, at, domain = word.partition("@")
-    if at and local in ("", "*") and "@" not in domain:
+    local, at, domain = word.rpartition("@")
+    if at and local in ("", "*"):
         raise ValueError(f'"{word}" is no address; write {{glob: "*@{domain}"}}, or {fact.name}.domain: {domain}')
     return word
 

@@ -45,7 +45,7 @@ MAIL = message(
         helo="[10.1.2.3]",
         queue_id="4ABC",
     ),
-    [("From", "Anna <anna@plain.example>"), ("Subject", "Your  Invoice\r\n 42"), ("X-Spam", "no"), ("X-Spam", "maybe")],
+    [("From", "Anna <anna@plain.example>"), ("Subject", "Your  Invoice\r\n 42"), ("X-Spam", "no"), ("X-Spam", "maybe"), ("X-Name", "Jörg"), ("X-List", "@all")],
 )
 
 
@@ -73,6 +73,7 @@ MAIL = message(
         ("{header_from.domain: {not: {fact: sender.domain}}}", True),
         ("{header_from.domain: {ne: {fact: sender.domain}}}", True),
         ("{header_from.domain: PLAIN.example}", True),
+        ("{sender: '@relay.test:anna@sub.under.example'}", True),
         ("{recipient.domain: local.test}", True),
         ("{recipient.domain: {not: local.test}}", False),  # not: none of them is
         ("{recipient.domain: [nobody.test, other.test]}", True),
@@ -89,6 +90,9 @@ MAIL = message(
         ("{subject: {regex: '(?i)invoice 42'}}", True),  # unfolded, white space once
         ("{header.x-spam: maybe}", True),
         ("{header.X-Spam: {regex: '^no$'}}", True),
+        ("{header.x-name: jÖrg}", True),  # a text has no A-labels, nor is it an address
+        ("{header.x-list: [x, '@all']}", True),
+        ("{header.x-list: {in: ['@all']}}", True),
         ("{header.x-none: {exists: false}}", True),
         ("{header.x-none: {not: maybe}}", True),
         ("{login: {exists: true}}", True),
@@ -218,6 +222,11 @@ def test_results_and_fields_of_checks():
         ("{login: true}", 'login is a text; write {exists: true}, or "true" in quotes for the word'),
         ("{sender.domain: [false]}", 'sender.domain is a text; write {exists: false}, or "false" in quotes'),
         ("{recipient.count: {ge: nan}}", 'recipient.count is a number; found "nan"'),
+        ("{recipient.count: {ge: many}}", 'recipient.count is a number; found "many"'),
+        ("{recipient.count: {ge: true}}", "recipient.count is a number; found true"),
+        ("{recipient.count: {ge: [1]}}", "recipient.count is a number; found a list"),
+        ("{login: {in: [[anna]]}}", "takes texts; found a list"),
+        ("{login: {glob: }}", "takes texts; found nothing"),
         ("{login: []}", "an empty list matches nothing"),
         *(
             (f"{{client.address: {{{operator}: []}}}}", f"{operator}: an empty list matches nothing")

@@ -16,6 +16,8 @@ RULES = """\
 host: mx.test
 checks: {spf: , rspamd: , attachments: , greylist: }
 rules:
+  recipient:
+    - {id: wait, when: {greylist.wait: {gt: 4m}}, then: reject}
   message:
     - {id: big, when: {size: {ge: 5M}}, then: reject}
     - {id: net, when: {client.address: {cidr: 10.0.0.0/8}}, then: reject}
@@ -38,6 +40,7 @@ tests:
         ("{attachments.extension: [pdf, EXE]}", "ext"),
         ("{attachments.extension: exe}", "ext"),
         ("{rspamd.score: 5}", "score"),
+        ("{greylist.wait: 4m1s}", "wait"),
         ("{subject: [an offer]}", "subject"),
         ("{subject: an offer}", "subject"),
         ("{sender.domain: bücher.example}", "domain"),
