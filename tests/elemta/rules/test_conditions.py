@@ -45,7 +45,14 @@ MAIL = message(
         helo="[10.1.2.3]",
         queue_id="4ABC",
     ),
-    [("From", "Anna <anna@plain.example>"), ("Subject", "Your  Invoice\r\n 42"), ("X-Spam", "no"), ("X-Spam", "maybe"), ("X-Name", "Jörg"), ("X-List", "@all")],
+    [
+        ("From", "Anna <anna@plain.example>"),
+        ("Subject", "Your  Invoice\r\n 42"),
+        ("X-Spam", "no"),
+        ("X-Spam", "maybe"),
+        ("X-Name", "Jörg"),
+        ("X-List", "@all"),
+    ],
 )
 
 

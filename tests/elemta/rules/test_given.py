@@ -89,7 +89,7 @@ def test_what_no_mail_can_give(tmp_path, given, want):
     with pytest.raises(ConfigErrors) as errors:
         loaded_and(Policy.compile, path)
     column = 23 + given.index(": ") + 2
-    assert str(errors.value).startswith(f"{path}:13:{column}: tests[0].given.{want}")
+    assert str(errors.value).startswith(f"{path}:15:{column}: tests[0].given.{want}")
 
 
 def test_an_address_is_an_address():
