@@ -131,13 +131,11 @@ def path(domain: str) -> list[str]:
 
 
 def organizational(domain: str, found: list[tuple[str, Record]]) -> str:
-    """Choose the organizational domain among the records of a walk (RFC 9989 section 4.10.2)."""
-    for name, record in found:
-        if record.psd == "n":
-            return name
-        if record.psd == "y" and name != domain:
-            return _one_label_below(name, domain)
-    return found[-1][0] if found else domain
+    """Choose the organizational domain by the records of a walk, which ends at psd= (RFC 9989 section 4.10.2)."""
+    if not found:
+        return domain
+    name, record = found[-1]
+    return _one_label_below(name, domain) if record.psd == "y" and name != domain else name
 
 
 def _one_label_below(suffix: str, domain: str) -> str:
@@ -153,7 +151,7 @@ async def discover(walker: Walker, domain: str) -> Discovery:
             return _found(domain, "", domain, own.record, own.reason)
         records = await _above(walker, domain)
         org_domain = await walker.organizational(domain)
-        place = org_domain if org_domain in records else next(iter(records), "")
+        place = next(iter(records), "")
         if not place:
             return Discovery(domain, org_domain, reason=own.reason)
         reason = (await walker.at(place)).reason
@@ -169,7 +167,7 @@ async def discover(walker: Walker, domain: str) -> Discovery:
 
 
 async def _above(walker: Walker, domain: str) -> dict[str, Record]:
-    """Give the records that may apply to a domain that has none of its own."""
+    """Give the records that may apply to a domain that has none of its own, the nearest first."""
     if walker.org_domain is None:
         found = await walker.walk(domain)
         org_domain = organizational(domain, found)

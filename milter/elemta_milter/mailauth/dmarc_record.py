@@ -151,7 +151,7 @@ def _tags(text: str) -> dict[str, str]:
     for part in text.split(";"):
         name, equals, value = part.partition("=")
         name, value = name.strip(" \t").lower(), value.strip(" \t")
-        if equals and name.isascii() and name.isalpha() and (_VALUE.fullmatch(value) or name in {"p", "sp", "np"}):
+        if equals and (_VALUE.fullmatch(value) or name in {"p", "sp", "np"}):
             tags.setdefault(name, value)  # a repeated tag is an error: the first one stands
     return tags
 
@@ -177,7 +177,7 @@ def _failure_options(value: str) -> str:
 
 
 def _interval(value: str) -> int:
-    return int(value) if value.isascii() and value.isdigit() and 0 < len(value) <= 10 and int(value) else 86_400
+    return int(value) if value.isascii() and value.isdigit() and len(value) <= 10 and int(value) else 86_400
 
 
 def _uris(value: str) -> tuple[str, ...]:

@@ -36,6 +36,12 @@ def run(zone, author, spf=("none", ""), dkim=(), **options):
     return asyncio.run(evaluate(zone, authors([f"<x@{author}>".encode()]), SpfInput(*spf), dkim, **options))
 
 
+async def discovered(zone, domain):
+    """The record that applies to a domain, and its organizational domain."""
+    walker = Walker(zone)
+    return await discover(walker, domain), await walker.organizational(domain)
+
+
 def passed(*domains):
     return [("pass", domain) for domain in domains]
 
@@ -113,6 +119,13 @@ def test_the_path_of_the_tree_walk():
             "bank.example",
             "reject",
         ),
+        (  # a record that is neither the organizational domain's nor the public suffix's means nothing
+            {"bank.example": "v=DMARC1; p=reject; psd=y", "b.giant.bank.example": "v=DMARC1; p=none"},
+            "a.b.giant.bank.example",
+            "giant.bank.example",
+            "bank.example",
+            "reject",
+        ),
         ({"example.com": ["v=DMARC1; p=none", "v=DMARC1; p=reject"]}, "example.com", "example.com", "", None),
         ({"example.com": ["v=DMARC1; p=none", "v=spf1 -all"]}, "example.com", "example.com", "example.com", "none"),
         (
@@ -135,14 +148,15 @@ def test_the_path_of_the_tree_walk():
 )
 def test_discovery(records, domain, org_domain, place, policy):
     zone = Zone(records, existing=[domain])
-    walker = Walker(zone)
-    found = asyncio.run(discover(walker, domain))
-    assert asyncio.run(walker.organizational(domain)) == org_domain
-    assert found.org_domain in {"", org_domain}  # not looked for where the domain has a record of its own
-    assert (found.policy_domain, found.policy) == (place, policy)
+    found, above = asyncio.run(discovered(zone, domain))
+    assert (above, found.policy_domain, found.policy) == (org_domain, place, policy)
+    assert found.org_domain in {above, ""}
     assert found.trouble == ""
     assert bool(found.reason) == (policy is None)
     assert len([name for name in zone.asked if name.startswith("_dmarc.")]) <= 8
+
+
+UNDER_DMARC = ["a._dmarc.new.example.com"]  # then the answer for _dmarc.new.example.com says that it exists
 
 
 @pytest.mark.parametrize(
@@ -153,13 +167,15 @@ def test_discovery(records, domain, org_domain, place, policy):
         ("v=DMARC1; p=reject; sp=none; np=quarantine", ["below.new.example.com"], "none"),  # RFC 8020
         ("v=DMARC1; p=none; np=reject", [], "reject"),
         ("v=DMARC1; p=none; np=reject", ["new.example.com"], "none"),
+        ("v=DMARC1; p=none; np=reject", UNDER_DMARC, "none"),
         ("v=DMARC1; p=reject; sp=quarantine", [], "quarantine"),
     ],
 )
 def test_subdomains_that_do_not_exist(record, existing, policy):
-    found = asyncio.run(discover(Walker(Zone({"example.com": record}, existing)), "new.example.com"))
-    assert found.policy == policy
-    assert (found.policy_domain, found.org_domain) == ("example.com", "example.com")
+    zone = Zone({"example.com": record}, existing)
+    found, _ = asyncio.run(discovered(zone, "new.example.com"))
+    assert (found.policy_domain, found.policy) == ("example.com", policy)
+    assert ("new.example.com" in zone.asked) == ("np=" in record and existing != UNDER_DMARC)  # only where it matters
 
 
 RELAXED = {"example.com": "v=DMARC1; p=reject"}
@@ -173,6 +189,7 @@ RELAXED = {"example.com": "v=DMARC1; p=reject"}
         (RELAXED, "example.com", ("none", ""), passed("example.com"), "pass", False, True),
         (RELAXED, "example.com", ("pass", "bounces.example.com"), passed("d.example.com"), "pass", True, True),
         (RELAXED, "a.example.com", ("none", ""), passed("b.example.com"), "pass", False, True),
+        (RELAXED, "a.example.com", ("none", ""), passed("example.com"), "pass", False, True),
         (RELAXED, "example.com", ("fail", "example.com"), [("fail", "example.com")], "fail", False, False),
         (
             RELAXED,
@@ -257,11 +274,19 @@ def test_what_a_result_tells():
     found = run(zone, "example.com")
     assert (found.result, found.policy, found.disposition, found.testing) == ("fail", "reject", "quarantine", True)
     assert (found.domain, found.org_domain, found.policy_domain) == ("example.com",) * 3
+    assert found.reason == "nothing that passed is aligned"
     assert found.record.rua == ("mailto:a@example.com",)
     assert found.discovery == "treewalk"
     found = run(zone, "example.com", dkim=passed("example.com", "example.com"))
     assert (found.result, found.policy, found.disposition) == ("pass", "reject", "none")
-    assert found.aligned == ("example.com",)
+    assert (found.aligned, found.reason) == (("example.com",), "aligned: example.com")
+    found = run(zone, "example.com", ("temperror", "a.example.com"), [("temperror", "example.com")])
+    assert found.reason == "could not be checked: SPF of a.example.com, DKIM of example.com"
+    zone.txt["_dmarc.example.com"], zone.txt["_dmarc.a.example.com"] = None, "v=DMARC1; p=reject"
+    found = run(zone, "a.example.com", ("pass", "b.example.com"))
+    assert (found.result, found.reason) == ("temperror", "TXT _dmarc.example.com: no answer")
+    zone = Zone({"example.com": "v=DMARC1; p=none", "a.example.com": "v=DMARC1; p=none"})
+    assert run(zone, "a.example.com").org_domain == "example.com"
 
 
 def test_no_more_questions_than_the_answer_needs():
@@ -331,6 +356,8 @@ def suffix_list(domain):
         ({"b.example.com": "v=DMARC1; p=reject"}, "a.b.example.com", "a.b.example.com", "none", "example.com", None),
         ({"shop.co.test": "v=DMARC1; p=reject"}, "shop.co.test", "other.co.test", "fail", "shop.co.test", "reject"),
         ({"com": "v=DMARC1; p=reject"}, "com", "com", "pass", "com", "reject"),
+        ({"com": "v=DMARC1; p=reject"}, "com", "a.com", "fail", "com", "reject"),
+        ({}, "com", "com", "none", "com", None),
     ],
 )
 def test_the_suffix_list_mode(records, author, dkim, result, org_domain, policy):

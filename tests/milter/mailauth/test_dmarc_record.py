@@ -23,9 +23,12 @@ NONE, QUARANTINE, REJECT = Policy
         ("v=DMARC1; p=reject; t=y", {"p": REJECT, "testing": True}),
         ("v=DMARC1; p=none; fo=1:D:s", {"p": NONE, "fo": "1:d:s"}),
         ("v=DMARC1; p=none; fo=0:1", {"p": NONE}),
-        ("v=DMARC1; p=none; fo=d:d", {"p": NONE}),
+        ("v=DMARC1; p=none; fo=d:D", {"p": NONE}),
+        ("v=DMARC1; p=none; fo=1 : d", {"p": NONE, "fo": "1:d"}),
         ("v=DMARC1; p=none; ri=3600", {"p": NONE, "ri": 3_600}),
         ("v=DMARC1; p=none; ri=0", {"p": NONE}),
+        ("v=DMARC1; p=none; ri=1d", {"p": NONE}),
+        ("v=DMARC1; p=none; ri=" + "9" * 5_000, {"p": NONE}),
         ("v=DMARC1; p=reject; pct=0; rf=afrf; new=thing", {"p": REJECT}),  # gone or unknown: ignored
         ("v=DMARC1; p=reject; p=none", {"p": REJECT}),
         ("v=DMARC1; p=reject; nonsense; =; x", {"p": REJECT}),
@@ -39,8 +42,12 @@ NONE, QUARANTINE, REJECT = Policy
             {"p": NONE, "rua": ("mailto:a@x.example", "mailto:b@x.example")},
         ),
         ("v=DMARC1; p=none; rua=https://x.example/r", {"p": NONE, "rua": ("https://x.example/r",)}),
-        ("v=DMARC1; p=none; rua=a@x.example,mailto:,mailto:a,mailto:@x,mailto:a@b c", {"p": NONE}),
-        ("v=DMARC1; p=reject; rua=mailto:d\u00e9@x.example", {"p": REJECT}),
+        ("v=DMARC1; p=none; rua=a@x.example,mailto:,mailto:a,MAILTO:@x,mailto:a@b c", {"p": NONE}),
+        (
+            "v=DMARC1; p=none; rua=mailto:a@x.example!much,mailto:b@x.example",
+            {"p": NONE, "rua": ("mailto:b@x.example",)},
+        ),
+        ("v=DMARC1; p=reject; rua=mailto:d\u00e9@x.example,mailto:a@x.example", {"p": REJECT}),
         # RFC 9989 section 4.10.1: no valid p, or a wrong sp or np, but somebody to tell
         ("v=DMARC1; rua=mailto:a@x.example", {"p": NONE, "rua": ("mailto:a@x.example",)}),
         ("v=DMARC1; p=block; rua=mailto:a@x.example", {"p": NONE, "rua": ("mailto:a@x.example",)}),
