@@ -18,13 +18,13 @@ from elemta.verdict import Verdict
 from elemta_milter import edits, keyfiles
 from elemta_milter.checks.arc import Arc
 from elemta_milter.long_lines import has_long_line
-from elemta_milter.mailauth import dkim
 from elemta_milter.mailauth.arc import ChainValidator
 from elemta_milter.mailauth.canonical import BodyHasher
 from elemta_milter.mailauth.fields import HeaderFields
 from elemta_milter.mailauth.signing import SigningKey
 from elemta_milter.planning import plan
 from elemta_milter.vouching import Voucher, delivered
+from harness import signatures
 from harness.signatures import BODY, NOW, ed25519_private, pem, rsa_private, zone
 
 HOST = "mx.test.example"
@@ -80,7 +80,7 @@ def verify(header, body):
     public = zone(
         SigningKey("sender.example", "r", rsa_private()), SigningKey("sender.example", "e", ed25519_private())
     )
-    return asyncio.run(dkim.verify(header, body.chunks(), public, now=NOW))
+    return signatures.verify(header, pieces=body.chunks(), resolver=public)
 
 
 # ── what is signed ────────────────────────────────────────────────────────────────────────────────────────

@@ -26,7 +26,7 @@ from elemta.dns import DnsError, Resolver
 from elemta.findings import Result
 from elemta_milter.mailauth import keys, signature
 from elemta_milter.mailauth.canonical import BodyHasher
-from elemta_milter.mailauth.fields import HeaderFields, Headers
+from elemta_milter.mailauth.fields import HeaderFields
 from elemta_milter.mailauth.limits import DEFAULT_LIMITS, Limits
 from elemta_milter.mailauth.signature import Signature
 from elemta_milter.mailauth.taglist import TagListError
@@ -245,18 +245,6 @@ class Verifier:
             expired=self._expired(claim),
             length_uncovered=uncovered,
         )
-
-
-async def verify(
-    headers: Headers, pieces: Iterable[bytes], resolver: Resolver, *, now: int, limits: Limits = DEFAULT_LIMITS
-) -> tuple[SignatureResult, ...]:
-    """Verify a message that is all there; see `Verifier`."""
-    body = BodyHasher()
-    verifier = Verifier(HeaderFields(headers), body=body, now=now, limits=limits)
-    if body.needs_body:
-        for piece in pieces:
-            body.feed(piece)
-    return await verifier.finish(resolver)
 
 
 def _tags(value: bytes, limits: Limits) -> tuple[dict[str, str], str]:

@@ -232,6 +232,7 @@ class TestLength:
         trusted = only(headers, trust_length=True)
         assert (trusted.result, trusted.length_uncovered) == (Result.PASS, 24)
         assert only(headers, b"other").result is Result.FAIL
+        assert only(changed(headers, b"Subject", b" other")).result is Result.FAIL
 
     def test_more_than_there_is(self):
         for length in ("36", "9" * 76):
@@ -360,6 +361,12 @@ class TestBounds:
         results = verify(headers, resolver=zone(rsa_key(), other), prefer=["mail.sender.example"])
         assert [one.result for one in results] == [Result.PASS] * 7 + [Result.POLICY] * 13 + [Result.PASS]
         assert results[-1].domain == "sender.example"
+
+    def test_which_domains_are_near_the_author_s(self):
+        prefer = ["other.test", "mail.sender.example"]
+        near = ["a.mail.sender.example", "mail.sender.example", "sender.example", "example", "other.test"]
+        far = ["xmail.sender.example", "nder.example", "other.example", "test.example"]
+        assert [domain for domain in (*near, *far) if dkim.is_near(domain, prefer)] == near
 
     def test_thousands_of_signature_fields(self, proofs):
         results = verify(((b"DKIM-Signature", b" v=1; a=rsa-sha256"),) * 2000 + HEADERS)
