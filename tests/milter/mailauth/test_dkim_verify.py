@@ -441,12 +441,6 @@ def test_what_a_report_shows_is_clean():
     assert (result.domain, result.selector, result.algorithm, result.b, result.identity) == ("", "", "", "", "")
 
 
-def test_a_message_all_at_once():
-    run = dkim.verify(signed(), [BODY[:5], BODY[5:]], zone(rsa_key()), now=NOW)
-    assert [one.result for one in asyncio.run(run)] == [Result.PASS]
-    assert asyncio.run(dkim.verify(HEADERS, [BODY], Zone(), now=NOW)) == ()
-
-
 octets = st.binary(max_size=40) | st.text(alphabet="vabcdhislqtxz=;:/@1 \r\n\t", max_size=80).map(str.encode)
 field = st.tuples(st.sampled_from([b"DKIM-Signature", b"From", b"to", b"", b"\xff"]) | st.binary(max_size=5), octets)
 
