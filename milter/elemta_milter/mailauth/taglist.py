@@ -93,10 +93,7 @@ def quoted_printable(value: str) -> str:
     Raises:
         TagListError: an "=" that begins no hexadecimal octet.
     """
-    dense = without_white(value)
-    if "=" not in dense:
-        return dense
-    octets = dense.encode()
+    octets = without_white(value).encode()
     if octets.count(b"=") != len(_HEX_OCTET.findall(octets)):  # RFC 6376 section 2.11: upper case digits
         raise TagListError("not quoted-printable")
     return a2b_qp(octets).decode(errors="replace")

@@ -67,6 +67,7 @@ def test_the_signatures_that_were_there_are_reported_from_top_to_bottom():
     headers = (*headers[:1], (b"dkim-SIGNATURE", b" v=1; a=rsa-sha256; d=Other.Example.; s=x"), *headers[1:])
     first, second, third = verify(headers)
     assert [first.algorithm, second.domain, third.algorithm] == ["ed25519-sha256", "other.example", "rsa-sha256"]
+    assert (second.selector, second.algorithm) == ("x", "rsa-sha256")
     assert [str(one.result) for one in (first, second, third)] == ["pass", "permerror", "pass"]
     assert [one.place for one in (first, second, third)] == [0, 1, 2]
     assert verify(HEADERS) == ()
