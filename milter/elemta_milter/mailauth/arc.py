@@ -107,7 +107,7 @@ class ChainValidator:
         self._settled: ChainResult | None = None
         try:
             self._sets = self._read()
-        except (_BrokenError, TagListError) as broken:
+        except _BrokenError as broken:
             self._settled = ChainResult(Result.FAIL, str(broken), next_instance=self._next)
         else:
             if not self._sets:

@@ -227,7 +227,7 @@ def test_comments_around_the_instance(value):
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"i", b"I=1; x", b"i=1", b"i=1 (; x", b"i=1) ; x", b"i=(1); x", b"x; i=1; x", b"i==1;"]
+    "value", [b"", b"i", b"I=1; x", b"i=1", b"i=1 (; x", b"i=1) ; x", b")(i=1; x", b"i=(1); x", b"x; i=1; x", b"i==1;"]
 )
 def test_no_instance(value):
     with pytest.raises(TagListError, match="no i= at its beginning"):
@@ -271,6 +271,29 @@ def test_keys_of_older_message_signatures_are_asked_for_last():
     assert validate(odd, resolver=resolver).result is Result.FAIL  # the seals cover it
 
 
+@pytest.mark.parametrize(("published", "oldest"), [(None, 0), ("time-out", 2)])
+def test_the_key_of_an_older_message_signature_may_be_another_than_that_of_the_seal(published, oldest):
+    key = ed25519_key()
+    tags = {"i": "1", "a": key.algorithm, "c": "relaxed/relaxed", "d": key.domain, "s": key.selector, "h": "from"}
+    (message, *_), results = resigned(tags, key=key, field=AMS), (AAR, b" i=1; mx.example; none")
+    resolver = zone(rsa_key(), key)
+    headers = sealed(((SEAL, seal_of(results, message)), message, results, *HEADERS))
+    if published:
+        resolver.names[key.record_name] = published
+    found = validate(headers, resolver=resolver)
+    assert (found.result, found.oldest_pass) == (Result.PASS, oldest)
+
+
+def seal_of(results, message):
+    """The value of a first seal."""
+    covered = b"".join(header_field(Canon.RELAXED, *field) + b"\r\n" for field in (results, message))
+    return signed_field(
+        [("i", "1"), ("a", "rsa-sha256"), ("cv", "none"), ("d", "sender.example"), ("s", "r")],
+        rsa_key(),
+        lambda unsigned: sha256(covered + header_field(Canon.RELAXED, SEAL, unsigned)).digest(),
+    )
+
+
 class TestTrouble:
     def test_dns_trouble_is_no_failure_and_takes_no_set(self):
         found = validate(sealed(), resolver=Zone({rsa_key().record_name: "SERVFAIL"}))
@@ -294,9 +317,11 @@ class TestTrouble:
         assert validate(headers, resolver=zone(key)).result is Result.PASS
         assert validate(headers, resolver=zone(key), limits=Limits(rsa_bits_least=2048)).result is Result.FAIL
 
-    def test_a_header_too_large(self):
-        found = validate((*sealed(), *((b"X", b""),) * 10_000))
+    @pytest.mark.parametrize("more", [((b"X", b""),) * 10_000, ((b"X", bytes(2 << 20)),)], ids=["fields", "octets"])
+    def test_a_header_too_large(self, more):
+        found = validate((*sealed(), *more))
         assert (found.result, found.next_instance) == (Result.FAIL, None)
+        assert validate((*HEADERS, *more)).result is Result.NONE
 
     @pytest.mark.parametrize(
         ("tags", "length", "reason"),
@@ -318,13 +343,7 @@ class TestTrouble:
         canon = Canon.RELAXED if tags["c"] else Canon.SIMPLE
         (message, *_) = resigned(tags, spec=BodySpec(canon, length), field=AMS)
         results = (AAR, b" i=1; mx.example; none")
-        covered = b"".join(header_field(Canon.RELAXED, *field) + b"\r\n" for field in (results, message))
-        seal = signed_field(
-            [("i", "1"), ("a", "rsa-sha256"), ("cv", "none"), ("d", "sender.example"), ("s", "r")],
-            rsa_key(),
-            lambda unsigned: sha256(covered + header_field(Canon.RELAXED, SEAL, unsigned)).digest(),
-        )
-        found = validate(((SEAL, seal), message, results, *HEADERS))
+        found = validate(((SEAL, seal_of(results, message)), message, results, *HEADERS))
         assert found.reason == (reason and f"message signature 1: {reason}")
         assert found.result is (Result.FAIL if reason else Result.PASS)
 
