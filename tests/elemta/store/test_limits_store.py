@@ -53,6 +53,7 @@ def test_so_much_and_no_more(url):
 
 def test_what_is_told(url):
     async def steps(store):
+        await store.reserve("elsewhere", [quota(5, key="net")], 900)  # is free again before
         told = [await store.reserve("a", [quota(3)], 1000), await store.reserve("b", [quota(2)], 1001)]
         told.append(await store.reserve("c", [quota(1)], 1002))
         await store.consume("a", "", {}, 1003)
@@ -69,6 +70,7 @@ def test_what_is_told(url):
 
 def test_it_may_be_used_again_when_the_wait_is_over(url):
     async def steps(store):
+        assert await take(store, "elsewhere", 500, 5, key="net")  # is free again before
         for second in range(5):
             assert await take(store, f"m{second}", 1000 + second)
         [use] = await store.reserve("late", [quota()], 1010)
@@ -106,7 +108,7 @@ def test_a_clock_that_is_set_back_gives_nobody_more(url):
 
 def test_all_or_none(url):
     async def steps(store):
-        both = [quota(3, key="anna"), quota(3, key="net", most=2)]
+        both = [quota(5, key="anna"), quota(3, key="net", most=2)]
         uses = await store.reserve("a", both, 0)
         return uses, await store.reserve("b", [quota(5, key="anna")], 0)
 
@@ -191,12 +193,14 @@ def test_a_reservation_lapses_and_can_be_made_final_all_the_same(url):
 
 def test_what_was_refused_in_the_end_is_given_back(url):
     async def steps(store):
+        assert await take(store, "later", 120)
+        assert await take(store, "elsewhere", 0, 5, key="net")
         await store.reserve("a", [quota(4)], 0)
         await store.consume("a", "4F3A", {}, 1)
         told = [await store.give_back("4F3A"), await store.give_back("4F3A"), await store.give_back("other")]
-        return told, await store.reserve("b", [quota(5)], 2)
+        return told, await store.reserve("b", [quota(4), quota(0, key="net", most=6)], 121)
 
-    assert live(url, steps) == ([True, False, False], [Use(0)])
+    assert live(url, steps) == ([True, False, False], [Use(1), Use(5)])
 
 
 def test_what_counts_no_more_goes(tmp_path):
