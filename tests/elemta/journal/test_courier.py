@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -126,18 +126,32 @@ def test_a_writing_process_that_is_killed_costs_no_decision_and_doubles_none(tmp
     assert any("signal" in text or "exit status -9" in text for text in reports)
 
 
+@contextmanager
+def deaf(courier, monkeypatch):
+    """While every acknowledgement is lost."""
+    with monkeypatch.context() as within:
+        within.setattr(courier, "_learn", lambda state: None)
+        yield
+
+
+async def killed(courier):
+    """The writing process is dead, and what it still said is read."""
+    dead = courier._process
+    dead.send_signal(signal.SIGKILL)
+    await until(lambda: courier._process is not dead)
+
+
 def test_what_was_stored_but_not_acknowledged_is_not_stored_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "RETRY", 0.05)
     path = tmp_path / "journal.db"
 
     async def run():
         courier = opened(path, [])
-        monkeypatch.setattr(courier, "_learn", lambda state: None)  # every acknowledgement is lost
-        for number in range(50):
-            courier.decided(decision(sender=f"{number}@x.test"))
-        await until(lambda: stored(path) == 50)
-        monkeypatch.undo()
-        courier._process.send_signal(signal.SIGKILL)
+        with deaf(courier, monkeypatch):
+            for number in range(50):
+                courier.decided(decision(sender=f"{number}@x.test"))
+            await until(lambda: stored(path) == 50)
+            await killed(courier)
         assert await courier.close(20) == 0
         assert courier.dropped == 0
 
@@ -151,12 +165,11 @@ def test_nor_are_more_of_them_than_one_batch_holds(tmp_path, monkeypatch):
 
     async def run():
         courier = opened(path, [])
-        monkeypatch.setattr(courier, "_learn", lambda state: None)
-        for number in range(many):
-            courier.decided(decision(sender=f"{number}@x.test"))
-        await until(lambda: stored(path) == many)
-        monkeypatch.undo()
-        courier._process.send_signal(signal.SIGKILL)
+        with deaf(courier, monkeypatch):
+            for number in range(many):
+                courier.decided(decision(sender=f"{number}@x.test"))
+            await until(lambda: stored(path) == many)
+            await killed(courier)
         assert await courier.close(20) == 0
 
     asyncio.run(run())
