@@ -450,6 +450,19 @@ def test_a_lock_held_by_another_process_is_waited_for(keeping):
     assert keeping.writer.dropped == 0
 
 
+def test_who_reads_holds_up_nobody_who_writes(keeping):
+    keeping.keep(decision())
+    until(lambda: keeping.writer.written == 1)
+    reading = sqlite3.connect(keeping.path, isolation_level=None)
+    reading.execute("BEGIN")
+    [before] = reading.execute("SELECT count(*) FROM decisions").fetchall()
+    keeping.keep(decision())
+    until(lambda: keeping.writer.written == 2, seconds=3.0)
+    assert reading.execute("SELECT count(*) FROM decisions").fetchall() == [before] == [(1,)]
+    reading.close()
+    keeping.close()
+
+
 def test_the_body_of_a_mail_is_not_kept_in_memory():
     given = decision()
     writer = JournalWriter("/nowhere", print)
