@@ -13,7 +13,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from elemta.rules.ruleset import Filling, Judgement, Ruleset, sources
+from elemta.rules.ruleset import Judgement, Ruleset, filling, sources
 from elemta.rules.view import View
 from elemta.verdict import KEPT, Action, Disposition, Verdict
 
@@ -60,7 +60,7 @@ def judge(rules: Ruleset, checks: Sequence[Meaning], view: View, reference: str)
     rule = judgement.rule
     disposition = rule.disposition if rule else Disposition.ACCEPT
     decided_by = rule.id if rule else ""
-    reply = rule.reply(Filling(view, reference)) if rule and rule.reply else ""
+    reply = rule.reply(filling(view, reference)) if rule and rule.reply else ""
     troubled = proposing = False
     for finding in view.findings.values():
         if finding.trouble:

@@ -7,7 +7,8 @@ recorded, and changes nothing.  `elemta.rules.compiler` makes rules of what the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from msgspec import Struct, field
@@ -92,7 +93,7 @@ class Ruleset:
                     judgement.shadow.append(rule.id)
                     continue
                 if rule.actions:
-                    values = Filling(view, reference)
+                    values = filling(view, reference)
                     judgement.actions += [make(values) for make in rule.actions]
                 if rule.final:
                     judgement.rule = rule
@@ -130,18 +131,6 @@ def sources(facts: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.partition(".")[0] for name in facts))
 
 
-class Filling(Mapping[str, Value]):
+def filling(view: View, reference: str) -> Mapping[str, Value]:
     """What templates are filled from: the view's facts, and `{id}`."""
-
-    def __init__(self, view: View, reference: str) -> None:
-        self.view = view
-        self.reference = reference
-
-    def __getitem__(self, name: str) -> Value:
-        return self.reference if name == "id" else self.view[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.view)
-
-    def __len__(self) -> int:
-        return len(self.view)
+    return ChainMap({"id": reference}, view)

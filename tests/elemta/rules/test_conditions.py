@@ -235,6 +235,8 @@ def test_results_and_fields_of_checks():
         ("{login: {in: [[anna]]}}", "takes texts; found a list"),
         ("{login: {glob: }}", "takes texts; found nothing"),
         ("{login: []}", "an empty list matches nothing"),
+        ("{login: {all: []}}", "takes a list, such as"),
+        ("{login: {any: 5}}", "takes a list, such as"),
         *(
             (f"{{client.address: {{{operator}: []}}}}", f"{operator}: an empty list matches nothing")
             for operator in ("in", "cidr", "glob", "regex")
