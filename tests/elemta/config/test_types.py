@@ -149,6 +149,8 @@ def test_not_host_names(text):
         ("redis+sentinel://:p@h1,h2/s/0", "redis+sentinel://:***@h1,h2/s/0"),
         ("http://[", "http://["),
         ("redis://:a@b@h", "redis://:***@h"),
+        ("redis://:a@b/c?d#e@h/0", "redis://:***@h/0"),
+        ("http://u:p@h/a@b", "http://u:***@h/a@b"),
     ],
 )
 def test_passwords_are_masked(url, shown):
