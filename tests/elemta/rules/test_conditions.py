@@ -3,6 +3,8 @@
 import pytest
 
 from elemta.config.problems import ConfigErrors
+from elemta.facts import Envelope
+from elemta.rules.view import MAIL_FACTS, View
 from elemta.testing import FakeResolver, envelope, judge, message, policy
 
 ZONE = FakeResolver(
@@ -188,6 +190,26 @@ def test_the_size_of_a_message_is_not_what_the_client_says():
     assert hit("{size: {gt: 4K}}", small)
     assert hit("{size: {gt: 4K}}", message(envelope(size=0), body=b"x" * 5000))
     assert not hit("{size: {gt: 4K}}", message(envelope(size=1), body=b"x" * 4000))
+
+
+def test_at_rcpt_to_the_size_is_what_the_client_says():
+    of = policy(HEAD.replace("  message:", "  recipient:").replace("WHEN", "{size: {gt: 4K}}"))
+
+    assert judge(of, envelope(size=5000), resolver=ZONE).verdict.rule == "hit"
+    assert judge(of, envelope(size=4000), resolver=ZONE).verdict.rule == ""
+
+
+def test_what_a_mail_does_not_say_is_absent():
+    of = View(Envelope(), message(Envelope(), headers=[], body=b""))
+
+    said = {fact.name for fact in MAIL_FACTS if of[fact.name] not in (None, ())}
+    assert said == {"recipient.count", "reply_to.differs", "smtputf8"}
+
+
+def test_an_address_in_place_of_a_domain_is_what_it_is():
+    of = message(envelope(sender="a@[192.0.2.1]", recipients=["b@[IPv6:::1]"]))
+
+    assert hit("{sender.domain: {glob: '[[]*'}, recipient.domain: '[ipv6:::1]'}", of)
 
 
 def test_results_and_fields_of_checks():

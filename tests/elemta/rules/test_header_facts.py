@@ -67,12 +67,16 @@ def test_the_older_field_names_the_mailer_first():
     assert view(X_Mailer="Old")["mailer"] == "Old"
 
 
-def test_a_rule_about_the_subject():
-    of = policy("""
-        host: mx.test.example
-        rules:
-          message: [{id: tag, when: {subject.text: {regex: "(?i)invoice"}, reply_to.differs: true}, then: quarantine}]
-    """)
+@pytest.mark.parametrize(
+    "when",
+    [
+        '{subject.text: {regex: "(?i)invoice"}, reply_to.differs: true}',
+        "{reply_to: desk@reply.example, reply_to.domain: [x.test, example.org]}",
+        "{from_name: jörg, list_id: list.example.org, subject.text: your invoice now}",
+    ],
+)
+def test_a_rule_about_the_header(when):
+    of = policy(f"host: mx.test.example\nrules: {{message: [{{id: tag, when: {when}, then: quarantine}}]}}\n")
     fields = list(FIELDS.items())
 
     assert judge(of, message(headers=fields)).verdict.rule == "tag"
