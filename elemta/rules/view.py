@@ -246,7 +246,7 @@ _FACTS: tuple[_Entry, ...] = (
     ),
     (
         Fact("header_from.trouble", "text", "message", Stage.MESSAGE, "why From can be read in two ways"),
-        lambda view: view.message.authors.trouble or None if view.message else None,
+        _of_message(lambda message: message.authors.trouble or None),
     ),
     (
         Fact("subject", "text", "message", Stage.MESSAGE, "the Subject, undecoded", many=True),
@@ -255,7 +255,7 @@ _FACTS: tuple[_Entry, ...] = (
     *_OF_HEADER,
     (
         Fact("message.truncated", "text", "message", Stage.MESSAGE, "which bound of the milter was passed"),
-        lambda view: view.message.truncated or None if view.message else None,
+        _of_message(lambda message: message.truncated or None),
     ),
 )  # fmt: skip
 

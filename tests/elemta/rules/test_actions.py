@@ -119,3 +119,10 @@ def test_who_writes_a_pattern_into_a_set_is_the_administrator(template, helo, va
     )
     [made] = judge(rules, message(envelope(helo=helo))).verdict.actions
     assert made.value == value
+
+
+@pytest.mark.parametrize("helo", [".com", "192.0.2.0/0"])
+def test_what_is_no_entry_of_a_set_stays_as_the_mail_says_it(helo):
+    rules = policy(HEAD + '{id: a, add_header: {X-Helo: "{helo}"}}')
+    [made] = judge(rules, message(envelope(helo=helo))).verdict.actions
+    assert made.value == helo
