@@ -43,10 +43,8 @@ class Allowed:
         local, domain = bare(local.lower()), a_label(domain) or domain.lower()
         if domain in self.domains or f"{local}@{domain}" in self.addresses:
             return True
-        if delimiter and delimiter in local[1:]:
-            plain = local[0] + local[1:].partition(delimiter)[0]
-            if f"{plain}@{domain}" in self.addresses:
-                return True
+        if delimiter and f"{local[:1]}{local[1:].partition(delimiter)[0]}@{domain}" in self.addresses:
+            return True
         return any(domain.endswith(f".{name}") for name in self.below)
 
     def __or__(self, other: Allowed) -> Allowed:
@@ -120,7 +118,7 @@ def _entry(word: str) -> Allowed:
         return Allowed(every=True)
     local, domain = ("", word[1:]) if word.startswith("@") else split(word)
     name = a_label(domain.removeprefix("."))
-    if name is None or "@" not in word or len(word.split()) > 1:
+    if name is None or len(word.split()) > 1:
         raise ValueError(
             f'"{word}" is no address; write LOCAL@DOMAIN, @DOMAIN, @.DOMAIN or *, with commas between them'
         )

@@ -41,6 +41,7 @@ def senders(tmp_path):
         ("anna", "anna", "", False),
         ("anna", "", "example.org", False),
         ("anna", "anna+list", "example.org", True),
+        ("anna", "anna+list+more", "example.org", True),
         ("anna", "+anna", "example.org", False),
         ("anna", "ann+a", "example.org", False),
         ("anna", '"anna"', "example.org", True),
@@ -77,6 +78,7 @@ def test_a_login_that_is_not_named(senders):
         ("anna a@b.test c@d.test", '"a@b.test c@d.test" is no address'),
         ("anna @", '"@" is no address'),
         ("anna @.", '"@." is no address'),
+        ("anna @@b.test", '"@@b.test" is no address'),
         ("anna example.org", '"example.org" is no address'),
     ],
 )
