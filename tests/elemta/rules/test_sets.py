@@ -36,6 +36,8 @@ from elemta.store.sqlite import SqliteStore
         (["10.0.0.0/255.0.0.0"], ip_address("11.0.0.1"), False),
         (["192.0.2.1"], ip_address("192.0.2.1"), True),
         (["192.0.2.1"], "192.0.2.1", True),
+        (["2001:db8::/32"], "2001:db8::5", True),
+        (["10.0.0.0/8"], "10.1", False),  # begins as an address, is a word
         (["2001:db8::/32"], ip_address("2001:db8::5"), True),
         (["2001:db8::/32"], ip_address("192.0.2.1"), False),
         (["::ffff:192.0.2.0/120"], ip_address("192.0.2.9"), True),
@@ -238,6 +240,7 @@ def test_what_a_rule_took_from_a_mail_and_is_no_network_is_a_word(dynamic):
         ("bob@a.test", "bob@a.test"),
         ("*x@a.test", "*x@a.test"),
         ("mail/7", "mail/7"),
+        ("cafe/7up", "cafe/7up"),
         ("", ""),
     ],
 )
