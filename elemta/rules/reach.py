@@ -26,7 +26,7 @@ def unreachable_rules(models: Sequence[RuleModel], path: Path) -> list[Problem]:
     for index, model in enumerate(models):
         if model.mode == "off":
             continue
-        unless = json.dumps(model.unless, sort_keys=True, default=str) if model.unless else ""
+        unless = json.dumps(model.unless, sort_keys=True) if model.unless else ""
         classes = frozenset(words_of(model.class_ or ()))
         rule = _Reach(index, model.id, _asked(model.when), classes, unless)
         earlier = finals.hiding(rule)
@@ -104,7 +104,7 @@ def _values(asked: object) -> frozenset[str]:
         asked = asked["cidr"]
     several = asked if isinstance(asked, list) and asked else [asked]
     if any(isinstance(each, (dict, list)) for each in several):
-        return frozenset((json.dumps(asked, sort_keys=True, default=str),))
+        return frozenset((json.dumps(asked, sort_keys=True),))
     return frozenset(_plain(str(each)) for each in several)
 
 

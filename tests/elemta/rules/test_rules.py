@@ -170,10 +170,19 @@ def test_what_is_judged_at_rcpt_to_only_cannot_be_asked_of_the_whole_message(rul
         ("{id: a, then: accept}", "{id: b, when: {spf: fail}, then: reject}"),
         ("{id: a, when: {spf: fail}, then: accept}", "{id: b, when: {login: x, spf: fail}, then: reject}"),
         ("{id: a, class: [inbound, submission], then: accept}", "{id: b, class: inbound, then: reject}"),
+        ("{id: a, class: inbound, then: accept}", "{id: b, class: inbound, then: reject}"),
+        (
+            "{id: a, when: {spf: fail}, then: accept}",
+            "{id: c, when: {login: x}, then: defer}",  # would hide it, too
+            "{id: b, when: {login: x, spf: fail}, then: reject}",
+        ),
         ("{id: a, when: {spf: [fail, softfail]}, then: accept}", "{id: b, when: {spf: fail}, then: reject}"),
         ("{id: a, when: {spf: fail}, then: accept}", "{id: b, when: {spf: [FAIL]}, then: reject}"),
         ("{id: a, when: {size: {ge: 5}}, then: accept}", "{id: b, when: {size: {ge: 5}, spf: fail}, then: reject}"),
         ("{id: a, unless: {spf: fail}, then: accept}", "{id: b, when: {login: x}, unless: {spf: fail}, then: reject}"),
+        ("{id: a, then: accept}", "{id: b, unless: {spf: fail}, then: reject}"),
+        ("{id: a, unless: {spf: fail, helo: x}, then: accept}", "{id: b, unless: {helo: x, spf: fail}, then: reject}"),
+        ("{id: a, then: accept}", "{id: c, mode: 'off', then: defer}", "{id: b, then: reject}"),
         *(
             (
                 f"{{id: a, when: {{client.address: {wide}}}, then: accept}}",
@@ -197,6 +206,7 @@ def test_a_rule_that_is_never_reached_is_a_mistake(lines):
     "lines",
     [
         ("{id: a, mode: shadow, then: accept}", "{id: b, then: reject}"),
+        ("{id: a, then: accept}", "{id: b, mode: 'off', then: reject}"),
         ("{id: a, percent: 50, then: accept}", "{id: b, then: reject}"),
         ("{id: a, class: inbound, then: accept}", "{id: b, then: reject}"),
         ("{id: a, unless: {spf: fail}, then: accept}", "{id: b, then: reject}"),
