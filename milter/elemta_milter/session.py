@@ -141,7 +141,8 @@ class Session:
             value = b" " + value  # the MTA took one away, if there was one: the best guess
         label = name.encode("utf-8", "surrogateescape")
         total = mail.header_octets = mail.header_octets + len(label) + len(value) + 3  # ":" and CRLF
-        if total <= mail.header_room and len(mail.headers) < self._bounds.header_fields:
+        # what is left out counts too, so that no smaller field follows it: what is kept has no holes
+        if total <= self._bounds.header_octets and len(mail.headers) < self._bounds.header_fields:
             mail.headers.append((label, value))
         else:
             self._leave_out(mail, label)
@@ -150,7 +151,6 @@ class Session:
         """Note that a field came of which there is no room for more than its name."""
         fields, room = self._bounds.header_fields, self._bounds.header_octets
         mail.cut(f"{fields:,} header fields" if len(mail.headers) >= fields else f"{room:,} octets of header")
-        mail.header_room = 0  # a smaller field that follows is left out too: what is kept has no holes
         mail.name_room -= 0 if label.lower() in mail.unkept else len(label)
         if mail.name_room >= 0 or is_authentication_results(label):
             mail.unkept[label.lower()] += 1
@@ -209,21 +209,20 @@ class _Mail:
     """A mail as far as it has come."""
 
     __slots__ = (
-        "case", "envelope", "header_octets", "header_room", "headers", "name_room", "recipient_count", "recipients",
+        "case", "envelope", "header_octets", "headers", "name_room", "recipient_count", "recipients",
         "spool", "truncated", "unkept",
     )  # fmt: skip
 
-    def __init__(self, envelope: Envelope, header_room: int) -> None:
+    def __init__(self, envelope: Envelope, name_room: int) -> None:
         self.envelope = envelope
         self.case: Case | None = None
         self.recipients: list[str] = []
         self.recipient_count = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.header_octets = 0
-        self.header_room = header_room
         self.spool: Spool | None = None
         self.truncated = ""
-        self.name_room = header_room
+        self.name_room = name_room  # octets of the names in `unkept`
         self.unkept: Counter[bytes] = Counter()
 
     def cut(self, bound: str) -> None:

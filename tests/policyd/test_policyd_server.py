@@ -36,7 +36,7 @@ class Engine:
     """Answers each recipient as its local part says; keeps what it was asked."""
 
     def __init__(self):
-        self.cases, self.cancelled, self.release = [], 0, asyncio.Event()
+        self.cases, self.cancelled, self.release, self.over = [], 0, asyncio.Event(), []
         self.counting, self.of_whole, self.told = (), Verdict(), []
 
     def case(self, budget=0.0):
@@ -45,7 +45,7 @@ class Engine:
         case.whole = self.whole
         case.accepted = lambda envelope: self.tell("accepted", envelope)
         case.given_up = lambda envelope: self.tell("given up", envelope)
-        case.cancel = lambda: None
+        case.cancel = lambda: self.over.append(case)
         self.cases.append(case)
         return case
 
@@ -356,6 +356,7 @@ def test_a_client_that_breaks_off_is_not_judged_further():
         await world.open_connections(0)
         await asyncio.sleep(0)
         assert world.engine.cancelled == 1
+        assert world.engine.over == world.engine.cases  # what the case itself began ends, too
 
     serve(test, socket.AF_INET)
 
