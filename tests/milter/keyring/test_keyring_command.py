@@ -135,6 +135,10 @@ def test_a_whole_life(place):
     assert place.states() == {"one": "retired", two.selector: "active"}
     assert not (place.directory / "keys/example.org/one.pem").exists()
     assert (place.directory / "keys/example.org" / two.file).exists()
+    assert "one._domainkey" not in place.dkim("dns", "example.org")
+    assert re.search(r"^one\S+ +retired +published +may go$", place.dkim("check"), re.MULTILINE)
+    place.publish(one=[])
+    assert re.search(r"^one\S+ +retired +missing$", place.dkim("check"), re.MULTILINE)  # which is as it shall be
 
 
 def test_a_key_of_another_kind_signs_beside_the_first(place):

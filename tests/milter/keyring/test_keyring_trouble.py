@@ -50,14 +50,15 @@ def test_keys_of_another_domain_are_left_alone(config, capsys, action):
     assert names(config.parent / "keys/example.org") == ["e"]
 
 
-def test_a_full_disk_takes_no_selector(config, monkeypatch):
+@pytest.mark.parametrize("where", ["elemta_milter.keyring.command.write", "os.fsync"])
+def test_a_full_disk_takes_no_selector(config, monkeypatch, where):
     directory = config.parent / "keys" / "example.org"
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(command, "write", full)
+        patch.setattr(where, full)
         dkim(config, "new", "example.org", "--type", "ed25519", "--selector", "one", status=os.EX_IOERR)
     assert list(directory.iterdir()) == []  # no private key that nobody knows of
     dkim(config, "new", "example.org", "--type", "ed25519", "--selector", "one")
