@@ -6,7 +6,6 @@ One writer at a time; whoever waits longer than PATIENCE is told so.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from elemta.sqlite_form import Form
+from elemta.sqlite_form import Form, make
 
 PATIENCE = 10.0  # seconds to wait for another process that is writing
 
@@ -134,7 +133,7 @@ def _open(path: str) -> sqlite3.Connection:
     give_up = time.monotonic() + PATIENCE
     while True:
         try:
-            _make(path, directory)
+            make(path)
             return _connect(path)
         except OSError as error:
             raise LedgerError(f"{path}: {error.strerror}") from error
@@ -155,15 +154,3 @@ def _connect(path: str) -> sqlite3.Connection:
         database.close()
         raise
     return database
-
-
-def _make(path: str, directory: Path) -> None:
-    """Make the file if it is missing; one made by root belongs to whom the directory belongs, that is, the daemons."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-    except FileExistsError:
-        return
-    if os.geteuid() == 0:
-        owner = directory.stat()
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
-    os.close(descriptor)

@@ -15,13 +15,13 @@ from elemta.dns import DnsError, Resolver
 from elemta.printable import clean
 from elemta_milter.mailauth.dmarc_discovery import OrgDomain
 from elemta_milter.reports import failures
-from elemta_milter.reports.collecting import OLDEST, Ledger
+from elemta_milter.reports.collecting import Ledger
 from elemta_milter.reports.counting import Published
 from elemta_milter.reports.destinations import Destination, destinations
 from elemta_milter.reports.document import Report, Reporter, document
 from elemta_milter.reports.failures import Failure
 from elemta_milter.reports.mail import Part, Sender, gzip_part, mail, text_part
-from elemta_milter.reports.outgoing import CLAIMED, GIVEN_UP, POSTPONED, REFUSED, SENT, Due
+from elemta_milter.reports.outgoing import CLAIMED, POSTPONED, REFUSED, SENT, Due
 from elemta_milter.reports.return_path import ReturnPath
 from elemta_milter.reports.submission import Submission
 from elemta_milter.reports.windows import DAY, HOUR, Window, leaves_at, window
@@ -184,8 +184,6 @@ async def _send(office: Office, due: Due, now: float) -> list[Told]:
     ]
     if all(each.state != POSTPONED for each in told):
         outgoing.finish(due.window, "; ".join(f"{each.address}: {each.state}, {each.note}" for each in told))
-    elif now - due.window.end > OLDEST:
-        outgoing.finish(due.window, GIVEN_UP)
     else:
         outgoing.postpone(due.window, now)
     return told

@@ -35,7 +35,7 @@ class Submission:
         if self._smtp is not None:
             try:
                 self._smtp.quit()
-            except (smtplib.SMTPException, OSError):
+            except OSError:  # as all errors of smtplib are
                 self._smtp.close()
 
     def send(self, sender: str, recipient: str, data: bytes) -> tuple[str, str]:
@@ -56,7 +56,7 @@ class Submission:
             return POSTPONED, self._silent
         try:
             session = self._session()
-        except (smtplib.SMTPException, OSError) as error:
+        except OSError as error:
             self._silent = f"{self._host}:{self._port} does not answer: {error}"
             return POSTPONED, self._silent
         at_data = False
@@ -74,7 +74,7 @@ class Submission:
         except smtplib.SMTPDataError as error:  # refused before the first octet: the transaction is still open
             self._reset(session)
             return (REJECTED if error.smtp_code >= 500 else POSTPONED), _words(error.smtp_code, error.smtp_error)
-        except (smtplib.SMTPException, OSError) as error:
+        except OSError as error:
             session.close()
             self._smtp = None
             return (CLAIMED if at_data else POSTPONED), f"the connection broke: {error}"
@@ -83,7 +83,7 @@ class Submission:
     def _reset(self, session: smtplib.SMTP) -> None:
         try:
             session.rset()
-        except (smtplib.SMTPException, OSError):  # the next mail takes another session
+        except OSError:  # the next mail takes another session
             session.close()
             self._smtp = None
 
