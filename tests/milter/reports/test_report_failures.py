@@ -93,6 +93,13 @@ def test_like_failures_of_an_hour_are_one_report(tmp_path):
     assert run(settings(tmp_path, failures=10), LATER + 600)[1].sent == []
 
 
+def test_what_a_domain_publishes_writes_no_line_of_its_own(tmp_path):
+    keep(tmp_path / "journal.db", mail(**FAILED))
+    zone = {"sender.test": [("TXT", 'v=spf1 \r\nIncidents: 9\r\n"\\ -all')]}
+    _, postbox = run(settings(tmp_path, failures=10), LATER, zone=zone)
+    assert b'SPF-DNS: txt : sender.test : "v=spf1 Incidents: 9 -all"\r\n' in postbox.sent[0][2]
+
+
 def test_mail_that_passed_by_one_mechanism_alone_did_not_fail(tmp_path):
     _, postbox = sent(tmp_path, mail(record=f"{RECORD}; fo=1", spf=False))
     assert b"dmarc=pass header.from=sender.test" in postbox.sent[0][2]
