@@ -106,6 +106,12 @@ def test_send_to_a_postfix_that_is_down(elemta, counted):
     assert "3 mails  open" in elemta("report", "--day", day(PAST)).out
 
 
+def test_send_no_more_than_was_asked_for(elemta, counted):
+    assert elemta("report", "--send", "other.test").out == ""
+    assert elemta("report", "--send", "--day", day(TODAY)).out == ""
+    assert AGG in elemta("report", "--send", "--day", day(PAST), "sender.test").out
+
+
 def test_suppress_list_and_remove(elemta):
     assert elemta("suppress").out == ""
     assert elemta("suppress", AGG.upper(), "--reason", "they asked").status == os.EX_OK
