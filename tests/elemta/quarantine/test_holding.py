@@ -66,9 +66,10 @@ def test_a_check_in_trouble_is_the_reason_too(journal):
     assert mail.reason == "clamav: refused"
 
 
+@pytest.mark.parametrize("when", [{}, {"stage": "recipient", "queue_id": ""}], ids=["message", "recipient"])
 @pytest.mark.parametrize("disposition", [Disposition.ACCEPT, Disposition.DISCARD])
-def test_what_was_let_pass_is_held_by_somebody_else(journal, disposition):
-    [mail] = looked_up(journal(holding(disposition=disposition)), queued())
+def test_what_was_let_pass_is_held_by_somebody_else(journal, disposition, when):
+    [mail] = looked_up(journal(holding(disposition=disposition, **when)), queued())
     assert mail.decision is None
 
 
