@@ -302,6 +302,7 @@ def test_subdomains_stand_in_the_report_of_the_policy_domain(tmp_path, journal):
 @pytest.mark.parametrize("bounds", [(10, counts.OCTETS), (counts.LINES, 10 * 125)])
 def test_too_many_different_rows_are_counted_but_not_listed(tmp_path, journal, monkeypatch, bounds):
     keep(journal, *[mail(client=f"198.51.100.{100 + n}") for n in range(30)], mail(client="198.51.100.100"))
+    keep(journal, *[mail(client=f"198.51.100.{100 + n}", policy_domain="other.test") for n in range(12)])
     of = settings(tmp_path)
     monkeypatch.setattr(counts.Counts.__init__, "__defaults__", bounds)
     _, postbox = run(of)
@@ -544,6 +545,11 @@ def test_a_row_of_the_ledger_that_cannot_be_read_is_told_as_damage(tmp_path, jou
     opened.file.close()
     with pytest.raises(LedgerError, match=r"reports\.db: damaged \(a row cannot be read: .*\); move it away"):
         run(of)
+
+
+def test_a_ledger_that_may_not_be_opened_says_so(tmp_path):
+    with pytest.raises(LedgerError, match="Is a directory"):
+        Ledger.open(str(tmp_path))
 
 
 def test_a_ledger_without_its_mark_is_told_as_damaged(tmp_path):
