@@ -552,6 +552,13 @@ def test_a_ledger_that_may_not_be_opened_says_so(tmp_path):
         Ledger.open(str(tmp_path))
 
 
+def test_a_ledger_that_may_not_be_changed_says_so(tmp_path):
+    of = Ledger.open(str(tmp_path / "reports.db"))
+    of.file.all("PRAGMA query_only = 1")
+    with pytest.raises(LedgerError, match=r"reports\.db: attempt to write a readonly database"):
+        of.outgoing.claim("r0", Window("sender.test", 0, DAY), "agg@sender.test", 1.0)
+
+
 def test_a_ledger_without_its_mark_is_told_as_damaged(tmp_path):
     import sqlite3  # noqa: PLC0415
 
