@@ -166,9 +166,9 @@ def members(data: memoryview, budget: Budget) -> Iterator[Member]:
             return
         if each.name == _PACKAGE:
             name, also, packed = package(content)
-            yield Member(name, Stream(iter((packed,))), also)
+            yield Member(name, Stream((packed,)), also)
         else:  # which name belongs to which content the list does not tell
-            yield Member("", Stream(iter((content,))))
+            yield Member("", Stream((content,)))
     for name in dict.fromkeys(names):
         yield Member(name)
 

@@ -81,10 +81,10 @@ def _object(octets: bytes) -> Member:
     for _ in range(3):  # the class, the topic, the item
         size = int.from_bytes(octets[at : at + 4], "little")
         if size > _LONGEST_WORD:
-            return Member("", Stream(iter((octets,))))
+            return Member("", Stream((octets,)))
         words.append(octets[at + 4 : at + 4 + size].rstrip(b"\0"))
         at += 4 + size
     if words[0].lower() != b"package":
-        return Member("", Stream(iter((memoryview(octets)[at + 4 :] or octets,))))
+        return Member("", Stream((memoryview(octets)[at + 4 :] or octets,)))
     name, also, inner = package(b"\0" * 4 + octets[at + 4 :])
-    return Member(name, Stream(iter((inner,))), also)
+    return Member(name, Stream((inner,)), also)

@@ -82,7 +82,7 @@ def _told(found: _Attachment, budget: Budget) -> Iterator[Member]:
         if not budget.unpacked(len(content)):
             return
         own = ["", *names][-len(names) :] if not number and names else [""]
-        yield Member(own[0], Stream(iter((content,))), tuple(own[1:]), defect=found.defect)
+        yield Member(own[0], Stream((content,)), tuple(own[1:]), defect=found.defect)
 
 
 def _read_properties(data: memoryview, found: _Attachment, budget: Budget) -> None:
