@@ -20,8 +20,9 @@ LONGEST = 64 << 20
 KEPT = 64 << 10
 """Characters of names, extensions and types that are told of one mail."""
 MACROS = 3
-"""Documents whose macros are analysed; each has so many seconds: """
+"""Documents whose macros are analysed."""
 MACRO_SECONDS = 2
+"""Of processor time for each of them."""
 MACRO_PATIENCE = 6.0
 """Seconds after which no macros of a mail are waited for any more: other mails wait for its thread."""
 SHOWN = 3  # of each trouble, in the reason

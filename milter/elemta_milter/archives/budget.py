@@ -116,7 +116,7 @@ class Budget:
         return self.ratio_kept(self.octets - self._before, self._packed) or self._stop("")
 
     def ratio_kept(self, unpacked: int, packed: int) -> bool:
-        """Whether the one may become the other."""
+        """Whether `packed` octets may unpack to `unpacked`."""
         if unpacked <= FLOOR:
             return True
         self.ratio = max(self.ratio, unpacked / max(packed, 1))

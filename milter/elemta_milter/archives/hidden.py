@@ -19,7 +19,7 @@ KINDS = frozenset({"rar", "7z"})
 
 
 def hidden(data: memoryview) -> tuple[str, int]:
-    """The kind of the archive in it and where that begins; "" for none. What is told of zip holds for all of it."""
+    """The kind of the archive in it and where that begins; "" for none. That of a zip is 0: its reader looks for it."""
     if bytes(data[-_DISK:][:8]) == b"conectix":  # a fixed disk of VHD has its header at its end
         return "vhd", 0
     if bytes(data[-_DISK:][:4]) == b"koly":  # and an image of macOS

@@ -87,7 +87,7 @@ def _opened(library: ctypes.CDLL, kind: str, options: bytes) -> ctypes.c_void_p 
 
 
 def _copy(library: ctypes.CDLL, kind: str, options: bytes, told: set[tuple[bytes, int]]) -> int:
-    """Write what is in it but for what was told; where a file's data stand is part of what it is."""
+    """Write every file but those in `told`, and add it: its name, and where its data stand (its inode number)."""
     reader = _opened(library, kind, options)
     if reader is None:
         return 1

@@ -62,7 +62,7 @@ class Cursor:
         return [bool(octets[at >> 3] & 0x80 >> (at & 7)) for at in range(count)]
 
     def optional_bits(self, count: int) -> list[bool]:
-        """Likewise, or all of them true."""
+        """So many bits, which are left out where all of them are true."""
         return [True] * count if self.octet() else self.bits(count)
 
 

@@ -174,7 +174,7 @@ class Walk:
         return self._packed(entry)
 
     def _packed(self, entry: Entry) -> Iterator[Member]:
-        """Those whose packing is read by a program, where it is installed."""
+        """The members of other archives: named by our reader, if there is one, and unpacked by it or by libarchive."""
         data = entry.data[entry.start :]
         readers = {
             "7z": sevenzip.members,
@@ -192,7 +192,7 @@ class Walk:
         return self._helped(entry, readers[entry.kind](data, self.budget), helped=helped)
 
     def _helped(self, entry: Entry, named: Iterator[Member], *, helped: bool) -> Iterator[Member]:
-        """The members, those that we could not read by the program."""
+        """The members that our reader names; where it could not unpack one, as libarchive gives it."""
         missing: dict[str, Member] = {}
         for count, member in enumerate(named, self.budget.entries):
             if count >= self.budget.bounds.entries:

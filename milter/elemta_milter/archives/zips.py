@@ -217,7 +217,7 @@ def _member(data: memoryview, header: _Header, local: _Header, budget: Budget, d
 
 
 def _counted(packed: memoryview, budget: Budget) -> Iterator[memoryview]:
-    """What is stored as it is counts like all else."""
+    """Octets that are not packed; they count against the budget, too."""
     for start in range(0, len(packed), 1 << 16):
         piece = packed[start : start + (1 << 16)]
         yield piece

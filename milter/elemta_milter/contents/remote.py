@@ -92,5 +92,5 @@ def _read(written: re.Match[bytes]) -> bytes:
 
 
 def _read_without_instead(written: re.Match[bytes]) -> bytes:
-    r"""Likewise behind `\uc0`: nothing stands behind a number for programs that do not know it."""
+    r"""Likewise behind `\uc0`: what follows a number is text, and no substitute for old programs."""
     return _read(written) + (written["instead"] or b"")

@@ -20,7 +20,7 @@ _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
 _GUESS = re.compile(rb"--([!-~][ -~]{0,99}|(?=[\r\n]))")  # nothing, where the boundary is ""
 _BLANK = b" \t"
 _COMPARED = 4
-"""Boundaries that cost as much as it does to find a line; 8 times as many, where it is none of theirs."""
+"""To compare a line with so many boundaries takes as long as to find it; with 8 times as many, if it is none."""
 
 
 @dataclass(frozen=True, slots=True)

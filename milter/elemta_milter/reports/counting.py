@@ -24,7 +24,7 @@ from elemta_milter.mailauth.dmarc_record import Policy, Record, parse_record
 from elemta_milter.reports.return_path import ReturnPath
 
 SIGNATURES = 100  # RFC 9990 section 3.1.3
-LONGEST_NAMES = 1000  # characters of their domains and selectors: what else there is fills no report
+LONGEST_NAMES = 1000  # characters of their domains and selectors in a row, which a stranger chooses
 LONGEST_NAME = 253  # RFC 1035 section 2.3.4
 
 HAPPENED: Mapping[Disposition, Policy] = {

@@ -22,7 +22,7 @@ from elemta_milter.reports.windows import DAY, HOUR, Window
 
 LINES = 50_000  # different rows kept of one domain and day
 OCTETS = 8 << 20
-"""Octets of all of these: of names that nothing makes shorter, the mail is still one that a Postfix takes as it comes
+"""Octets of all of these: also where they pack badly, the report's mail keeps within Postfix's default size limit
 (message_size_limit = 10240000)."""
 
 _Key = tuple[Published, int, Row]
