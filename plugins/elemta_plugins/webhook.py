@@ -77,7 +77,7 @@ class Webhook(Check[Message]):
     name = "webhook"
     after: ClassVar = (
         *("iprev", "spf", "dnsbl", "geoip", "dkim", "arc", "dmarc", "from_login", "sender_login"),
-        *("clamav", "rspamd", "attachments", "contents"),
+        *("clamav", "rspamd", "attachments", "content", "uribl", "imitation", "first_contact"),
     )
     fields: ClassVar = {
         "score": Field(float, "the score that the service gave"),

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from elemta import Finding, Result, ServerError
 from elemta.config.problems import ConfigErrors
-from elemta.testing import envelope, message, policy, run
+from elemta.plugins import find_checks
+from elemta.testing import envelope, judge, message, policy, run
 from elemta_plugins.webhook import Webhook
 
 
@@ -87,6 +88,17 @@ def test_what_is_sent(service):
     assert (base64.b64decode(told["body"]), told["body_size"]) == (b"body\r\nbody", 600)
     fields = {"ip": "192.0.2.7", "all": ["a", "b"]}
     assert told["findings"] == {"spf": {"result": "pass", "reason": "well", "fields": fields}}
+
+
+def test_it_is_told_what_every_check_found_but_those_that_count():
+    assert {*Webhook.after, "webhook", "greylist", "limits"} == set(find_checks())
+
+
+def test_what_content_found_is_sent(service):
+    rules = f'{{host: mx.receiver.test, checks: {{content: null, webhook: {{url: "{service.url}"}}}}}}'
+    judge(policy(rules), message(body=b"http://a.test/"))
+    [(_, octets)] = service.seen
+    assert json.loads(octets)["findings"]["content"]["fields"]["url_hosts"] == ["a.test"]
 
 
 def test_the_body_stays_here_by_default_and_the_request_is_signed(service):
