@@ -67,7 +67,6 @@ class DmarcResult(Struct, frozen=True):
         dkim_aligned: a DKIM signature passed for an aligned domain.
         aligned: the domains that passed and are aligned, SPF's first.
         record: the record with its tags (adkim, aspf, rua, ruf, text, ...); None without one.
-        discovery: "treewalk" or "psl" (RFC 9990).
     """
 
     result: Result
@@ -82,7 +81,6 @@ class DmarcResult(Struct, frozen=True):
     dkim_aligned: bool = False
     aligned: tuple[str, ...] = ()
     record: Record | None = None
-    discovery: str = ""
 
 
 def judge_authors(authors: Authors) -> Judgement:
@@ -122,10 +120,10 @@ async def evaluate(
         results = await asyncio.gather(*(_evaluate(walker, domain, spf, dkim) for domain in domains))
     else:
         results = [await _evaluate(walker, domain, spf, dkim) for domain in domains]
-    return _strictest(judgement, results, walker.method)
+    return _strictest(judgement, results)
 
 
-def _strictest(judgement: Judgement, results: list[DmarcResult], discovery: str) -> DmarcResult:
+def _strictest(judgement: Judgement, results: list[DmarcResult]) -> DmarcResult:
     """RFC 9989 section 11.5: the most strict policy among the checks that fail, if all were made.  There is no pass."""
     failed = [result for result in results if result.result is Result.FAIL]
     worst = max(failed, key=lambda result: (result.disposition.strictness, result.policy != "none"), default=None)
@@ -133,7 +131,7 @@ def _strictest(judgement: Judgement, results: list[DmarcResult], discovery: str)
         worst = next((result for result in results if result.result is Result.TEMPERROR), worst)
         if worst is None or len(results) < len(judgement.candidates):
             domain = judgement.candidates[0] if judgement.candidates else ""
-            return DmarcResult(Result.PERMERROR, judgement.reason, domain, discovery=discovery)
+            return DmarcResult(Result.PERMERROR, judgement.reason, domain)
     return replace(worst, reason=f"{judgement.reason}; {worst.domain}: {worst.reason}")
 
 
@@ -142,7 +140,7 @@ async def _evaluate(walker: Walker, domain: str, spf: SpfInput, dkim: Sequence[t
     found = await discover(walker, domain)
     if found.record is None or found.policy is None:  # RFC 9989 section 5.3.6: with trouble neither pass nor fail
         result, reason = (Result.TEMPERROR, found.trouble) if found.trouble else (Result.NONE, found.reason)
-        return DmarcResult(result, reason, domain, found.org_domain, discovery=walker.method)
+        return DmarcResult(result, reason, domain, found.org_domain)
     alignment = _Alignment(walker, found)
     spf_aligned = await alignment.of(_domains([(spf.result, spf.domain)], Result.PASS), found.record.aspf)
     dkim_aligned = await alignment.of(_domains(dkim, Result.PASS), found.record.adkim)
@@ -159,7 +157,6 @@ async def _evaluate(walker: Walker, domain: str, spf: SpfInput, dkim: Sequence[t
         spf_aligned=bool(spf_aligned),
         dkim_aligned=bool(dkim_aligned),
         aligned=aligned,
-        discovery=walker.method,
     )
     if aligned:
         return judged

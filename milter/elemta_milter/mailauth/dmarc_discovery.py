@@ -17,8 +17,6 @@ from msgspec.structs import replace
 from elemta.dns import DnsError, Resolver, Status
 from elemta_milter.mailauth.dmarc_record import Policy, Record, parse_record
 
-TREE_WALK = "treewalk"  # the words of RFC 9990's discovery_method
-SUFFIX_LIST = "psl"
 MAX_LABELS = 8  # RFC 9989 section 4.10: no walk asks more often than this
 
 OrgDomain = Callable[[str], str | None]
@@ -68,11 +66,6 @@ class Walker(Struct):
     resolver: Resolver
     org_domain: OrgDomain | None = None
     _answers: dict[str, _Answer] = field(default_factory=dict)
-
-    @property
-    def method(self) -> str:
-        """The way of finding organizational domains: "treewalk" or "psl"."""
-        return TREE_WALK if self.org_domain is None else SUFFIX_LIST
 
     async def at(self, domain: str) -> _Answer:
         """Ask for the record at one domain.

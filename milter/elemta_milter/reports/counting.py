@@ -44,7 +44,7 @@ class Terms:
     """What is counted.
 
     Attributes:
-        method: how policies are found, "treewalk" or "psl".
+        method: how policies are found, "treewalk" or "psl" (RFC 9990, discovery_method).
         own: the domain that sends the reports; nothing is reported about it, nor above or below it.
         silent: addresses, lower case: mail to nobody else is about reports and is not counted.
         return_path: likewise.
