@@ -111,14 +111,19 @@ TAGS = {
 }
 
 
-def verify(headers, body=BODY, resolver=None, *, pieces=None, **options):
+async def verified(headers, pieces, resolver, **options):
     """All results."""
     hasher = BodyHasher()
-    options = {"now": NOW, **options}
-    verifier = dkim.Verifier(HeaderFields(headers), body=hasher, **options)
-    for piece in [body] if pieces is None else pieces:
+    verifier = dkim.Verifier(HeaderFields(headers), body=hasher, **{"now": NOW, **options})
+    for piece in pieces:
         hasher.feed(piece)
-    return asyncio.run(verifier.finish(resolver or zone(rsa_key(), ed25519_key())))
+    return await verifier.finish(resolver)
+
+
+def verify(headers, body=BODY, resolver=None, *, pieces=None, **options):
+    """All results, of a body in one piece or several."""
+    resolver = resolver or zone(rsa_key(), ed25519_key())
+    return asyncio.run(verified(headers, [body] if pieces is None else pieces, resolver, **options))
 
 
 def only(headers, body=BODY, resolver=None, **options):
