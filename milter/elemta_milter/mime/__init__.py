@@ -1,7 +1,7 @@
 """MIME: the parts of a message and what they hold, read as mail programs read them; without configuration or daemon."""
 
 from elemta_milter.mime.bounds import BOUNDS, MimeBounds
-from elemta_milter.mime.content import Content, content, text_of
+from elemta_milter.mime.content import content, text_of
 from elemta_milter.mime.description import ENCODED, MAIL
 from elemta_milter.mime.parts import Part, Tree
 from elemta_milter.mime.tree import read, read_octets, tree_of
@@ -11,7 +11,6 @@ __all__ = [
     "BOUNDS",
     "ENCODED",
     "MAIL",
-    "Content",
     "MimeBounds",
     "Part",
     "Tree",

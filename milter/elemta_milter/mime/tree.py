@@ -165,11 +165,10 @@ class _Reader:
         self._open_changed()
 
     def _deeper(self, node: _Node) -> bool:
-        if node.depth < self.bounds.depth and len(self.nodes) <= self.bounds.parts:
-            return True
         if node.depth >= self.bounds.depth:
             self.excess[f"{self.bounds.depth} parts within each other"] = None
-        return False
+            return False
+        return len(self.nodes) <= self.bounds.parts
 
     def _close(self, level: int, end: int) -> None:
         """End the parts from this level inward."""

@@ -4,17 +4,15 @@ From the parts of a message to a `Change`; without configuration or daemon.  Oct
 stay as they were.
 """
 
-from elemta_milter.rewriting.banner import Bannered, add_banners
-from elemta_milter.rewriting.bounds import BOUNDS, RewritingBounds
+from elemta_milter.rewriting.banner import add_banners
+from elemta_milter.rewriting.bounds import RewritingBounds
 from elemta_milter.rewriting.change import Change, Rewritten
 from elemta_milter.rewriting.notices import replace_parts
 from elemta_milter.rewriting.subject import tagged
 from elemta_milter.rewriting.texts import Banner, Skipped
 
 __all__ = [
-    "BOUNDS",
     "Banner",
-    "Bannered",
     "Change",
     "RewritingBounds",
     "Rewritten",
