@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -35,6 +37,8 @@ _READABLE = frozenset({"signed-data", "certs-only", "compressed-data"})
 _READABLE_IDS = (bytes.fromhex("06092a864886f70d010702"), bytes.fromhex("060b2a864886f70d0109100109"))
 """Object identifiers of signed and of compressed data (CMS), in DER."""
 _HEAD = 32  # octets in which they stand
+_IN_BASE64 = re.compile(rb"\s*(?:-----BEGIN [A-Z0-9 ]{1,40}-----\s*)?([A-Za-z0-9+/]{44})")
+"""How a file begins that is DER in base64, as many signed documents (.xml.p7m) are, or in PEM."""
 _SEVERAL_WAYS = (
     "several Content-T",
     "a boundary that can be read",
@@ -140,7 +144,9 @@ class Attached:
         """Whether it is encrypted, or signed or compressed in a way that hides its content (RFC 8551 section 3.2)."""
         if part.is_s_mime:
             kind = part.parameters.get("smime-type", "").lower()
-            readable = kind in _READABLE or (not kind and any(each in octets[:_HEAD] for each in _READABLE_IDS))
+            encoded = _IN_BASE64.match(octets[:200])
+            head = a2b_base64(encoded[1]) if encoded else octets[:_HEAD]
+            readable = kind in _READABLE or (not kind and any(each in head for each in _READABLE_IDS))
             self._so("unread" if readable else "encrypted", f"{name or part.media_type}: S/MIME")
 
     def _within(self, tree: Tree, of: str) -> None:

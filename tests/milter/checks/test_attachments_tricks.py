@@ -264,8 +264,11 @@ def test_a_long_file_in_an_archive_that_nobody_opens_as_one_is_well():
 
 
 @pytest.mark.parametrize(("kind", "flag"), [(2, "unread"), (3, "encrypted")])  # CMS: signed, enveloped data
-def test_a_mail_in_s_mime_is_known_by_its_name_too(kind, flag):
+@pytest.mark.parametrize("form", ["{}", "-----BEGIN PKCS7-----\n{}-----END PKCS7-----\n", None])
+def test_a_mail_in_s_mime_is_known_by_its_name_too(kind, flag, form):
     octets = bytes.fromhex(f"3080 06092a864886f70d0107{kind:02x} a080") + bytes(50)
+    if form is not None:  # DER in base64, as many signed invoices are
+        octets = form.format(base64.encodebytes(octets).decode()).encode()
     header = part(OCTETS + b"; name=smime.p7m", b"Content-Transfer-Encoding: base64", content=b64(octets))
     found = mixed(TEXT, header)
     assert (found.result, found.fields["encrypted"], found.fields["unread"]) == (
