@@ -98,10 +98,29 @@ def test_in_html_a_fact_is_no_markup(value):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(True, "true"), (False, "false"), (1, "1"), (2.50, "2.5"), (15.0, "15"), (("a", "b"), "a, b")]
+    ("value", "text"),
+    [(None, ""), (True, "true"), (False, "false"), (1, "1"), (2.50, "2.5"), (15.0, "15"), (("a", "b"), "a, b")],
 )
 def test_values_are_written_as_in_the_policy_file(value, text):
     assert compile_template("{fact}")({"fact": value}) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (0.2, "1s"),
+        (59, "59s"),
+        (270, "4m 30s"),
+        (3600, "1h"),
+        (7505, "2h 5m"),
+        (86399, "23h 59m"),
+        (86400, "1d"),
+        (86405, "1d 5s"),
+    ],
+)
+def test_seconds_are_written_for_people(seconds, text):
+    assert compile_template("{fact}", ("fact",))({"fact": seconds}) == text
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,15 @@ def test_values_are_of_the_fact_s_kind(tmp_path, given, rule):
     assert loaded_and(Policy.compile, path).run_tests() == []
 
 
+@pytest.mark.parametrize("given", ["{login: anna}", "{class: submission}"])
+@pytest.mark.parametrize("rule", ["class: submission", "when: {class: submission}"])
+def test_the_class_is_given_or_found(tmp_path, given, rule):
+    path = tmp_path / "elemta.yaml"
+    test = f"{{name: t, given: {given}, expect: {{rule: own, then: reject}}}}"
+    path.write_text(f"host: mx.test\nrules: {{message: [{{id: own, {rule}, then: reject}}]}}\ntests: [{test}]\n")
+    assert loaded_and(Policy.compile, path).run_tests() == []
+
+
 @pytest.mark.parametrize("sender", ["Anna@Bücher.example.", "anna@xn--bcher-kva.example", '"anna"@bücher.example'])
 def test_an_address_is_as_a_mail_gives_it(tmp_path, sender):
     path = tmp_path / "elemta.yaml"
