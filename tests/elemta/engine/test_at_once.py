@@ -81,6 +81,7 @@ def test_cold_goes_to_the_loop_and_warm_is_judged_at_once_alike():
         assert elsewhere_done(lambda: warm.start_now(message.envelope))
         at_hand = elsewhere_done(lambda: warm.message_now(message))
         assert outcome(at_hand) == outcome(by_loop)
+        assert at_hand.klass == by_loop.klass == "inbound"
         assert {finding.check: finding.result for finding in at_hand.findings} == {
             "spf": "pass",
             "dkim": "pass",

@@ -12,6 +12,7 @@ from elemta import plugins
 from elemta.case import Case
 from elemta.check import UNTIL, Check, Field, Options
 from elemta.config.problems import ConfigErrors
+from elemta.dns import DEADLINE
 from elemta.engine import Engine
 from elemta.facts import Client, Envelope, Message
 from elemta.findings import Finding, Result
@@ -120,6 +121,23 @@ def test_trouble_is_a_finding_and_defers_by_default(does, reason, caplog):
     assert decision.verdict.rule == "trouble:scan"
     assert decision.verdict.reply.startswith("451 4.3.0 ")
     assert decision.id in decision.verdict.reply
+
+
+class Stuck(Check[Client]):
+    """Does it ever answer?"""
+
+    name = "stuck"
+
+    async def run(self, facts, seen):
+        await asyncio.sleep(60)
+
+
+def test_early_checks_are_not_waited_for_longer_than_the_budget(monkeypatch):
+    monkeypatch.setattr("elemta.policy.find_checks", lambda: {"stuck": Stuck})
+    decision = judge(policy("host: mx.test.example\nchecks: {stuck: }\n"), message(), budget=0.05)
+
+    assert found(decision, "stuck").reason == "no answer within the mail's budget of 0.05 s"
+    assert decision.verdict.rule == "trouble:stuck"
 
 
 class Hangs:
@@ -413,10 +431,11 @@ class Impatient(Check[Message]):
     """How long is it waited for?"""
 
     name = "impatient"
-    fields: ClassVar = {"left": Field(float, "seconds")}
+    fields: ClassVar = {"left": Field(float, "seconds"), "dns": Field(float, "seconds")}
 
     async def run(self, facts, seen):
-        return self.finding(Result.PASS, left=UNTIL.get() - time.monotonic())
+        now = time.monotonic()
+        return self.finding(Result.PASS, left=UNTIL.get() - now, dns=DEADLINE.get() - now)
 
 
 @pytest.mark.parametrize(("options", "low", "high"), [("", 20, 25), ("{timeout: 2s}", 0, 2)])
@@ -424,6 +443,21 @@ def test_a_check_knows_how_long_it_is_waited_for(monkeypatch, options, low, high
     monkeypatch.setattr("elemta.policy.find_checks", lambda: {"impatient": Impatient})
     decision = judge(policy(f"host: mx.test.example\nchecks: {{impatient: {options}}}\n"), message())
     assert low < found(decision, "impatient").fields["left"] <= high
+
+
+def test_the_time_for_dns_begins_anew_when_the_message_is_complete(monkeypatch):
+    monkeypatch.setattr("elemta.policy.find_checks", lambda: {"impatient": Impatient})
+
+    async def go():
+        case = Case(Engine(policy("host: mx.test.example\nchecks: {impatient: }\ndns: {budget: 5s}\n"), tools()))
+
+        async def at_mail():
+            case.start(envelope())
+
+        await asyncio.create_task(at_mail())  # each step is a task of its own, as those of libmilter's threads are
+        return await case.message(message())
+
+    assert 4 < found(asyncio.run(go()), "impatient").fields["dns"] <= 5
 
 
 class Leaning(Check[Message]):
