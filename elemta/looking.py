@@ -82,8 +82,6 @@ class Looking:
 
     async def _settle(self) -> None:
         """Wait until every check that was launched has left its finding."""
-        if not self._tasks:
-            return
         for name, task in self._tasks.items():
             self.findings[name] = await task
         self._tasks.clear()

@@ -90,6 +90,7 @@ def test_every_enabled_check_leaves_a_finding():
     decision = judge(make(more=", count: , spf: "), message())
 
     assert {finding.check for finding in decision.findings} == {"early", "scan", "count", "spf"}
+    assert set(decision.timings) == {"early", "scan", "spf"}
     assert found(decision, "count").reason == "made at RCPT TO only, where a rule asks for it"
 
 
@@ -272,6 +273,7 @@ def test_findings_are_shared_by_the_recipients_of_a_mail():
     first, second = asyncio.run(two())
     assert (first.verdict.rule, second.verdict.rule) == ("s", "s")
     assert first.id != second.id
+    assert [each.facts.recipients for each in (first, second)] == [("a@x.test",), ("b@x.test",)]
     assert resolver.asked.count(("sender.test", "TXT")) == 1
     assert not any(rdtype == "PTR" for _, rdtype in resolver.asked)  # no rule at RCPT TO asks for iprev
     assert found(first, "iprev").reason == "no rule at RCPT TO asks for it"
@@ -319,6 +321,20 @@ def test_cancelling_a_mail_ends_its_checks():
         waiting = asyncio.ensure_future(case.message(message()))
         await asyncio.sleep(0.01)
         waiting.cancel()
+        case.cancel()
+        await asyncio.sleep(0.01)
+        return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+    assert asyncio.run(go()) == []
+
+
+def test_a_client_that_goes_away_after_mail_from_ends_its_checks(monkeypatch):
+    monkeypatch.setattr("elemta.policy.find_checks", lambda: {"stuck": Stuck})
+
+    async def go():
+        case = Case(Engine(policy("host: mx.test.example\nchecks: {stuck: }\n"), tools()))
+        case.start(envelope())
+        await asyncio.sleep(0.01)
         case.cancel()
         await asyncio.sleep(0.01)
         return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -460,6 +476,46 @@ def test_the_time_for_dns_begins_anew_when_the_message_is_complete(monkeypatch):
     assert 4 < found(asyncio.run(go()), "impatient").fields["dns"] <= 5
 
 
+class Dawdles(Check[Message]):
+    """How long does it take?"""
+
+    name = "dawdles"
+
+    async def run(self, facts, seen):
+        await asyncio.sleep(1)
+        return self.finding(Result.PASS)
+
+
+def test_what_others_took_before_is_not_the_time_of_a_check_that_waits_for_them(monkeypatch):
+    monkeypatch.setattr(Impatient, "after", ("dawdles",))
+    monkeypatch.setattr("elemta.policy.find_checks", lambda: {"impatient": Impatient, "dawdles": Dawdles})
+    of = policy("host: mx.test.example\nchecks: {impatient: , dawdles: }\ndns: {budget: 5s}\n")
+    decision = judge(of, message())
+
+    assert found(decision, "impatient").fields["dns"] > 4.5
+    assert 0 <= decision.timings["impatient"] < 0.5 < decision.timings["dawdles"] < 5
+
+
+class Hurried(Check[Envelope]):
+    """How long may it ask the name system?"""
+
+    name = "hurried"
+    fields: ClassVar = {"dns": Field(float, "seconds")}
+
+    async def run(self, facts, seen):
+        return self.finding(Result.PASS, dns=DEADLINE.get() - time.monotonic())
+
+
+@pytest.mark.parametrize(("facts", "per_recipient"), [(message(), False), (envelope(), False), (envelope(), True)])
+def test_the_time_for_dns_is_limited_from_the_start(monkeypatch, facts, per_recipient):
+    monkeypatch.setattr(Hurried, "per_recipient", per_recipient)
+    monkeypatch.setattr("elemta.policy.find_checks", lambda: {"hurried": Hurried})
+    rules = "{recipient: [{id: a, when: {hurried: pass}, label: a}]}"
+    decision = judge(policy(f"host: mx.test\nchecks: {{hurried: }}\ndns: {{budget: 5s}}\nrules: {rules}\n"), facts)
+
+    assert 4 < found(decision, "hurried").fields["dns"] <= 5
+
+
 class Leaning(Check[Message]):
     """What does it lean on?"""
 
@@ -549,3 +605,5 @@ def test_where_a_large_body_is_looked_at_it_is_judged_beside_the_loop(monkeypatc
 
     assert (found(decision, "note").reason != threading.main_thread().name) == beside
     assert decision.verdict.disposition is Disposition.ACCEPT
+    assert decision.facts.body.size == octets
+    assert "note" not in {finding.check for finding in judge(make(), envelope()).findings}  # no mail is kept there yet
