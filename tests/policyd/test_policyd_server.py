@@ -573,6 +573,26 @@ def test_a_reload_drops_no_connection():
         runner.run(run())
 
 
+def test_a_message_under_way_is_known_to_the_workers_that_follow():
+    """It was judged at RCPT; its end says that it is accepted, and is not judged once more."""
+
+    async def test(first):
+        second, third = [World(first.listener, counts=True) for _ in range(2)]
+        asked, over = [await first.client() for _ in range(2)]
+        await asked.ask(request("ok@a"))
+        await over.ask(request("ok@a", "i.2"), request("", "i.2", END))
+        for worker, following in ((first, second), (second, third)):
+            await worker.server.drain(lambda sock, *word, to=following: to.server.take(sock.dup(), *word), 5.0)
+            await following.open_connections(2)
+        assert await asked.ask(request("", state=END)) == ["DUNNO"]
+        assert await over.ask(request("", "i.2", END)) == ["DUNNO"]
+        assert (first.engine.told, second.engine.told) == ([("accepted", "i.2", 0)], [])
+        judged = [("whole, not sure", "i.2", 0), ("accepted", "i.2", 0)]
+        assert third.engine.told == [("accepted", "i.1", 0), *judged]
+
+    serve(test, counts=True)
+
+
 def test_a_drain_ends_in_time():
     async def test(world):
         client = await world.client()
