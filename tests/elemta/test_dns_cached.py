@@ -58,6 +58,29 @@ def test_a_failure_that_comes_when_nobody_waits_any_more_is_no_trouble(leave):
     assert troubles == []
 
 
+def test_nothing_is_asked_when_the_time_is_over():
+    async def go():
+        resolver = CachedResolver(_Silent(), 0)
+        DEADLINE.set(time.monotonic() - 1)
+        with pytest.raises(DnsError, match="budget is spent"):
+            await resolver.query("slow.test", "TXT")
+        assert resolver.counts.queries == 0
+
+    asyncio.run(go())
+
+
+def test_whoever_closes_it_does_not_wait_for_answers():
+    async def go():
+        resolver = CachedResolver(_Silent(), 0)
+        waiting = asyncio.create_task(resolver.query("slow.test", "TXT"))
+        await asyncio.sleep(0.01)
+        await asyncio.wait_for(resolver.close(), 5)
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(go())
+
+
 class _Always:
     """A name server that says the same of every name."""
 
