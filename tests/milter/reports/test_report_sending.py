@@ -419,6 +419,14 @@ def test_reports_that_come_back_are_seen_in_the_journal(tmp_path, journal):
         assert [each["source"]["ip_address"] for each in read_by_parsedmarc(one[2])["records"]] == ["192.0.2.7"]
 
 
+def test_only_its_own_bounces_of_a_month_silence_an_address(tmp_path):
+    of = Ledger.open(str(tmp_path / "reports.db")).outgoing
+    for number, address in enumerate(["a@x.test", "b@x.test", "a@x.test", "a@x.test"]):
+        of.claim(f"r{number}", Window("sender.test", number, number + 1), address, 0.0)
+    bounces = enumerate([0.0, 40.0 * LONG, 40.0 * LONG, 41.0 * LONG])
+    assert [of.bounced(f"r{number}", at, 2) for number, at in bounces] == ["", "", "", "a@x.test"]
+
+
 def test_automatic_answers_of_an_address_are_no_bounces(tmp_path, journal):
     of = settings(tmp_path, bounces=1)
     keep(journal, mail())
