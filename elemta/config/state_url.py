@@ -74,7 +74,9 @@ def state_place(url: str) -> StatePlace:
         ValueError: it names no store; the text says how to write one, and holds no password.
     """
     scheme, separator, rest = url.partition("://")
-    if not separator or scheme not in SCHEMES:
+    if not separator:
+        raise ValueError(f"a state store is told by a URL; write {DEFAULT}")
+    if scheme not in SCHEMES:
         hint = suggest(scheme, SCHEMES) or f"; write {DEFAULT}"
         raise ValueError(f"{quoted(scheme)} is no kind of state store{hint}")
     if scheme == "sqlite":

@@ -234,7 +234,7 @@ def test_what_a_file_holds_is_not_told_in_an_error(write):
     write("redsi:hunter2@db.test\n", "url")
     text = "host: mx.test\nstate: file:url\nmilter: {listen: file:url, workers: file:url}\n"
     assert "hunter2" not in complaints(write(text))
-    assert 'state: "***" is no kind of state store' in complaints(write(text))
+    assert 'milter.listen: "***" ' in complaints(write(text))
     assert 'milter.workers: the text "***" stands here; write a whole number' in complaints(write(text))
 
 

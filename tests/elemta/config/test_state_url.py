@@ -63,11 +63,14 @@ def test_what_is_meant(url, expected, shown):
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("", "is no kind of state store; write sqlite:///"),
+        ("", "told by a URL; write sqlite:///"),
+        ("://x", "is no kind of state store; write sqlite:///"),
         ("/var/lib/x.db", "write sqlite:///"),
         ("mysql://x", "is no kind of state store"),
         ("sqlit:///x", 'did you mean "sqlite"'),
         ("sqlite:x", "write sqlite:///|did you mean"),
+        ("redis:/:hunter2@h", "told by a URL; write sqlite:///"),
+        ("hunter2", "told by a URL; write sqlite:///"),
         ("sqlite://x.db", "three slashes"),
         ("sqlite://", "three slashes"),
         ("sqlite:///x/", "three slashes"),
