@@ -150,7 +150,7 @@ _GIVE_BACK = """
         for i = 1, #spent, 2 do
             local slot, amount = string.match(spent[i + 1], '^(%S+) (%S+)$')
             if redis.call('HEXISTS', tag .. ':used:' .. spent[i], slot) == 1 then
-                redis.call('HINCRBY', tag .. ':used:' .. spent[i], slot, '-' .. amount)
+                redis.call('HINCRBY', tag .. ':used:' .. spent[i], slot, string.format('%.0f', 0 - amount))  -- never -0
             end
             count = count + 1
         end

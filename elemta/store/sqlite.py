@@ -114,7 +114,7 @@ class SqliteStore:
 
     async def give_back(self, queue_id: str) -> bool:
         """Take back what was made final; see the port."""
-        return await self._patiently(sqlite_limits.give_back, self._db, queue_id)
+        return bool(queue_id) and await self._patiently(sqlite_limits.give_back, self._db, queue_id)
 
     async def contacts(self, pairs: Sequence[str], now: float) -> Mapping[str, float]:
         """Which pairs are remembered, and since when."""

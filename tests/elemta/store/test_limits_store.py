@@ -203,6 +203,18 @@ def test_what_was_refused_in_the_end_is_given_back(url):
     assert live(url, steps) == ([True, False, False], [Use(1), Use(5)])
 
 
+def test_what_is_given_back_is_all_that_was_used_also_where_that_is_nothing(url):
+    async def steps(store):
+        await store.reserve("other", [quota(2, key="net")], 0)
+        await store.consume("other", "", {}, 1)
+        await store.reserve("a", [quota(0), quota(3, key="net"), quota(0, key="octets")], 0)
+        await store.consume("a", "4F3A", {}, 1)
+        told = [await store.give_back("4F3A"), await store.give_back("4F3A"), await store.give_back("")]
+        return told, await store.reserve("b", [quota(0), quota(0, key="net"), quota(0, key="octets")], 2)
+
+    assert live(url, steps) == ([True, False, False], [Use(0), Use(2), Use(0)])
+
+
 def test_what_counts_no_more_goes(tmp_path):
     async def steps(store):
         for number in range(2500):
