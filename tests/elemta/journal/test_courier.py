@@ -270,8 +270,7 @@ def test_trouble_with_the_file_is_told_and_ends(tmp_path):
         assert courier.waiting == 1
         assert courier.failures > 0
         directory.mkdir()
-        await until(lambda: courier.written == 1)
-        assert courier.trouble == ""
+        await until(lambda: courier.written == 1 and courier.trouble == "")
         assert await courier.close() == 0
 
     asyncio.run(run())
