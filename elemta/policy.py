@@ -108,13 +108,13 @@ class Policy:
 
     def doubts(self) -> Iterator[Problem]:
         """What can be used, but is hardly meant so: a check that is only rehearsed, and yet decides."""
-        rehearsed = sources(fact for rule in self.rules["message"].rules if rule.shadow for fact in rule.facts)
+        asked = self.rules["message"].sources
         rules = [rule for stage in self.rules.values() for rule in stage.rules if not rule.shadow]
         in_force = needed(self.checks, sources(fact for rule in rules for fact in rule.facts))
         for plan in self.checks:
             classes = self._every_class() if plan.classes is None else plan.classes
             decides = any(plan.meaning_of_trouble(klass) is not Disposition.ACCEPT for klass in classes)
-            if decides and plan.name in rehearsed and plan.name not in in_force:
+            if decides and plan.name in asked and plan.name not in in_force:
                 text = "only rules in mode: shadow ask for it, but where it cannot answer, its trouble still decides"
                 yield Problem(("checks", plan.name), f"{text}; write trouble: accept while you try it")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from pydantic import ValidationError
@@ -466,6 +467,22 @@ def test_a_store_that_does_not_answer_is_trouble_and_costs_no_accepted_mail(worl
     verdict = world.live(steps, world.policy("{m: {key: login, windows: {1h: 4}}}"))
     assert (verdict.disposition, verdict.rule) == ("defer", "trouble:limits")
     assert "check limits did not count: state.db: database is locked" in caplog.text
+
+
+def test_a_store_that_hangs_keeps_no_accepted_mail_waiting(world, caplog):
+    async def steps(engine):
+        async def hangs(*_):
+            await asyncio.sleep(60)
+
+        engine.tools.store.consume = engine.tools.store.release = hangs
+        case = Case(engine, budget=0.1)
+        began = time.monotonic()
+        await case.accepted(envelope())
+        await case.given_up(envelope())
+        return time.monotonic() - began
+
+    assert world.live(steps, world.policy("{m: {key: login, windows: {1h: 4}}}")) < 5
+    assert caplog.text.count("check limits did not count: no answer in time") == 2
 
 
 def test_without_a_rule_that_asks_nothing_is_counted(world):

@@ -98,6 +98,12 @@ def test_a_check_sees_what_it_waits_for():
     assert found(judge(make(), message()), "scan").reason == "after helo client.test"
 
 
+def test_checks_that_wait_for_each_other_are_a_mistake(monkeypatch):
+    monkeypatch.setattr(Early, "after", ("scan",))
+    with pytest.raises(ConfigErrors, match=r":4:9: checks: checks wait for each other: (early|scan) after "):
+        make()
+
+
 def test_what_a_check_waits_for_may_be_absent():
     of = policy("host: mx.receiver.test\nchecks: {scan: }")
 
@@ -207,6 +213,7 @@ def test_trouble_means_what_the_policy_says_by_class(trouble, login, disposition
         ("[{id: v, mode: shadow, when: {scan: fail}, then: reject}, {id: a, then: accept}]", "accept"),
         ("[{id: v, when: {scan: fail}, then: reject}, {id: t, when: {scan: temperror}, then: accept}]", "accept"),
         ("[{id: v, when: {scan: fail}, then: reject}]", "defer"),
+        ("[{id: v, mode: shadow, when: {scan: fail}, then: reject}]", "defer"),  # as without the rule
         ("[]", "defer"),
     ],
 )
@@ -312,6 +319,32 @@ def test_early_checks_run_before_the_message_is_complete():
     assert asked > 0
     assert len(resolver.asked) == asked
     assert found(decision, "spf").result is Result.NONE
+
+
+@pytest.mark.parametrize(
+    ("enabled", "rules", "signs", "body"),
+    [
+        ("spf: ", "[]", False, False),
+        ("spf: , scan: ", "[]", False, True),
+        ("spf: ", "[{id: a, when: {size: {gt: 1M}}, then: reject}]", False, True),  # the client may announce any
+        ("spf: ", "[]", True, True),
+    ],
+)
+def test_who_looks_at_the_body_is_given_it(monkeypatch, enabled, rules, signs, body):
+    class Signs:
+        needs_body = True
+
+    monkeypatch.setattr("elemta.policy.find_parts", lambda settings: ({"sign": Signs()} if signs else {}, []))
+    of = policy(f"host: mx.test.example\nchecks: {{{enabled}}}\nrules: {{message: {rules}}}\n")
+    assert Engine(of, tools()).wants.body == body
+
+
+def test_warnings_are_told_once_an_hour_and_not_remembered_without_bound(monkeypatch, caplog):
+    monkeypatch.setattr("elemta.engine.WARNINGS", 3)
+    engine = Engine(make(), tools())
+    for text in ("a", "a", "b", "c", "d", "a"):
+        engine.warn("scan", text)
+    assert [record.getMessage()[-1] for record in caplog.records] == ["a", "b", "c", "d", "a"]
 
 
 def test_cancelling_a_mail_ends_its_checks():

@@ -76,6 +76,16 @@ def test_a_rule_that_is_off_is_not_read():
     assert list(decide(rules("{id: a, mode: 'off', then: reject}")).trace) == []
 
 
+def test_rules_in_words_are_what_the_journal_keeps():
+    of = rules(
+        "{id: a, when: {login: {exists: true}, spf: fail}, then: reject}", "{id: b, mode: shadow, label: '{helo}'}"
+    )
+    facts = ["login", "spf"]
+    first = {"id": "a", "when": ["login exists", "spf is fail"], "then": "reject", "mode": "enforce", "facts": facts}
+    second = {"id": "b", "when": [], "then": "", "mode": "shadow", "facts": ["helo"]}
+    assert of.describe() == {"host": "mx.receiver.test", "rules": {"recipient": [], "message": [first, second]}}
+
+
 def test_unless_holds_only_when_all_of_it_does():
     of = rules("{id: a, then: reject, unless: {spf: none, login: anna}}")
 
@@ -88,6 +98,13 @@ def test_class_limits_a_rule():
 
     assert decide(of).verdict.rule == ""
     assert decide(of, message(envelope(login="anna"))).verdict.rule == "a"
+
+
+@pytest.mark.parametrize("asked", ["class: Office", "when: {class: office}", "when: {class: {in: [OFFICE]}}"])
+def test_a_class_may_be_written_with_capitals(asked):
+    of = policy(f"host: mx.test\nclasses: {{Office: {{}}}}\nrules: {{message: [{{id: a, {asked}, then: reject}}]}}\n")
+
+    assert decide(of).verdict.rule == "a"
 
 
 def test_the_reply_is_filled_in_and_cannot_be_broken_out_of():

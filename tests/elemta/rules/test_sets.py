@@ -11,6 +11,7 @@ import pytest
 from elemta.rules import refresh
 from elemta.rules.sets import NamedSet, literal, members, read_file
 from elemta.store.sqlite import SqliteStore
+from elemta.testing import policy
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,13 @@ def test_a_file_is_read_again_when_it_changes_and_kept_when_it_breaks(tmp_path):
     assert named.changed()
     named.reread()
     assert "three.example" in named.members
+
+
+def test_a_file_is_read_before_the_first_mail(tmp_path):
+    path = tmp_path / "set.txt"
+    path.write_text("one.example\n")
+    of = policy(f"host: mx.test\nsets: {{bad: {{file: {path}}}}}\n")
+    assert "one.example" in of.sets["bad"].members
 
 
 def test_every_name_below_a_domain_may_be_written_with_a_star():
