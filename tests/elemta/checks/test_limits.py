@@ -139,6 +139,7 @@ def test_the_reply_of_the_contract(world):
     [
         ("{key: login, windows: {1h: 1}}", {"login": "anna"}, {"login": "Anna"}, True),
         ("{key: login, windows: {1h: 1}}", {"login": "anna"}, {"login": "bert"}, False),
+        ("{key: login, windows: {1h: 1}}", {"login": "b\udcfcd"}, {"login": "B\udcfcD"}, True),  # no UTF-8
         ("{key: client.address, windows: {1h: 1}}", {"login": "a"}, {"login": "b"}, True),
         ("{key: client.address, windows: {1h: 1}}", {}, {"address": "192.0.2.45"}, False),
         ("{key: sender, windows: {1h: 1}}", {}, {"sender": "ANNA@example.ORG"}, True),
