@@ -65,7 +65,7 @@ def _facts(
     ip: IPv4Address | IPv6Address, domain: str, sender: str, helo: str, *, receiver: str, now: int, limit: int
 ) -> Facts:
     if isinstance(ip, IPv6Address):
-        ip = ip.ipv4_mapped or (IPv6Address(int(ip)) if ip.scope_id else ip)  # RFC 7208 section 5
+        ip = ip.ipv4_mapped or IPv6Address(int(ip))  # RFC 7208 section 5; the zone of an address is ours
     local, _, of = sender.rpartition("@")
     if of != domain:
         of = (a_label(of) or of[-limit:]) if of else domain  # RFC 7208 section 4.3: A-labels

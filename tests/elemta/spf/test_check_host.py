@@ -1,6 +1,7 @@
 """check_host(): RFC 7208 sections 3 to 6."""
 
 import time
+from contextlib import contextmanager
 from ipaddress import IPv6Address
 
 import pytest
@@ -342,24 +343,47 @@ def test_explanations(record, text, extra, says):
     assert got.result in {"fail", "softfail"}
 
 
-@pytest.mark.parametrize(("budget", "most"), [(20.0, 2.0), (0.5, 0.5)])
-def test_an_explanation_that_does_not_come_is_not_waited_for_as_long_as_the_mail(new_zone, run, budget, most):
-    zone = new_zone({"example.org": {"TXT": ["v=spf1 -all exp=slow.test"]}, "slow.test": "SERVFAIL"})
+@contextmanager
+def within(seconds, zone):
+    """The time for DNS; gives the seconds that were left of it at each question."""
     left, query = {}, zone.query
 
     async def timed(name, rdtype):
-        left[name] = DEADLINE.get() - time.monotonic()
+        left[name, rdtype] = DEADLINE.get() - time.monotonic()
         return await query(name, rdtype)
 
     zone.query = timed
-    before = DEADLINE.set(time.monotonic() + budget)
+    before = DEADLINE.set(time.monotonic() + seconds)
     try:
-        got = run(zone, V4)
+        yield left
     finally:
         DEADLINE.reset(before)
+
+
+@pytest.mark.parametrize(("budget", "most"), [(20.0, 2.0), (0.5, 0.5)])
+def test_an_explanation_that_does_not_come_is_not_waited_for_as_long_as_the_mail(new_zone, run, budget, most):
+    zone = new_zone({"example.org": {"TXT": ["v=spf1 -all exp=slow.test"]}, "slow.test": "SERVFAIL"})
+    with within(budget, zone) as left:
+        got = run(zone, V4)
     assert (got.result, got.explanation) == ("fail", "")
-    assert left["slow.test"] <= most
-    assert left["example.org"] > budget - 0.5
+    assert left["slow.test", "TXT"] <= most
+    assert left["example.org", "TXT"] > budget - 0.5
+
+
+def test_the_clients_own_names_are_asked_for_once_and_take_half_of_the_time_at_most(new_zone, run):
+    pointer, names = "1.2.0.192.in-addr.arpa", ["a.example.org", "b.other.test"]
+    zone = new_zone({"example.org": {"TXT": ["v=spf1 ptr ptr:other.test a -all"]}, pointer: {"PTR": names}})
+    with within(20.0, zone) as left:
+        assert run(zone, V4).mechanism == "-all"
+    assert all(8 < left[asked] <= 10 for asked in ((pointer, "PTR"), *((name, "A") for name in names)))
+    assert left["example.org", "A"] > 18
+    assert zone.asked.count((pointer, "PTR")) == 1
+
+
+def test_an_explanation_without_p_asks_for_no_names_of_the_client(new_zone, run):
+    zone = new_zone({"example.org": {"TXT": ["v=spf1 -all exp=why.test"]}, "why.test": {"TXT": ["See %{d}"]}})
+    assert run(zone, V4).explanation == "See example.org"
+    assert zone.asked == [("example.org", "TXT"), ("why.test", "TXT")]
 
 
 def test_no_explanation_is_looked_up_unless_wanted(new_zone):
