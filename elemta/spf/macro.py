@@ -196,8 +196,7 @@ def _as_name(text: str) -> str:
     """Give the name without its trailing dot, cut to 253 characters at a label; "" where it cannot exist."""
     name = text.removesuffix(".")
     if len(name) > MAX_NAME:  # RFC 7208 section 7.3: drop labels from the left
-        cut = name.find(".", len(name) - MAX_NAME - 1)
-        name = name[cut + 1 :] if cut >= 0 else ""
+        name = name[name.find(".", len(name) - MAX_NAME - 1) + 1 :]  # without a dot there, a label is too long
     return name if name.isascii() and _WIRE_NAME.fullmatch(name) else ""
 
 
