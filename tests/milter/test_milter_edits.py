@@ -24,6 +24,7 @@ from elemta_milter.edits import (
     Unlawful,
 )
 from elemta_milter.planning import plan
+from elemta_milter.rewriting.change import Change, Rewritten, Splice
 
 HOST = "mx1.example.org"
 AR = b"Authentication-Results"
@@ -118,12 +119,33 @@ def test_our_results_go_on_top_as_one_field():
     assert edit.value.index("spf=pass smtp.mailfrom=a@b.test") < edit.value.index("iprev=fail policy.iprev=192.0.2.7")
 
 
+def test_evidence_in_a_form_of_its_own_stands_on_top_too():
+    found = Finding("spf", Result.PASS, header=(("Received-SPF", "pass (mx1.example.org: it may) x=1"),))
+    edits = plan(decide(findings=[found, spf("pass")]), mail(), HOST)
+    assert edits[0] == InsertHeader(0, "Received-SPF", "pass (mx1.example.org: it may) x=1")
+    assert [edit.name for edit in edits] == ["Received-SPF", "Authentication-Results"]
+
+
+def test_what_becomes_of_the_content_changes_fields_too():
+    change = Change(memoryview(b"hello\r\n"), (Splice(0, 0, b"note\r\n"),), {"Content-Type": None, "X-New": "1"})
+    banner, taken = asked("banner", "", "note"), asked("replace_attachments", "", "note")
+    decision = decide(banner, taken, findings=[Finding("rewrite", Result.NONE, detail=Rewritten(change))])
+    assert plan(decision, mail((b"Content-Type", b" text/html")), HOST) == (
+        DeleteHeader("Content-Type", 1),
+        AddHeader("X-New", "1"),
+        ReplaceBody(b"note\r\nhello\r\n"),
+    )
+    assert plan(decide(banner), mail(), HOST) == ()  # nobody looked: a banner is not worth the mail
+    with pytest.raises(Unlawful, match="the mail was not looked through"):
+        plan(decide(banner, taken), mail(), HOST)
+
+
 def test_without_results_no_field_is_added():
     assert plan(decide(findings=[Finding("rspamd", Result.PASS)]), mail(), HOST) == ()
 
 
 def test_forged_fields_go_the_last_one_first_before_all_else():
-    message = mail((AR, OURS), (b"From", b" x"), (AR, THEIRS), (b"authentication-results", OURS), (AR, OURS))
+    message = mail((AR, OURS), (b"Subject", OURS), (AR, THEIRS), (b"authentication-results", OURS), (AR, OURS))
     edits = plan(decide(asked("add_header", "X", "1"), findings=[spf("fail")]), message, HOST)
     assert edits[:3] == (DeleteHeader("Authentication-Results", 4), DeleteHeader("authentication-results", 3),
                          DeleteHeader("Authentication-Results", 1))  # fmt: skip

@@ -14,7 +14,10 @@ from elemta_milter.mailauth.sealing import MESSAGE_NAME, RESULTS_NAME, SEAL_NAME
 from harness.signatures import BODY, HEADERS, NOW, body_hash, rsa_key
 
 LIST, HOME = rsa_key("lists.example.com", "arc"), rsa_key("home.example", "arc")
-SEEN = "lists.example.com; spf=pass smtp.mailfrom=a@b.test; dkim=fail header.d=b.test; dkim=pass; dmarc=pass"
+SEEN = (
+    "lists.example.com; spf=pass smtp.mailfrom=a@b.test; iprev=pass; "
+    "dkim=fail header.d=b.test; dkim=pass; dkim=none; dmarc=pass"
+)
 
 
 def look(headers, body=BODY, **options):
@@ -101,6 +104,18 @@ def test_a_broken_chain_is_never_trusted():
     assert found.result is Result.FAIL
     assert found.fields["trusted"] is False
     assert found.authres[0].reason
+
+
+def test_of_a_chain_that_cannot_be_read_no_sealer_is_told():
+    found = look(((SEAL_NAME, b" i=1; cv=none"), *HEADERS))
+    assert (found.result, found.fields) == (Result.FAIL, {"trusted": False})
+    assert found.authres[0].properties == (("smtp.remote-ip", "192.0.2.1"),)
+
+
+def test_a_mail_that_was_cut_proves_nothing():
+    cut = Message(envelope(), sealed(HEADERS, LIST), BytesBody(BODY), "4,000 header fields")
+    found = run(Arc, cut, resolver=FakeResolver({}), trusted_sealers=("lists.example.com",))
+    assert (found.result, found.reason) == (Result.NEUTRAL, "not evaluated: more than 4,000 header fields")
 
 
 def test_trouble_with_the_name_system_is_trouble():

@@ -154,6 +154,9 @@ def test_what_a_stranger_added_and_signed_himself_is_not_the_authors():
     assert found.fields["domains"] == ("stranger.example", "sender.example")
     assert found.fields["unsigned"] == ("subject",)
     assert look(added, resolver=zone(other)).fields["unsigned"] == ()  # the author's does not hold
+    strangers = resigned(TAGS | {"d": other.domain}, key=other)
+    found = look(((b"Subject", b" another"), *strangers), resolver=resolver)  # nobody else signed
+    assert (found.fields["domains"], found.fields["unsigned"]) == (("stranger.example",), ("subject",))
 
 
 def test_short_keys_are_refused_as_configured():

@@ -50,6 +50,7 @@ def look(sender, people=PEOPLE):
         ('"Desk jane@example.org" <x@evil.test>', "fail", "address"),
         ('"x@mail.evil.test" <x@evil.test>', "none", None),
         ("Other <o@x.test>, Jane Doe <jane@evil.test>", "fail", "name"),
+        ("Jane Doe <jane@example.org>, Jane Doe <jane@evil.test>", "fail", "name"),
     ],
 )
 def test_from(sender, result, kind):
@@ -80,6 +81,7 @@ def test_people_in_a_file_that_changes(tmp_path):
         check = Imitation(Imitation.Options(people={"file": str(path)}), tools())
         await check.open()
         try:
+            assert (await check.run(message(headers=[("From", "Jane Doe <j@evil.test>")]), {})).result == "fail"
             before = await check.run(of, {})
             path.write_text("Max Roe = max@example.org\n")
             for _ in range(200):
