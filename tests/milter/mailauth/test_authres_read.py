@@ -72,6 +72,7 @@ def test_versions_and_reason():
         "a.example; spf=pass smtp.mailfrom=",
         "a.example; spf=pass smtp..mailfrom=b",
         "a.example; spf=pass smtp.mailfrom.=b",
+        "a.example; spf=pass smtp.=b",
         "a.example; spf=pass smtp.mail_from=b",
         "a.example; spf_=pass",
         "a.example; spf=pass-",
@@ -96,6 +97,12 @@ def test_what_can_be_read_is_given_though_invalid():
     assert ("header.from", "b.example") in read.results[0].properties
     assert read.results[1].reason == "100"
     assert shown("a.example; d_k=p_s a.b.c=d") == ("a.example", [("d_k", "p_s", {"a.b.c": "d"})])
+
+
+@pytest.mark.parametrize(("text", "results"), [("; b=c" * 1_001, 1_000), ("; b=c" + " d.e=f" * 4_001 + "; g=h", 1)])
+def test_more_than_is_read(text, results):
+    read = parse("a.example" + text)
+    assert (len(read.results), read.reason) == (results, "too many results")
 
 
 def is_claimed(value):
@@ -177,6 +184,7 @@ def test_what_hides_our_name_from_readers_of_other_encodings_and_bounds(value):
         "mx.other.example; dmarc=pass",
         "mx.other.example; dmarc=pass " + "x" * 70_000,
         "mx.other.example 1; dmarc=pass",
+        "mx.other.example 1 ; spf=pass smtp.mailfrom=mx.example.net",
         "mx.example.net.evil.example; dmarc=pass",
         "a.mx.example.net; dmarc=pass",
         "mx.exämple.net; dmarc=pass",
