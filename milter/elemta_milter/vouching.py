@@ -102,9 +102,8 @@ class Voucher:
                 body_hash=_digest(hasher, _RELAXED),
                 now=now,
             )
-            if made is not None:
-                seal = (sealing.SEAL_NAME, made.seal)
-                new = [seal, (sealing.MESSAGE_NAME, made.message_signature), (sealing.RESULTS_NAME, made.results), *new]
+            seal = (sealing.SEAL_NAME, made.seal)
+            new = [seal, (sealing.MESSAGE_NAME, made.message_signature), (sealing.RESULTS_NAME, made.results), *new]
         return (*changes, *(_insert(name, value) for name, value in reversed(new)))
 
     def _told(self, header: Header, own: bytes) -> Iterator[AuthResult]:

@@ -62,8 +62,8 @@ def seal(
     results: str,
     body_hash: bytes,
     now: int,
-) -> ArcSet | None:
-    """Make the next set; None where the chain takes none (50 sets, known as failed, or the DNS was in trouble).
+) -> ArcSet:
+    """Make the next set.
 
     Args:
         fields: the header as it will be delivered, without the set to be made.
@@ -74,10 +74,11 @@ def seal(
         now: t=, seconds since 1970.
 
     Raises:
-        SigningError: `results` has a line end that folds nothing.
+        SigningError: the chain takes no other set (50 sets, known as failed, or the DNS was in trouble), or `results`
+            has a line end that folds nothing.
     """
     if chain.next_instance is None:
-        return None
+        raise SigningError("the chain takes no other set")
     if _NOT_FOLDED.search(results):
         raise SigningError("results with a line end that folds nothing")
     number = str(chain.next_instance)

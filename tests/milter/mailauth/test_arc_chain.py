@@ -94,7 +94,8 @@ def test_fifty_sets_and_no_more():
     found = validate(headers)
     assert (found.result, found.next_instance, len(found.sealers), found.oldest_pass) == (Result.PASS, None, 50, 0)
     args = {"results": "x", "body_hash": body_hash(BODY), "now": NOW}
-    assert sealing.seal(HeaderFields(headers), rsa_key(), found, **args) is None
+    with pytest.raises(SigningError, match="takes no other set"):
+        sealing.seal(HeaderFields(headers), rsa_key(), found, **args)
     more = validate(headers + headers[:3])
     assert (more.result, more.next_instance) == (Result.FAIL, None)
     assert "more than 50 sets" in more.reason
