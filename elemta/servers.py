@@ -243,7 +243,7 @@ class Servers:
             why = _words(error)
         except Exception as error:  # noqa: BLE001 - a thread of ours must not end in silence
             _log.exception("%s: the ping of %s crashed", self._kind, server.name)
-            why = str(error)
+            why = repr(error)
         with self._lock:
             server.pinging = False
             if why:

@@ -77,6 +77,13 @@ def test_balancing_asks_all_in_turn(world, opened, names):
     assert {name: world.asked.count(name) for name in names} == dict.fromkeys(names, 4)
 
 
+@pytest.mark.parametrize(("deaf", "well"), ["ab", "ba"])
+def test_balancing_leaves_none_out_when_the_first_fails(world, opened, deaf, well):
+    servers = opened(["a", "b"], world.ping, balance=True)
+    world.deaf = {deaf}
+    assert [ask(servers, world.question) for _ in range(4)] == [f"{well} answers"] * 4
+
+
 def test_balancing_shares_the_part_of_one_that_is_left_alone_among_all_others(world, opened):
     servers = opened(["a", "b", "c"], world.ping, balance=True)
     world.down = {"b"}
@@ -111,10 +118,12 @@ def test_an_answer_between_failures_begins_the_count_anew(world, opened):
 
 def test_with_all_breakers_open_nothing_is_asked_and_the_reason_is_told(world, opened):
     servers = opened(["a"], world.ping)
+    servers._servers[0].pause = 60.0
     world.down = {"a"}
     for _ in range(FAILURES):
         with pytest.raises(NoServer, match="a: refused"):
             ask(servers, world.question)
+    assert servers._servers[0].again > time.monotonic() + 30.0  # nor is it pinged until then
     asked = len(world.asked)
     with pytest.raises(NoServer, match="not asked, it has not answered for"):
         ask(servers, world.question)
@@ -244,19 +253,66 @@ def test_what_is_declined_between_failures_neither_counts_nor_forgives(world, op
     assert servers.states == {"a": "dead"}
 
 
-def test_a_trial_that_is_declined_leaves_the_trial_to_the_next_question(world, opened):
+@pytest.mark.parametrize(
+    ("error", "told"), [(Declined("not this mail"), NoServer), (ZeroDivisionError(), ZeroDivisionError)]
+)
+def test_a_trial_that_decided_nothing_leaves_the_trial_to_the_next_question(world, opened, error, told):
     servers = opened(["a"], world.ping)
     server = servers._servers[0]
     server.open = server.trial = True
 
-    def declined(name, until):
-        raise Declined("not this mail")
+    def undecided(name, until):
+        raise error
 
-    with pytest.raises(NoServer, match="not this mail"):
-        ask(servers, declined)
+    with pytest.raises(told):
+        ask(servers, undecided)
     assert (server.open, server.trial, server.trying) == (True, True, False)
     assert ask(servers, world.question) == "a answers"
     assert not server.open
+
+
+def test_pings_without_an_answer_come_ever_later_up_to_a_bound(world, opened):
+    servers = opened(["a"], world.ping)
+    server = servers._servers[0]
+    server.open, world.down, pauses = True, {"a"}, []
+    for _ in range(7):
+        server.again = 0.0  # the pause is over
+        assert list(servers.states) == ["a"]
+        wait_for(lambda: not server.pinging)
+        pauses.append(server.pause)
+        assert server.again > time.monotonic()
+    assert pauses == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+    assert servers.states == {"a": "no pong"}
+
+
+def test_a_ping_that_crashes_without_a_word_is_no_answer(opened):
+    def ping(name, until):
+        raise AssertionError
+
+    servers = opened(["a"], ping)
+    server = servers._servers[0]
+    server.open, server.why = True, "was away"
+    assert servers.states == {"a": "was away"}
+    wait_for(lambda: not server.pinging)
+    assert servers.states == {"a": "AssertionError()"}
+
+
+def test_whoever_closes_them_does_not_wait_for_what_hangs(world, opened):
+    servers = opened(["a"], world.ping)
+    entered, leave = threading.Event(), threading.Event()
+
+    def hangs(name, until):
+        entered.set()
+        return leave.wait(20)
+
+    async def closed():
+        hanging = asyncio.create_task(servers.ask(hangs, time.monotonic() + 30))
+        await asyncio.to_thread(entered.wait, 10)
+        servers.close()
+        leave.set()
+        return await hanging
+
+    assert asyncio.run(closed())  # else it was closed only when the wait was over
 
 
 def test_a_server_is_ready_again_when_its_ping_was_answered(world, opened):
