@@ -65,6 +65,7 @@ def verdicts(rua, policy_domain="sender.test", tag="rua", zone=ZONE):
         ("mailto:%22a%20b%22@sender.test", "", "no address"),
         ("mailto:%c3%a4@sender.test", "", "no address"),
         ("mailto:%3croot%3e@sender.test", "", "no address"),
+        (f"mailto:{'a' * 243}@sender.test", "", "longer than an address may be"),
     ],
 )
 def test_an_address(uri, address, refusal):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import email
 import email.policy
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -11,6 +13,7 @@ from elemta.testing import FakeResolver
 from elemta_milter.reports import failures
 from elemta_milter.reports.counting import published, row
 from elemta_milter.reports.failures import failure
+from elemta_milter.reports.windows import DAY as LONG
 from elemta_milter.reports.windows import HOUR
 from harness.reported import DAY, RECORD, TERMS, Postbox, entry, keep, mail, read_by_parsedmarc, run, settings, states
 
@@ -182,6 +185,16 @@ def test_a_flood_is_not_kept(tmp_path, monkeypatch):
     _, postbox = run(settings(tmp_path, failures=100), LATER)
     incidents = [data.partition(b"Incidents: ")[2][:1] for _, _, data in postbox.sent]
     assert sorted(incidents) == [b"1", b"1", b"1", b"1", b"2"]  # those that are kept are counted on
+
+
+def test_what_is_old_goes(tmp_path):
+    sent(tmp_path, mail(**FAILED))
+    kept = []
+    for days in (1, 3):
+        run(settings(tmp_path, failures=10), LATER + days * LONG)
+        with closing(sqlite3.connect(tmp_path / "reports.db")) as database:
+            kept += database.execute("SELECT count(*) FROM failures").fetchone()
+    assert kept == [1, 0]
 
 
 def test_external_addresses_are_verified_for_them_too(tmp_path):

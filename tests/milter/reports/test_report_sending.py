@@ -647,5 +647,7 @@ def test_the_schema_accepts_what_was_counted(tmp_path, journal):
     _, postbox = run(settings(tmp_path, envelope_to=True, contact="+49 30 1"))
     [(_, _, data)] = postbox.sent
     _, attachment = email.message_from_bytes(data, policy=email.policy.default).iter_parts()
-    schema.validate(gzip.decompress(attachment.get_content()).decode())
+    document = gzip.decompress(attachment.get_content()).decode()
+    schema.validate(document)
+    assert document.count("<envelope_to>") == len(read_by_parsedmarc(data)["records"])
     assert sum(each["count"] for each in read_by_parsedmarc(data)["records"]) == len(kinds) + 2
