@@ -38,6 +38,19 @@ def test_a_triplet_waits_passes_and_is_known_after_a_restart(url):
     assert (after.passed, after.known, after.attempts) == (True, True, 3)
 
 
+def test_one_network_proves_no_other(url):
+    terms = GreyTerms(delay=10, window=1000, keep=5000, proven=1)
+
+    async def work(store):
+        for triplet, network, now in (
+            ("a", "one", 0), ("a", "one", 10), ("b", "two", 0), ("b", "two", 10), ("c", "one", 20), ("c", "one", 30),
+        ):  # fmt: skip
+            await store.greylist(triplet, network, now, terms)
+        return [(await store.greylist(f"new {network}", network, 40, terms)).passed for network in ("one", "two", "3")]
+
+    assert use(url, work) == [True, False, False]
+
+
 def test_keys_may_hold_any_octets(url):
     async def work(store):
         for key in ("j\udcf6rg", "täst", "'; DROP TABLE triplets; --", "x" * 100_000):
