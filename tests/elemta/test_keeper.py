@@ -27,6 +27,7 @@ from elemta.daemon.status import FRESH, WorkerStatus, missing, write_status
 from elemta.journal import Reader
 from elemta.store import GreyTerms
 from elemta.store.urls import open_store
+from elemta.verdict import Disposition
 from harness.decisions import decision
 from harness.journal import JournalWriter
 
@@ -312,9 +313,12 @@ def test_what_is_old_goes_and_what_is_new_stays(settings, monkeypatch):
     for number in range(25):
         writer.decided(decision(at=time.time() - settings.journal.keep - number))
     writer.decided(decision(sender="new@x.test"))
+    held = time.time() - settings.quarantine.longest - keeper.HELD  # older than the journal keeps others
+    for name, at in (("held", held + 3600), ("long", held - 3600)):
+        writer.decided(decision(sender=f"{name}@x.test", at=at, disposition=Disposition.QUARANTINE))
     assert writer.close() == 0
-    assert on_the_loop(keeper.expire_journal(settings, time.time())) == 25
-    assert [entry.sender for entry in Reader(settings.journal.path).search()] == ["new@x.test"]
+    assert on_the_loop(keeper.expire_journal(settings, time.time())) == 26
+    assert [entry.sender for entry in Reader(settings.journal.path).search()] == ["new@x.test", "held@x.test"]
 
     async def sets():
         store = keeper.open_store(settings.state)
