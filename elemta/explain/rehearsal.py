@@ -25,7 +25,6 @@ from elemta.dns import DnsError
 from elemta.engine import Engine
 from elemta.facts import BytesBody, Client, Envelope, Message
 from elemta.policy import Policy
-from elemta.rules.sets import members
 from elemta.sqlite_form import uri
 from elemta.store import Store, StoreError
 from elemta.store.urls import open_rehearsal, open_store
@@ -68,9 +67,6 @@ async def rehearse(policy: Policy, client: Client, sender: str, recipients: Sequ
     """
     settings = policy.settings
     async with copied(settings.state) as store, open_tools(settings, store) as tools:
-        for named in policy.sets.values():
-            if named.dynamic:
-                named.members = members(await store.set_entries(named.name, tools.clock()), lenient=True)
         client = await _named(client, tools)
         headers, body = read_mail(mail)
         before = Envelope(client, sender, size=_size(headers, body), instance=new_id())  # all are asked of one message
