@@ -419,6 +419,14 @@ def test_reports_that_come_back_are_seen_in_the_journal(tmp_path, journal):
         assert [each["source"]["ip_address"] for each in read_by_parsedmarc(one[2])["records"]] == ["192.0.2.7"]
 
 
+def test_a_window_becomes_a_report_once(tmp_path):
+    of, window = Ledger.open(str(tmp_path / "reports.db")).outgoing, Window("sender.test", DAY, DAY + LONG)
+    assert of.close_windows([(window, 1)]) == 1
+    of.finish(window, "sent")
+    assert of.close_windows([(window, 2)]) == 0  # by another process, just now
+    assert [each.state for each in of.reports()] == ["done"]
+
+
 def test_only_its_own_bounces_of_a_month_silence_an_address(tmp_path):
     of = Ledger.open(str(tmp_path / "reports.db")).outgoing
     for number, address in enumerate(["a@x.test", "b@x.test", "a@x.test", "a@x.test"]):
