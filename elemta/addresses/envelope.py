@@ -101,7 +101,7 @@ def returned_to(sender: str) -> str:
 
     See swap_bangpath and allow_percent_hack in postconf(5).  What needs quotes stays one of this server's.
     """
-    if "@" in sender or not _PLAIN_LOCAL.fullmatch(sender) or "" in sender.split("."):
+    if not _PLAIN_LOCAL.fullmatch(sender) or "" in sender.split("."):
         return sender
     domain, swapped, local = sender.partition("!")
     if not swapped:
