@@ -20,6 +20,7 @@ from elemta_milter.reply import split
         ("550", ("550", None, "")),
         ("550 4.7.1 wrong class", ("550", None, "wrong class")),
         ("550 5.7.1 100% sure", ("550", "5.7.1", "100%% sure")),
+        ("550 5.7.1 " + "x" * 890 + "%" * 20, ("550", "5.7.1", "x" * 890)),  # there is room for 900, and "%" is two
         ("550 5.7.1 a\r\n250 injected", ("550", "5.7.1", "a??250 injected")),
         ("550 5.7.1 für <ä@ö.test>", ("550", "5.7.1", "f?r <?@?.test>")),
         ("550 5.7.1 nul\0 surrogate\udcff", ("550", "5.7.1", "nul? surrogate?")),

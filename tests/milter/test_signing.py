@@ -202,6 +202,10 @@ def test_every_entry_that_fits_signs(keys):
     _, seen = decide(of, mail())
     assert seen["sign"].fields["domains"] == ("sender.example", "provider.example")
     assert seen["sign"].fields["selectors"] == ("r", "e", "p")
+    of = make(keys, more=f"{second}    classes: [inbound]\n")
+    for login, domain in (("anna", "sender.example"), ("", "provider.example")):
+        _, seen = decide(of, mail(login=login))
+        assert seen["sign"].fields["domains"] == (domain,)
 
 
 def test_a_login_that_may_not_use_the_address_gets_no_signature(keys):
