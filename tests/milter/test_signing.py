@@ -371,6 +371,14 @@ def test_a_chain_that_failed_is_not_built_upon(keys):
     assert "chain" in seen["seal"].reason
 
 
+def test_a_mail_that_was_cut_is_not_sealed(keys):
+    _, seen = decide(make(keys, more=SEAL), mail(login="", truncated="4,000 header fields"))
+    assert (seen["seal"].result, seen["seal"].reason) == (
+        "none",
+        "the mail is not known whole: more than 4,000 header fields",
+    )
+
+
 @pytest.mark.parametrize(
     ("edit", "sealed"),
     [
@@ -462,6 +470,7 @@ def test_a_key_for_a_group_is_refused_unless_the_group_is_the_daemons(tmp_path):
         ("    identity: a@other.example", "", "is not within sender.example"),
         ("    headers: [Received]", "", '"Received" is added or removed on a mail\'s way'),
         ("", "seal: {domain: sender.example, key: {selector: r, file: KEYS/r.pem}}", "sealing needs the check arc"),
+        ("", SEAL.replace("seal: {", "seal: {classes: [inbond], "), 'no class "inbond"; did you mean "inbound"?'),
         ("    canonicalization: relaxed", "", "did you mean"),
         ("    expire: 0", "", "is too small"),
         ("    expire: 500ms", "", "expires within a second"),
