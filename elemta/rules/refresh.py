@@ -17,6 +17,7 @@ from elemta.store import StoreError
 
 _log = logging.getLogger("elemta.rules.sets")
 INTERVAL = 1.0  # seconds
+_STAY = "dynamic sets stay as they were: %s"
 
 
 async def first_snapshot(sets: Mapping[str, NamedSet], tools: Tools) -> int:
@@ -24,13 +25,18 @@ async def first_snapshot(sets: Mapping[str, NamedSet], tools: Tools) -> int:
 
     A store that cannot answer is logged, and asked again each second by `refresh_sets`.
     """
-    return await _snapshot([named for named in sets.values() if named.dynamic], tools, -1)
+    try:
+        return await _snapshot([named for named in sets.values() if named.dynamic], tools, -1)
+    except StoreError as error:
+        _log.error(_STAY, error)
+        return -1
 
 
 async def refresh_sets(sets: Mapping[str, NamedSet], tools: Tools, version: int) -> None:
     """Keep `sets` current until cancelled; the dynamic ones are of `version` now."""
     files = [named for named in sets.values() if named.path is not None]
     dynamic = [named for named in sets.values() if named.dynamic]
+    told = False
     while True:
         await asyncio.sleep(INTERVAL)
         for named in files:
@@ -38,6 +44,13 @@ async def refresh_sets(sets: Mapping[str, NamedSet], tools: Tools, version: int)
         if dynamic:
             try:
                 version = await _snapshot(dynamic, tools, version)
+                if told:
+                    _log.info("dynamic sets are current again")
+                told = False
+            except StoreError as error:
+                if not told:  # a server that is away for a night is not told of every second
+                    _log.error(_STAY, error)
+                told = True
             except Exception:  # noqa: BLE001 - and it is logged; who is put into a set must be seen also after it
                 _log.exception("dynamic sets stay as they were")
 
@@ -70,14 +83,10 @@ async def _reread(kept: KeptFile, what: str, tools: Tools) -> None:
 
 async def _snapshot(dynamic: list[NamedSet], tools: Tools, version: int) -> int:
     """Take the dynamic sets from the store if they changed; entries also end by time, so look each second."""
-    try:
-        now = await tools.store.sets_version()
-        for named in dynamic:
-            size = await tools.store.set_size(named.name, tools.clock())
-            if now != version or size != named.entries:
-                entries = await tools.store.set_entries(named.name, tools.clock())
-                named.members, named.entries = members(entries, lenient=True), size
-    except StoreError as error:
-        _log.error("dynamic sets stay as they were: %s", error)
-        return version
+    now = await tools.store.sets_version()
+    for named in dynamic:
+        size = await tools.store.set_size(named.name, tools.clock())
+        if now != version or size != named.entries:
+            entries = await tools.store.set_entries(named.name, tools.clock())
+            named.members, named.entries = members(entries, lenient=True), size
     return now

@@ -10,6 +10,7 @@ import pytest
 
 from elemta.rules import refresh
 from elemta.rules.sets import NamedSet, literal, members, read_file
+from elemta.store import StoreError
 from elemta.store.sqlite import SqliteStore
 from elemta.testing import policy
 
@@ -211,6 +212,32 @@ def test_sets_are_looked_at_also_after_a_look_that_failed(tmp_path, monkeypatch,
     asyncio.run(run())
     assert "set file stays as it was" in caplog.text
     assert "dynamic sets stay as they were" in caplog.text
+
+
+def test_a_store_that_does_not_answer_is_told_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(refresh, "INTERVAL", 0.0)
+    caplog.set_level("INFO")
+    looks = iter([*[StoreError("gone")] * 9, 0, 0, *[StoreError("gone again")] * 9, asyncio.CancelledError()])
+
+    async def sets_version():
+        look = next(looks)
+        if look:
+            raise look
+        return 0
+
+    async def run():
+        live = {"live": NamedSet(path=None, name="live", dynamic=True)}
+        store = SqliteStore(str(tmp_path / "state.db"))
+        monkeypatch.setattr(store, "sets_version", sets_version)
+        tools = SimpleNamespace(store=store, clock=lambda: 0.0)
+        await refresh.refresh_sets(live, tools, await refresh.first_snapshot(live, tools))
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(run())
+    stay = "dynamic sets stay as they were: "
+    at_the_start, *then = [record.message for record in caplog.records]
+    assert at_the_start == stay + "gone"
+    assert then == [stay + "gone", "dynamic sets are current again", stay + "gone again"]
 
 
 def test_a_look_reads_the_entries_only_when_some_came_or_went(dynamic, monkeypatch):
