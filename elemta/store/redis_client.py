@@ -1,7 +1,8 @@
 """The client of Redis or Valkey: how is the place that `state:` names reached?
 
 Connections are made when they are needed, and again where one has ended; nothing waits longer than `SILENCE` for an
-answer, and no command is given twice to a server that was slow.
+answer.  A command may be given twice, after a connection that broke, or to a node of a cluster that was slow: then an
+attempt of greylisting may count twice, and nothing else.
 """
 
 from __future__ import annotations
