@@ -36,6 +36,7 @@ from elemta.store.redis_client import CONNECTIONS, connected
 PATIENCE = 5.0  # seconds that a call takes at most
 TRIES = 100  # how often others may have been faster
 LATE = 3  # times in a row without an answer in time, after which the server is left alone
+SOON = 0.2  # seconds after which also who stops waiting, as a check with a timeout of its own does, has had none in time
 ALONE = 2.0  # seconds between two calls then
 
 _SWAP = """
@@ -195,9 +196,13 @@ class RedisStore:
             if time.monotonic() < self._again:
                 raise StoreError(f"{self._name}: not asked, it did not answer {self._late} times in a row")
             self._again = time.monotonic() + ALONE
+        began = time.monotonic()
         try:
             async with asyncio.timeout(PATIENCE), self._turns:
                 answer = await work(*args, **kwargs)
+        except asyncio.CancelledError:
+            self._late += time.monotonic() - began >= SOON
+            raise
         except (Slow, TimeoutError) as error:
             self._late += 1
             raise StoreError(f"{self._name}: no answer in time") from error

@@ -157,6 +157,28 @@ def test_one_that_hangs_costs_little_and_answers_again_when_it_goes_on(server, m
     use(server.url, work)
 
 
+def test_one_that_hangs_is_left_alone_also_by_checks_that_do_not_wait_so_long(server):
+    async def work(store):
+        async def waits(seconds):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await store.sets_version()
+
+        await store.sets_version()
+        server.signal(signal.SIGSTOP)
+        try:
+            for _ in range(10):
+                await waits(0.01)  # somebody went away
+            for _ in range(redis.LATE + 1):  # it is tried now and then
+                await waits(0.3)
+            await fails(store.sets_version(), r"not asked, it did not answer \d times in a row")
+        finally:
+            server.signal(signal.SIGCONT)
+        await until(store.sets_version)
+
+    use(server.url, work)
+
+
 def test_one_that_was_started_anew_is_asked_again_without_trouble():
     with PrivateRedis() as redis_:
 
