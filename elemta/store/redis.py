@@ -36,7 +36,7 @@ from elemta.store.redis_client import CONNECTIONS, connected
 PATIENCE = 5.0  # seconds that a call takes at most
 TRIES = 100  # how often others may have been faster
 LATE = 3  # times in a row without an answer in time, after which the server is left alone
-SOON = 0.2  # seconds after which also who stops waiting, as a check with a timeout of its own does, has had none in time
+SOON = 0.2  # seconds after which whoever stops waiting, such as a check with a timeout of its own, had none in time
 ALONE = 2.0  # seconds between two calls then
 
 _SWAP = """
