@@ -208,11 +208,16 @@ class RedisStore:
             raise StoreError(f"{self._name}: no answer in time") from error
         except (RedisError, RedisClusterException, OSError) as error:
             self._late = 0
-            raise StoreError(f"{self._name}: {str(error) or type(error).__name__}") from error
+            raise StoreError(f"{self._name}: {_told(error)}") from error
         except (ValueError, TypeError, LookupError, AttributeError) as error:  # what redis-py, or we, could not read
             raise StoreError(f"{self._name}: garbage instead of an answer: {error}") from error
         self._late = 0
         return answer
+
+
+def _told(error: Exception) -> str:
+    """What is wrong, in a line; where no sentinel answers, without all that the client knows of each."""
+    return str(error).partition(" : <")[0] or type(error).__name__
 
 
 def _memory(raw: bytes | None, kind: type[M]) -> M | None:

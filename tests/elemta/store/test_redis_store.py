@@ -136,6 +136,12 @@ def test_one_that_is_not_there_is_told_at_once(scheme):
     use(url, work)
 
 
+def test_sentinels_that_are_not_there_are_told_in_a_line():
+    url = "redis+sentinel://:hunter2@127.0.0.1:1,127.0.0.1:2/mail"
+    told = r"^redis\+sentinel://127\.0\.0\.1:1,127\.0\.0\.1:2/mail: No master found for 'mail'$"
+    assert use(url, lambda store: fails(store.sets_version(), told)) < redis.PATIENCE
+
+
 def test_one_that_hangs_costs_little_and_answers_again_when_it_goes_on(server, monkeypatch):
     monkeypatch.setattr(redis_client, "SILENCE", 0.3)
     monkeypatch.setattr(redis, "ALONE", 0.5)
