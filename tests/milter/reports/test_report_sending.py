@@ -286,6 +286,15 @@ def test_the_policy_that_was_seen_last_is_told_with_all_mail(tmp_path, journal):
     assert sum(each["count"] for each in found["records"]) == 2
 
 
+def test_a_policy_that_comes_back_is_the_last_again(tmp_path, journal):
+    changed = {"record": "v=DMARC1; p=none; rua=mailto:agg@sender.test", "policy": "none"}
+    for at, more in ((100.0, {}), (200.0, changed), (300.0, {})):
+        keep(journal, mail(at=DAY + at, **more))
+        run(settings(tmp_path), DAY + 400.0)
+    _, postbox = run(settings(tmp_path))
+    assert read_by_parsedmarc(postbox.sent[0][2])["policy_published"]["p"] == "reject"
+
+
 def test_a_record_that_stopped_asking(tmp_path, journal):
     keep(journal, mail(at=DAY + 100.0), mail(at=DAY + 200.0, record="v=DMARC1; p=none", policy="none"))
     _, postbox = run(settings(tmp_path))
@@ -301,10 +310,13 @@ def test_subdomains_stand_in_the_report_of_the_policy_domain(tmp_path, journal):
 
 @pytest.mark.parametrize("bounds", [(10, counts.OCTETS), (counts.LINES, 10 * 125)])
 def test_too_many_different_rows_are_counted_but_not_listed(tmp_path, journal, monkeypatch, bounds):
-    keep(journal, *[mail(client=f"198.51.100.{100 + n}") for n in range(30)], mail(client="198.51.100.100"))
-    keep(journal, *[mail(client=f"198.51.100.{100 + n}", policy_domain="other.test") for n in range(12)])
     of = settings(tmp_path)
     monkeypatch.setattr(counts.Counts.__init__, "__defaults__", bounds)
+    keep(journal, *[mail(client=f"198.51.100.{100 + n}", policy_domain="other.test") for n in range(12)])
+    for some in (range(8), range(8, 30)):
+        keep(journal, *[mail(client=f"198.51.100.{100 + n}") for n in some])
+        run(of, DAY + 20_000.0)
+    keep(journal, mail(client="198.51.100.100"))
     _, postbox = run(of)
     found = read_by_parsedmarc(postbox.sent[0][2])
     assert len(found["records"]) == 10
@@ -433,6 +445,10 @@ def test_only_its_own_bounces_of_a_month_silence_an_address(tmp_path):
         of.claim(f"r{number}", Window("sender.test", number, number + 1), address, 0.0)
     bounces = enumerate([0.0, 40.0 * LONG, 40.0 * LONG, 41.0 * LONG])
     assert [of.bounced(f"r{number}", at, 2) for number, at in bounces] == ["", "", "", "a@x.test"]
+    assert of.allow("A@x.test")
+    for token, address in (("r4", "a@x.test"), ("r5", "b@x.test")):
+        of.claim(token, Window("sender.test", 5, 6), address, 0.0)
+    assert [of.bounced(token, 41.0 * LONG, 2) for token in ("r4", "r5")] == ["", "b@x.test"]
 
 
 def test_automatic_answers_of_an_address_are_no_bounces(tmp_path, journal):
