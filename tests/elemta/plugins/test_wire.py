@@ -150,5 +150,17 @@ def test_edits_that_no_mail_may_see_are_refused(edit):
         read_finding(Probe, {"result": "pass", "edits": [edit]})
 
 
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        ["spf", "pass", "", []], ["x-a b", "pass", "", []], ["x-a\r\nb", "pass", "", []], ["probe", "pa;ss", "", []],
+        ["probe", "pass", "", [["policy", "a"]]], ["probe", "pass", "", ["policy.a"]], ["probe", "pass", None, []],
+    ],
+)  # fmt: skip
+def test_evidence_that_is_not_its_own_or_breaks_the_header_is_refused(evidence):
+    with pytest.raises(ValueError, match=r"authres"):
+        read_finding(Probe, {"result": "pass", "authres": [evidence]})
+
+
 def test_ip_address_means_both_kinds():
     assert ip_address("::1") == read_finding(Probe, {"result": "pass", "fields": {"where": "::1"}}).fields["where"]
