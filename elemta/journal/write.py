@@ -195,20 +195,15 @@ class Writer:
 
     def _commit(self) -> None:
         database = self._connected()
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            number = database.execute("SELECT coalesce(max(number), 0) FROM decisions").fetchone()[0]
-            numbered = list(enumerate(self._new(database), number + 1))
-            database.executemany(_DECISION, [(place, *columns) for place, columns in numbered])
-            database.executemany(_RECIPIENTS, [(place, columns[_RECIPIENT_LIST]) for place, columns in numbered])
-            if self._rows:
-                last = self._rows[-1][_AT]
-                database.executemany(_POLICY, [(name, last, text, TOUCH) for name, text in self._policies.items()])
-            database.execute("COMMIT")
-        except BaseException:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            raise
+        database.execute("BEGIN IMMEDIATE")  # where this does not come to its end, the connection is closed
+        number = database.execute("SELECT coalesce(max(number), 0) FROM decisions").fetchone()[0]
+        numbered = list(enumerate(self._new(database), number + 1))
+        database.executemany(_DECISION, [(place, *columns) for place, columns in numbered])
+        database.executemany(_RECIPIENTS, [(place, columns[_RECIPIENT_LIST]) for place, columns in numbered])
+        if self._rows:
+            last = self._rows[-1][_AT]
+            database.executemany(_POLICY, [(name, last, text, TOUCH) for name, text in self._policies.items()])
+        database.execute("COMMIT")
 
     def _new(self, database: sqlite3.Connection) -> Iterable[Row]:
         """The rows that do not stand in the file yet."""
