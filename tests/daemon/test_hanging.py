@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from elemta.daemon.generation import Process
+from elemta.daemon.generation import KEEPER, Process
 from elemta.daemon.overdue import HUNG, STILL, Overdue
 from harness.daemon import Daemon
 
@@ -152,8 +152,8 @@ def looked(monkeypatch):
     return look
 
 
-def process(**told):
-    return Process(1, 0, None, 1000.0, **{"ready": True, **told})
+def process(slot=0, **told):
+    return Process(1, slot, None, 1000.0, **{"ready": True, **told})
 
 
 @pytest.mark.parametrize("ready", [True, False], ids=["up", "not up yet"])
@@ -161,8 +161,9 @@ def test_one_that_says_nothing_is_asked_then_killed(looked, ready):
     assert looked(process(ready=ready), HUNG + 3.0, 0.5) == [signal.SIGUSR1, signal.SIGKILL]
 
 
-def test_one_that_was_told_to_go_has_a_time_of_its_own(looked):
-    assert looked(process(leaving=1000.0), 3 * HUNG, 0.5) == []
+@pytest.mark.parametrize("told", [{"leaving": 1000.0}, {"slot": KEEPER}], ids=["told to go", "the keeper"])
+def test_others_have_times_of_their_own(looked, told):
+    assert looked(process(**told), 3 * HUNG, 0.5) == []
 
 
 @pytest.mark.parametrize("told", [{}, {"leaving": 1000.0, "until": 1035.0}], ids=["at work", "told to go"])
