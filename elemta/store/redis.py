@@ -167,16 +167,19 @@ class RedisStore:
         raise StoreError(f"{self._name}: others were faster, {TRIES} times")
 
     async def _remember(self, keys: Sequence[bytes], now: float, until: float) -> None:
+        together = self._client.pipeline(transaction=False)  # a mail may have a thousand recipients
         for key, raw in zip(keys, await self._read(keys), strict=True):
             first, end = _memory(raw, tuple[float, float]) or (now, now)
             if until - end > (until - now) / 100 or first > now:
                 first = min(first, now) if end > now else now
-                await self._swap(key, raw, (first, max(end, until)), max(end, until) - now)
+                together.eval(_SWAP, 1, key, *_swapping(raw, (first, max(end, until)), max(end, until) - now))
+        for answer in await together.execute(raise_on_error=False):  # what it raises tells the script, too
+            if isinstance(answer, Exception):
+                raise answer
 
     async def _swap(self, key: bytes, before: bytes | None, after: object, seconds: float) -> bool:
         """Write a value if it is still what it was; False when somebody was faster."""
-        values = (before or b"", msgspec.json.encode(after), max(1, math.ceil(seconds * 1000)))
-        return bool(await self._run(_SWAP, (key,), values))
+        return bool(await self._run(_SWAP, (key,), _swapping(before, after, seconds)))
 
     async def _run(self, script: str, keys: Sequence[bytes], values: Sequence[bytes | float | str]) -> Any:  # noqa: ANN401
         """Run a script of ours; the server keeps it by its digest."""
@@ -228,6 +231,10 @@ def _memory(raw: bytes | None, kind: type[M]) -> M | None:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def _swapping(before: bytes | None, after: object, seconds: float) -> tuple[bytes, bytes, int]:
+    return before or b"", msgspec.json.encode(after), max(1, math.ceil(seconds * 1000))
 
 
 def _pair(pair: str) -> bytes:

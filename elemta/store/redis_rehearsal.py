@@ -51,6 +51,9 @@ class RehearsedStore(RedisStore):
         """Nothing was used."""
         return False
 
+    async def remember_contacts(self, pairs: Sequence[str], now: float, until: float) -> None:
+        """Nothing is remembered."""
+
     async def add_to_set(self, name: str, entry: str, until: float) -> None:
         """Nothing is added."""
 

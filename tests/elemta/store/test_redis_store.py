@@ -299,6 +299,45 @@ def test_hundreds_at_once_wait_their_turn(server):
     use(server.url, work)
 
 
+def test_a_mail_to_hundreds_of_recipients_does_not_wait_for_each(server):
+    async def far_away(reader, writer):
+        """A line on which every answer takes 20 ms."""
+        there, back = await asyncio.open_connection("127.0.0.1", server.port)
+
+        async def carry(source, target):
+            with contextlib.suppress(ConnectionError):
+                while octets := await source.read(65536):
+                    await asyncio.sleep(0.01)
+                    target.write(octets)
+            target.close()
+
+        await asyncio.gather(carry(reader, back), carry(there, writer))
+
+    async def work():
+        line = await asyncio.start_server(far_away, "127.0.0.1", 0)
+        store = RedisStore(state_place(f"redis://127.0.0.1:{line.sockets[0].getsockname()[1]}"))
+        pairs = [str(number) for number in range(400)]
+        await store.remember_contacts(pairs, 1000.0, 5000.0)
+        assert await store.contacts(pairs, 2000.0) == dict.fromkeys(pairs, 1000.0)
+        await store.close()
+        line.close()
+
+    asyncio.run(work())
+
+
+def test_who_wrote_to_whom_is_not_told_in_trouble(server):
+    async def work(store):
+        server.plain.config_set("maxmemory", "1")
+        try:
+            await fails(
+                store.remember_contacts(["a", "b"], 1000.0, 2000.0), r"127\.0\.0\.1:\d+: command not allowed when"
+            )
+        finally:
+            server.plain.config_set("maxmemory", "0")
+
+    use(server.url, work)
+
+
 def test_whatever_is_remembered_has_an_end(server):
     use(server.url, every_kind)
     lasting = {key for key in server.plain.scan_iter() if server.plain.pttl(key) < 0}
