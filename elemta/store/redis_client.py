@@ -7,11 +7,14 @@ attempt of greylisting may count twice, and nothing else.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
+from functools import cache, partial
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import SSLConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ConstantBackoff, NoBackoff
@@ -39,7 +42,37 @@ def connected(place: StatePlace) -> tuple[Client, Sequence[Client]]:
         "protocol": 2,
     }
     if place.tls:
-        common |= {"ssl": True, "ssl_ca_certs": place.ca or None}
+        common["ssl"] = True
+    client, sentinels = _connected(place, common)
+    if place.tls and place.scheme == "redis+cluster":
+        nodes = client.nodes_manager.startup_nodes.values()
+        kind = client.connection_kwargs["connection_class"] = _trusting(SSLConnection, place.ca)
+        for node in nodes:
+            node.connection_class = kind
+    elif place.tls:
+        for each in (client, *sentinels):
+            pool = each.connection_pool
+            pool.connection_class = _trusting(pool.connection_class, place.ca)
+    return client, sentinels
+
+
+def _trusting(kind: type[SSLConnection], ca: str) -> type[SSLConnection]:
+    """Connections of this kind that believe the authorities in the file `ca`, or else those of the system.
+
+    Each reading these for itself would take tens of milliseconds in which nothing else goes on, and would believe those
+    of the system in any case.
+    """
+    trust = cache(partial(ssl.create_default_context, cafile=ca or None))
+
+    class Trusting(kind):  # type: ignore[misc, valid-type]
+        def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - they are the library's
+            super().__init__(**kwargs)
+            self.ssl_context.context = trust()
+
+    return Trusting
+
+
+def _connected(place: StatePlace, common: dict[str, Any]) -> tuple[Client, Sequence[Client]]:
     once_more = Retry(NoBackoff(), 1, (Disconnected,))  # the server was started anew since we last asked
     if place.scheme == "redis+unix":
         return Redis(unix_socket_path=place.path, db=place.database, retry=once_more, **common), ()

@@ -78,20 +78,64 @@ def test_a_socket_a_password_and_a_database(tmp_path):
             use(wrong, lambda store: fails(store.sets_version(), "password|Authentication required"))
 
 
-def test_tls(tmp_path):
-    command = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=redis.test -addext"
-    )
-    paths = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "ca.pem"]
-    subprocess.run([*command.split(), "subjectAltName=IP:127.0.0.1", *paths], check=True, capture_output=True)
-    files = {"tls_cert_file": f"{tmp_path}/ca.pem", "tls_key_file": f"{tmp_path}/key.pem"}
-    with PrivateRedis(tls_auth_clients="no", tls_ca_cert_file=f"{tmp_path}/ca.pem", **files) as redis_:
+@pytest.fixture
+def authority(tmp_path):
+    """Makes an authority, which is a server's certificate as well: how a server is told of it."""
+
+    def made(name):
+        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=redis.test"
+        paths = ["-keyout", tmp_path / f"{name}.key", "-out", tmp_path / f"{name}.pem"]
+        subprocess.run(
+            [*command.split(), "-addext", "subjectAltName=IP:127.0.0.1", *paths], check=True, capture_output=True
+        )
+        files = {"tls_cert_file": f"{tmp_path}/{name}.pem", "tls_key_file": f"{tmp_path}/{name}.key"}
+        return {"tls_auth_clients": "no", "tls_ca_cert_file": f"{tmp_path}/{name}.pem", **files}
+
+    return made
+
+
+def test_tls(tmp_path, authority, monkeypatch):
+    with PrivateRedis(**authority("ca")) as redis_:
         redis_.plain.config_set("tls-port", port := redis_.another_port())
         assert use(f"rediss://127.0.0.1:{port}?ca={tmp_path}/ca.pem", every_kind) == 1
         use(f"rediss://127.0.0.1:{port}", lambda store: fails(store.sets_version(), "(?i)certificate verify failed"))
         use(f"redis://127.0.0.1:{port}", lambda store: fails(store.sets_version(), "."))
         missing = f"rediss://127.0.0.1:{port}?ca={tmp_path}/missing.pem"
         use(missing, lambda store: fails(store.sets_version(), "No such file"))
+        authority("other")
+        monkeypatch.setenv("SSL_CERT_FILE", f"{tmp_path}/ca.pem")  # the system's authorities
+        assert use(f"rediss://127.0.0.1:{port}", lambda store: store.sets_version()) == 1
+        others = f"rediss://127.0.0.1:{port}?ca={tmp_path}/other.pem"
+        use(others, lambda store: fails(store.sets_version(), "(?i)certificate verify failed"))
+
+
+def test_tls_costs_no_more_when_many_mails_come_at_once(tmp_path, authority):
+    with PrivateRedis(**authority("ca")) as redis_:
+        redis_.plain.config_set("tls-port", port := redis_.another_port())
+
+        async def work(store):
+            began = time.monotonic()
+            await asyncio.gather(*(store.greylist(f"t{number}", "n", 1000.0, TERMS) for number in range(60)))
+            return time.monotonic() - began
+
+        assert use(f"rediss://127.0.0.1:{port}?ca={tmp_path}/ca.pem", work) < redis.PATIENCE / 2
+
+
+def test_tls_to_a_cluster(tmp_path, authority):
+    files = authority("ca")
+    port = PrivateRedis.another_port()
+    with PrivateRedis(cluster=True, tls_port=str(port), tls_cluster="yes", **files):
+        assert use(f"redis+cluster://127.0.0.1:{port}?tls=true&ca={tmp_path}/ca.pem", every_kind) == 1
+        unknown = f"redis+cluster://127.0.0.1:{port}?tls=true"
+        use(unknown, lambda store: fails(store.sets_version(), "(?i)certificate verify failed"))
+
+
+def test_tls_to_sentinels_and_to_the_master_believes_one_authority(tmp_path, authority):
+    authority("ca")
+    place = state_place(f"redis+sentinel://127.0.0.1:1/mail?tls=true&ca={tmp_path}/ca.pem")
+    for client in (store := RedisStore(place))._client, *store._sentinels:
+        [of] = client.connection_pool.make_connection().ssl_context.get().get_ca_certs()
+        assert of["subject"] == ((("commonName", "redis.test"),),)
 
 
 def test_a_sentinel_names_the_master_also_after_it_was_killed():
