@@ -172,7 +172,7 @@ class RedisStore:
             first, end = _memory(raw, tuple[float, float]) or (now, now)
             if until - end > (until - now) / 100 or first > now:
                 first = min(first, now) if end > now else now
-                together.eval(_SWAP, 1, key, *_swapping(raw, (first, max(end, until)), max(end, until) - now))
+                together.eval(_SWAP, 1, key, *_swapping(raw, (first, max(end, until)), until - now))
         for answer in await together.execute(raise_on_error=False):  # what it raises tells the script, too
             if isinstance(answer, Exception):
                 raise answer

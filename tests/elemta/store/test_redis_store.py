@@ -390,6 +390,19 @@ def test_whatever_is_remembered_has_an_end(server):
     assert 0 < server.plain.pttl("elemta:pair:a") <= 1_000_000
 
 
+def test_a_clock_that_is_far_behind_makes_nothing_stay_for_decades(server):
+    async def work(store):
+        for now in (1.8e9, 100.0):
+            await store.greylist("t", "n", now, TERMS)
+            await store.remember_contacts(["p"], now, now + 5000)
+            await store.reserve("m", [Quota("k", "", 1, 3600.0, 5)], now)
+            await store.consume("m", "q", {}, now)
+        assert await store.contacts(["p"], 1.8e9 + 1) == {"p": 100.0}
+
+    use(server.url, work)
+    assert max(server.plain.pttl(key) for key in server.plain.scan_iter()) <= TERMS.window * 1000
+
+
 def test_uses_and_reservations_of_long_ago_do_not_pile_up(server, monkeypatch):
     async def work(store):
         for number in range(1500):
