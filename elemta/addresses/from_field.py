@@ -139,7 +139,7 @@ class _FromField:
 
     def _tokens(self) -> Iterator[Token]:
         raw, place, count, token = self.raw, 0, 0, _TOKEN
-        while place < len(raw) and (match := token.match(raw, place)):
+        while match := token.match(raw, place):
             kind, text, place = str(match.lastgroup), match[0], match.end()
             if text == "(":
                 place = self._end_of_comment(place)

@@ -31,7 +31,9 @@ from elemta.addresses.domains import a_label, is_near, is_within
         (".a", None),
         ("a.b..", None),
         ("a" * 64 + ".example", None),
-        (".".join(["a" * 49] * 6), None),
+        ("a." * 126 + "b", "a." * 126 + "b"),  # 253 octets
+        ("a." * 126 + "b.", "a." * 126 + "b"),
+        ("a." * 126 + "bc", None),
         ("[192.0.2.1]", None),
         ("a b.example", None),
         ("a@b.example", None),

@@ -107,6 +107,7 @@ UNCLEAR = [
     (b"<x@evil.example, ceo@example.com>", {"example.com", "evil.example"}),
     (b"<ceo@example.com", {"example.com"}),
     (b"ceo@example.com>", {"example.com"}),
+    (b">ceo@example.com", {"example.com"}),
     (b"<x<ceo@example.com>@evil.example>", {"example.com", "evil.example"}),
     (b"ceo@example.com(x).evil.example", {"example.com", "example.com.evil.example"}),
     (b"ceo@example.com\r\n .evil.example", {"example.com", "example.com.evil.example"}),
@@ -144,6 +145,8 @@ def test_bounds():
     assert many.trouble == "more than 1000 authors"
     assert len(many.mailboxes) == len(many.domains) == 1_000
     assert "octets" in authors([b"a@example.com" + b" " * 70_000]).trouble
+    piled = [b"a@d%d.example" % number + b" " * 40_000 for number in range(4)]
+    assert authors(piled).domains == ("d0.example", "d1.example")  # no more octets of all of them together are read
 
 
 PILES = ["(", '"', "<", "@", "=?", "a@b,", "\\", '["', ":;", "(<@", "@[", "a", "(a)", "ü", "a@b.c<", '"a"', "."]
