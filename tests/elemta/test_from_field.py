@@ -71,6 +71,7 @@ UNCLEAR = [
     (b"(ceo@example.com), x@evil.example", {"example.com", "evil.example"}),
     (b"x@evil.example, (=?utf-8?q?ceo=40example.com?=)", {"example.com", "evil.example"}),
     (b"=?x-foo?q?ceo=40example.com?=, x@evil.example", {"example.com", "evil.example"}),  # whatever that charset is
+    (b"=?x-foo?b?Ym9zc0BleGFtcGxlLmNvbQ?=, x@evil.example", {"example.com", "evil.example"}),  # nor is it padded
     (b"=?utf-8?b?Y2VvQGV4YW1 wbGUuY29t?=, x@evil.example", {"example.com", "evil.example"}),
     (b"=?utf-8?q?The CEO ceo=40example.com?=, x@evil.example", {"example.com", "evil.example"}),
     (b'"CEO <ceo@example.com>"@evil.example', {"example.com", "evil.example"}),  # for programs that look for < first

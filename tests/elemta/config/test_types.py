@@ -58,7 +58,16 @@ def test_durations_are_written_as_people_do(seconds, text):
 
 @pytest.mark.parametrize(
     ("text", "octets"),
-    [("512K", 524288), ("25M", 25 << 20), ("1g", 1 << 30), ("1GiB", 1 << 30), ("10", 10), (10, 10), ("5 MB", 5 << 20)],
+    [
+        ("512K", 524288),
+        ("25M", 25 << 20),
+        ("1g", 1 << 30),
+        ("1GiB", 1 << 30),
+        ("2T", 2 << 40),
+        ("10", 10),
+        (10, 10),
+        ("5 MB", 5 << 20),
+    ],
 )
 def test_sizes(text, octets):
     assert size(text) == octets
@@ -104,7 +113,13 @@ def test_not_listening_addresses(text):
         Listen.parse(text)
 
 
+def test_the_path_of_a_socket_may_be_as_long_as_the_system_takes():
+    path = "/" + "x" * 106
+    assert Listen.parse(f"unix:{path}") == Listen(path=path)
+
+
 def test_localhost_is_loopback():
+    assert Listen.parse("[::1]:65535") == Listen(host="::1", port=65535)
     assert Listen.parse("inet:localhost:25") == Listen(host="127.0.0.1", port=25)
 
 
