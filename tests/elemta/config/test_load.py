@@ -287,6 +287,24 @@ def test_a_pattern_may_match_nothing(write):
     assert load(write("host: mx.test\ninclude: conf.d/*.yaml\n")).settings.host == "mx.test"
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("checks: {spf: }", "checks: spf"),
+        ("checks: spf", "checks: {spf: }"),
+        ("rules: {message: [{id: a, then: accept}]}", "rules: {message: }"),
+        ("rules: {message: }", "rules: {message: [{id: a, then: accept}]}"),
+    ],
+)
+def test_what_two_files_say_in_two_ways_is_told(write, ours, theirs):
+    write(f"{theirs}\n", "more.yaml")
+    assert " is also given at " in complaints(write(f"host: mx.test\ninclude: more.yaml\n{ours}\n"))
+
+
+def test_an_include_without_its_variable_is_told_once(write):
+    assert complaints(write("host: mx.test\ninclude: ${NOWHERE}/x.yaml\n")).count("\n") == 0
+
+
 def test_an_included_file_may_be_empty(write):
     write("# nothing yet\n", "conf.d/a.yaml")
     assert load(write("host: mx.test\ninclude: conf.d/a.yaml\n")).settings.host == "mx.test"
