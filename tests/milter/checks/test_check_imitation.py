@@ -10,7 +10,7 @@ from elemta.testing import judge, message, policy, run, tools
 from elemta_milter.checks.imitation import Imitation
 from elemta_milter.people import People, listed, words_of
 
-PEOPLE = {"Jane Doe": ["jane@example.org", "@example.net"], "Jörg Müller-Lüdenscheidt": ["joerg@example.org"]}
+PEOPLE = {"Jane Doe": ["Jane@example.org", "@example.net"], "Jörg Müller-Lüdenscheidt": ["joerg@example.org"]}
 
 
 def look(sender, people=PEOPLE):
@@ -24,6 +24,7 @@ def look(sender, people=PEOPLE):
         ("JANE DOE <Jane+x@Example.ORG>", "pass", None),
         ("Jane Doe <anything@example.net>", "pass", None),
         ("Jane Doe <jane@evil.test>", "fail", "name"),
+        ("Jane Doe <another@example.org>", "fail", "name"),
         ('"Doe, Jane" <jane@evil.test>', "fail", "name"),
         ("jane  doe <jane@evil.test>", "fail", "name"),
         ("Jané Dôe <jane@evil.test>", "fail", "name"),
@@ -35,6 +36,8 @@ def look(sender, people=PEOPLE):
         ("jane@evil.test (Jane Doe)", "fail", "name"),
         ('"Jane Doe (Managing Director)" <jane@evil.test>', "fail", "part"),
         ("Jane Doe via List <list@lists.test>", "fail", "part"),
+        ("Jané Do\u200be via List <list@lists.test>", "fail", "part"),
+        ("one two three four Jane Doe <jane@evil.test>", "fail", "part"),
         ("=?utf-8?q?Jane Doe?= <jane@evil.test>", "fail", "name"),
         ("=?utf-8?q?(Jane Doe)?= <jane@evil.test>", "fail", "name"),
         ("Mailer (Jane Doe) <jane@evil.test>", "fail", "part"),
@@ -74,7 +77,7 @@ def test_nobody_is_known_without_people():
 
 def test_people_in_a_file_that_changes(tmp_path):
     path = tmp_path / "people.txt"
-    path.write_text("# ours\nJane Doe = jane@example.org  # she\n")
+    path.write_text("# ours\nJane Doe = jane@example.org,  # she\n")
     of = message(headers=[("From", "Max Roe <m@evil.test>")])
 
     async def before_and_after():
@@ -117,6 +120,13 @@ def test_the_longest_name_counts():
     people = People(listed({"Jane Doe": ["a@b.test"], "Jane Doe Smith": ["c@d.test"]}))
 
     assert people.called("Jane Doe Smith Junior")[0].name == "Jane Doe Smith"
+
+
+def test_one_word_is_a_name_only_if_it_is_all():
+    people = People(listed({"Support": ["@b.test"]}))
+
+    assert people.called("support")[0].name == "Support"
+    assert people.called("Support of the Provider") is None
 
 
 def test_a_rule():
