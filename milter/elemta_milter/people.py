@@ -68,28 +68,43 @@ class People(KeptFile):
 
     def called(self, name: str) -> tuple[Person, bool] | None:
         """Whose name is this? And whether it is the whole of it; None for nobody's."""
-        words = words_of(name)
-        person = self.by_name.get(words) or self.by_name.get(_letters(name))
+        in_order = _words(name)
+        words = _names(in_order)
+        person = self.by_name.get(words) or self.by_name.get(_letters(in_order))
         if person is not None:
             return person, True
-        if len(words) < 3:
+        if len(in_order) < 3:
             return None
         near = (
             known for known in self.by_name if len(known) > 1 and known < words and len(words - known) <= MORE_WORDS
         )
         longest = max(near, key=len, default=None)
-        return None if longest is None else (self.by_name[longest], False)
+        person = self._spelled(in_order) if longest is None else self.by_name[longest]
+        return None if person is None else (person, False)
+
+    def _spelled(self, words: list[str]) -> Person | None:
+        """Whose name stands in these with blanks where they do not belong, as in "Jane Do e, Managing Director"?"""
+        for before in range(MORE_WORDS + 1):
+            for behind in range(MORE_WORDS + 1 - before):
+                part = words[before : len(words) - behind]
+                person = self.by_name.get(_letters(part)) if len(part) > 1 else None
+                if person is not None and len(words_of(person.name)) > 1:
+                    return person
+        return None
 
 
 def words_of(name: str) -> Words:
     """The words of a name as people read them; an initial between names does not count."""
-    words = _words(name)
+    return _names(_words(name))
+
+
+def _names(words: list[str]) -> Words:
     return frozenset([word for word in words if len(word) > 1] or words)
 
 
-def _letters(name: str) -> Words:
-    """The name as one word: blanks may stand, or be hidden, where they do not belong."""
-    return frozenset({"".join(_words(name))})
+def _letters(words: list[str]) -> Words:
+    """The words as one: blanks may stand where they do not belong, also in the place of a hidden character."""
+    return frozenset({"".join(words)})
 
 
 def _words(name: str) -> list[str]:
@@ -109,7 +124,7 @@ def listed(people: Mapping[str, Iterable[str]]) -> dict[Words, Person]:
         words = words_of(name)
         if not words:
             raise ValueError(f'"{name}" is no name')
-        found[words] = found[_letters(name)] = Person(name, _allowed(name, addresses))
+        found[words] = found[_letters(_words(name))] = Person(name, _allowed(name, addresses))
     return found
 
 
