@@ -8,10 +8,14 @@ import sqlite3
 import struct
 import time
 from contextlib import closing
+from unittest.mock import Mock
 
+import Milter
 import pytest
 from miltertest import codec
 
+from elemta_milter.negotiation import Act, Step
+from elemta_milter.wire import Wire
 from harness.echo import HOST, EchoMilter
 from harness.mta import ACCEPT, CONTINUE, DISCARD, REJECT, REPLY, TEMPFAIL, Mta
 
@@ -371,6 +375,26 @@ def test_a_spool_that_cannot_be_written_defers_the_mail(connect):
         mta = connect(milter)
         mta.hello()
         assert mta.carry(body=b"x" * 2000) == [(ACCEPT, {})]
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_step_that_failed_defers_its_mail_at_the_end_if_nobody_was_told_before(quiet):
+    decided = []
+    port = Mock(decide=lambda _case, message, _progress: decided.append(message))
+    wire = Wire(port, Mock(host=HOST), early=False, body=True, trusts=Mock(), undone=Mock())
+    ctx = Mock(getsymval=lambda _: None)
+    ctx.setpriv = lambda link: setattr(ctx.getpriv, "return_value", link)
+    steps = sum(Step) if quiet else Step.LEADING_SPACE
+    wire._negotiate(ctx, [sum(Act), steps, 0, 0])
+    wire._mail(ctx, b"<a@b.test>")
+    assert wire._header(ctx, "From", None) == (Milter.NOREPLY if quiet else Milter.TEMPFAIL)
+    wire._header(ctx, "Subject", b" x")
+    wire._chunk(ctx, b"x")
+    assert (wire._eom(ctx), decided) == (Milter.TEMPFAIL, [])
+    wire._mail(ctx, b"<a@b.test>")
+    wire._header(ctx, "From", b" x")
+    wire._eom(ctx)
+    assert [message.headers for message in decided] == [((b"From", b" x"),)]
 
 
 @pytest.mark.slow
