@@ -80,7 +80,15 @@ def test_a_header_field_is_folded_at_white_space():
     assert max(map(len, f"To: {change.value}".split("\n"))) <= 998
 
 
-@pytest.mark.parametrize("value", [" " + "x" * 3000, " é" * 20 + "é" * 2000, " a\r\n\tb " + "é" * 700 + " c" * 300])
+@pytest.mark.parametrize(
+    "value",
+    [
+        " " + "x" * 3000,
+        " é" * 20 + "é" * 2000,
+        " a\r\n\tb " + "é" * 700 + " c" * 300,
+        *(" " + "x" * before + "\U0001f600" * 600 for before in range(4)),  # four octets each
+    ],
+)
 def test_without_white_space_it_is_broken_between_characters(value):
     change = folded(b"Subject", value.encode())
     assert max(len(line.encode()) for line in f"Subject: {change.value}".split("\n")) <= 998
@@ -104,3 +112,8 @@ def test_the_space_that_a_changed_field_begins_with_counts(value):
 )
 def test_fields_that_stay(name, value):
     assert folded(name, value) is None
+
+
+def test_a_field_that_stays_does_not_keep_others_long():
+    change = folded(b"To", b" " + b"x" * 2000, (b"Subject", b" " + b"\xff" * 2000))
+    assert (change.name, change.nth) == ("To", 1)
