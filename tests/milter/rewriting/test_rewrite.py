@@ -72,6 +72,12 @@ def test_a_banner_with_its_facts():
     assert found.fields == {"banner": ("1",), "removed": ()}
 
 
+def test_a_banner_at_the_bottom():
+    _, _, body = carried(of("{id: a, banner: {text: the end, position: bottom}}"), mail())
+    assert body.startswith(b"hello\r\n")
+    assert body.endswith(b"the end\r\n")
+
+
 def test_in_html_facts_are_no_markup():
     rule = "{id: a, banner: {text: no, html: '<i>{sender}</i> {{x}}'}}"
     fields = (*PLAIN, (b"Content-Type", b" text/html"))
