@@ -456,6 +456,9 @@ def test_a_key_for_a_group_is_refused_unless_the_group_is_the_daemons(tmp_path):
     path.chmod(0o640)
     with pytest.raises(keyfiles.KeyFileError, match="a group that is not the daemon's"):
         keyfiles.load(str(path), "nobody")
+    path.chmod(0o600)
+    assert keyfiles.load(str(path), "nobody")  # whose group it has does not matter then
+    path.chmod(0o640)
     os.chown(path, 0, nobody.pw_gid)
     assert keyfiles.load(str(path), "nobody")
     path.chmod(0o600)
