@@ -55,8 +55,16 @@ def test_signatures_without_end_do_not_push_other_evidence_out():
 
 
 def test_the_identity_is_named_where_the_signature_names_one():
-    (evidence,) = look(signed(identity="anna@sub.sender.example")).authres
-    assert ("header.i", "anna@sub.sender.example") in evidence.properties
+    found = look(signed(identity="anna@sub.sender.example"))
+    assert found.fields["identity"] == "anna@sub.sender.example"
+    assert ("header.i", "anna@sub.sender.example") in found.authres[0].properties
+
+
+def test_an_expired_signature_is_told():
+    found = look(resigned(TAGS | {"t": str(NOW - 2000), "x": str(NOW - 1000)}))
+    assert (found.result, found.fields["expired"], look(signed()).fields["expired"]) == (Result.POLICY, True, False)
+    assert found.reason.startswith("sender.example: policy (expired at ")
+    assert look(((b"DKIM-Signature", b" v=1"), *HEADERS)).reason.startswith("unreadable: permerror (")
 
 
 def test_without_a_signature_there_is_nothing_to_say():
