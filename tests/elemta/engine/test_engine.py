@@ -525,8 +525,8 @@ def test_what_others_took_before_is_not_the_time_of_a_check_that_waits_for_them(
     of = policy("host: mx.test.example\nchecks: {impatient: , dawdles: }\ndns: {budget: 5s}\n")
     decision = judge(of, message())
 
-    assert found(decision, "impatient").fields["dns"] > 4.5
-    assert 0 <= decision.timings["impatient"] < 0.5 < decision.timings["dawdles"] < 5
+    assert found(decision, "impatient").fields["dns"] > 4.1
+    assert 0 <= decision.timings["impatient"] < 0.9 < decision.timings["dawdles"] < 5
 
 
 class Hurried(Check[Envelope]):
