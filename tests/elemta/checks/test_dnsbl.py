@@ -17,6 +17,7 @@ ZONE = {
     "7.2.0.192.white.dnsbl": [("A", "127.0.0.5")],
     "bad.test.rhs.dnsbl": [("A", "127.0.0.2")],
     "192.0.2.7.rhs.dnsbl": [("A", "127.0.1.255")],
+    "1.0.0.127.rhs.dnsbl": [("A", "127.0.1.255")],  # a list of domains says of any address that it is none
     "helo.test.rhs.dnsbl": [("A", "127.0.0.4")],
     "7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.good.dnsbl": [("A", "127.0.0.2")],
 }

@@ -46,6 +46,16 @@ def test_mail_from(file, login, sender, result, reason, listed):
     assert reason in found.reason
 
 
+def test_the_file_is_followed_no_more_after_the_end(file):
+    async def go():
+        check = SenderLogin(SenderLogin.Options(map={"file": str(file)}), tools())
+        await check.open()
+        await check.close()
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    assert asyncio.run(go()) == set()
+
+
 def test_extensions_are_an_option(file):
     mail = envelope(sender="anna+x@example.org", login="anna")
     assert run(SenderLogin, mail, map={"file": str(file)}).result == "pass"
