@@ -82,7 +82,7 @@ def health(port):
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read().decode()
-    except ConnectionError as error:  # who took the question ended; another keeper answers the next
+    except OSError as error:  # who took the question ended; another keeper answers the next
         return 0, repr(error)
 
 
