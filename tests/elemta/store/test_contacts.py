@@ -1,21 +1,8 @@
 """Contacts in the store: remembered, prolonged, forgotten."""
 
-import asyncio
-
-from elemta.store.urls import open_store
+from harness.state import use
 
 DAY = 86_400.0
-
-
-def use(url, work):
-    async def session():
-        store = open_store(url)
-        try:
-            return await work(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(session())
 
 
 def test_what_is_remembered_outlives_a_restart(url):

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import multiprocessing
 
 import pytest
 
 from elemta.store import Grey, GreyTerms
-from elemta.store.urls import open_store
+from harness.state import use
 
 TERMS = GreyTerms(delay=300, window=172800, keep=3024000, proven=5)
 FORK = multiprocessing.get_context("fork")
-
-
-def use(url, work):
-    """Run the coroutine function `work` on an open store."""
-
-    async def session():
-        store = open_store(url)
-        try:
-            return await work(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(session())
 
 
 def test_a_triplet_waits_passes_and_is_known_after_a_restart(url):

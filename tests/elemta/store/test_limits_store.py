@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import multiprocessing
 import random
 import sqlite3
@@ -13,23 +12,10 @@ from hypothesis import strategies as st
 
 from elemta.store import Quota, Use
 from elemta.store.counting import HOLD, KEEP, SLOTS
-from elemta.store.urls import open_store
 from harness.redis import shared, why_not
+from harness.state import use
 
 HOUR = 3600.0
-
-
-def live(url, steps):
-    """What the coroutine function `steps` gives, called with an open store."""
-
-    async def within():
-        store = open_store(url)
-        try:
-            return await steps(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(within())
 
 
 def quota(amount=1, *, part="", key="anna", window=HOUR, most=5):
@@ -48,7 +34,7 @@ def test_so_much_and_no_more(url):
     async def steps(store):
         return [await take(store, f"m{second}", 1000 + second) for second in range(7)]
 
-    assert live(url, steps) == [True] * 5 + [False] * 2
+    assert use(url, steps) == [True] * 5 + [False] * 2
 
 
 def test_what_is_told(url):
@@ -60,7 +46,7 @@ def test_what_is_told(url):
         told.append(await store.reserve("c", [quota(4)], 1004))
         return told
 
-    first, second, third, fourth = live(url, steps)
+    first, second, third, fourth = use(url, steps)
     assert (first, second) == ([Use(0)], [Use(3)])
     assert third[0].used == 5
     assert third[0].wait == pytest.approx(HOUR - 2)  # "a" will count for an hour from its reservation on
@@ -77,7 +63,7 @@ def test_it_may_be_used_again_when_the_wait_is_over(url):
         assert not await take(store, "late", 1010 + use.wait - 0.01)
         return await take(store, "late", 1010 + use.wait), use.wait
 
-    again, wait = live(url, steps)
+    again, wait = use(url, steps)
     assert again
     assert HOUR - 10 <= wait <= HOUR + HOUR / SLOTS
 
@@ -94,7 +80,7 @@ def test_what_a_clock_that_was_wrong_left_in_the_future_does_not_count(url):
         assert full.used == 5
         assert 0 < full.wait <= HOUR * 61 / 60
 
-    live(url, steps)
+    use(url, steps)
 
 
 def test_a_clock_that_is_set_back_gives_nobody_more(url):
@@ -103,7 +89,7 @@ def test_a_clock_that_is_set_back_gives_nobody_more(url):
         await store.reserve("under way", [quota(2)], 10 * HOUR)
         assert [each.used for each in await store.reserve("earlier", [quota(1)], 9 * HOUR)] == [5]
 
-    live(url, steps)
+    use(url, steps)
 
 
 def test_all_or_none(url):
@@ -112,7 +98,7 @@ def test_all_or_none(url):
         uses = await store.reserve("a", both, 0)
         return uses, await store.reserve("b", [quota(5, key="anna")], 0)
 
-    (anna, net), after = live(url, steps)
+    (anna, net), after = use(url, steps)
     assert anna.wait == 0
     assert net.wait == HOUR  # three never fit into two
     assert after == [Use(0)]
@@ -125,7 +111,7 @@ def test_a_part_is_reserved_once(url):
         await store.reserve("a", [quota(part="r2")], 0)
         return await store.reserve("b", [quota(part="r1")], 0)
 
-    assert live(url, steps) == [Use(3)]
+    assert use(url, steps) == [Use(3)]
 
 
 def test_the_whole_takes_the_place_of_its_parts(url):
@@ -135,7 +121,7 @@ def test_the_whole_takes_the_place_of_its_parts(url):
         [whole] = await store.reserve("a", [quota(4)], 0)
         return whole, await store.reserve("b", [quota(part="r1")], 0)
 
-    assert live(url, steps) == (Use(0), [Use(4)])
+    assert use(url, steps) == (Use(0), [Use(4)])
 
 
 def test_it_is_final_once(url):
@@ -144,7 +130,7 @@ def test_it_is_final_once(url):
         keys = [await store.consume("a", "", {}, 1) for _ in range(3)]
         return keys, await store.reserve("b", [quota()], 2)
 
-    assert live(url, steps) == ([1, 0, 0], [Use(2)])
+    assert use(url, steps) == ([1, 0, 0], [Use(2)])
 
 
 @pytest.mark.parametrize(
@@ -156,7 +142,7 @@ def test_the_whole_message_says_what_it_really_used(url, reserved, within, count
         await store.consume("a", "", {"anna": within}, 1)
         return await store.reserve("b", [quota(most=1000)], 2)
 
-    assert live(url, steps) == [Use(counted)]
+    assert use(url, steps) == [Use(counted)]
 
 
 def test_an_unknown_amount_needs_some_room(url):
@@ -164,7 +150,7 @@ def test_an_unknown_amount_needs_some_room(url):
         await take(store, "a", 0, 5)
         return await store.reserve("b", [quota(0)], 1)
 
-    assert live(url, steps)[0].wait > 0
+    assert use(url, steps)[0].wait > 0
 
 
 def test_what_is_not_accepted_is_given_up(url):
@@ -176,7 +162,7 @@ def test_what_is_not_accepted_is_given_up(url):
         await store.release("b")
         return one, await store.reserve("c", [quota()], 0)
 
-    assert live(url, steps) == ([Use(1)], [Use(0)])
+    assert use(url, steps) == ([Use(1)], [Use(0)])
 
 
 def test_a_reservation_lapses_and_can_be_made_final_all_the_same(url):
@@ -188,7 +174,7 @@ def test_a_reservation_lapses_and_can_be_made_final_all_the_same(url):
         await store.consume("a", "", {}, HOLD + 100)  # a long message on a slow line
         return before[0].wait > 0, after, await store.reserve("c", [quota()], HOLD + 101)
 
-    assert live(url, steps) == (True, [Use(0)], [Use(4)])
+    assert use(url, steps) == (True, [Use(0)], [Use(4)])
 
 
 def test_what_was_refused_in_the_end_is_given_back(url):
@@ -202,7 +188,7 @@ def test_what_was_refused_in_the_end_is_given_back(url):
         uses = await store.reserve("b", [quota(4), quota(0, key="net", most=6)], 121)
         return told, uses, await store.give_back("5B4C")
 
-    assert live(url, steps) == ([True, False, False], [Use(1), Use(5)], True)
+    assert use(url, steps) == ([True, False, False], [Use(1), Use(5)], True)
 
 
 def test_what_is_given_back_is_all_that_was_used_also_where_that_is_nothing(url):
@@ -214,7 +200,7 @@ def test_what_is_given_back_is_all_that_was_used_also_where_that_is_nothing(url)
         told = [await store.give_back("4F3A"), await store.give_back("4F3A"), await store.give_back("")]
         return told, await store.reserve("b", [quota(0), quota(0, key="net"), quota(0, key="octets")], 2)
 
-    assert live(url, steps) == ([True, False, False], [Use(0), Use(2), Use(0)])
+    assert use(url, steps) == ([True, False, False], [Use(0), Use(2), Use(0)])
 
 
 def test_what_counts_no_more_goes(tmp_path):
@@ -226,7 +212,7 @@ def test_what_counts_no_more_goes(tmp_path):
         early = await store.expire(KEEP - 1)
         return early, await store.expire(HOUR + HOUR / SLOTS + KEEP + HOLD)
 
-    early, late = live(f"sqlite://{tmp_path}/state.db", steps)
+    early, late = use(f"sqlite://{tmp_path}/state.db", steps)
     assert (early, late) == (0, 2500 + 1250)  # use and what it was for; what was reserved only
     with sqlite3.connect(tmp_path / "state.db") as db:
         assert [db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in ("uses", "reserved", "spent")] == [
@@ -264,7 +250,7 @@ def test_never_more_in_any_window_and_never_idle_for_long(tmp_path_factory, redi
                 assert amount > most or within + amount > most, "refused without need"
         return passed
 
-    passed = live(url, steps)
+    passed = use(url, steps)
     for end, _ in passed:
         assert sum(took for at, took in passed if end - window < at <= end) <= most
 
@@ -279,11 +265,11 @@ def hammer(url, seed, together, results):
         [use] = await store.reserve(f"{seed}-end", [quota(400, most=400)], 1002)
         return use.used, taken
 
-    results.put(live(url, steps))
+    results.put(use(url, steps))
 
 
 def test_processes_together_never_exceed_it(url):
-    live(url, lambda store: store.sets_version())  # the file is there
+    use(url, lambda store: store.sets_version())  # the file is there
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     together = context.Barrier(4)
@@ -293,7 +279,7 @@ def test_processes_together_never_exceed_it(url):
     found = [results.get(timeout=60) for _ in processes]
     for process in processes:
         process.join()
-    [used] = [use.used for use in live(url, lambda store: store.reserve("last", [quota(400, most=400)], 1002))]
+    [used] = [use.used for use in use(url, lambda store: store.reserve("last", [quota(400, most=400)], 1002))]
     assert 398 <= used <= 400
     assert len([taken for _, taken in found if taken]) > 1  # they really met
 
@@ -308,4 +294,4 @@ def test_what_is_released_is_told_and_with_it_keys_that_only_that_part_had(url):
         ]
         return gone, kept, await store.release("a"), await store.release("a")
 
-    assert live(url, steps) == (2, [1, 1, 0, 1], 3, 0)
+    assert use(url, steps) == (2, [1, 1, 0, 1], 3, 0)

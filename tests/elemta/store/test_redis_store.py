@@ -14,8 +14,9 @@ import pytest
 from elemta.config.state_url import state_place
 from elemta.store import GreyTerms, Quota, StoreError, Use, redis, redis_client
 from elemta.store.redis import RedisStore
-from elemta.store.urls import open_rehearsal, open_store
+from elemta.store.urls import open_rehearsal
 from harness.redis import PrivateRedis, shared, why_not
+from harness.state import use
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
@@ -26,17 +27,6 @@ TERMS = GreyTerms(delay=300, window=172800, keep=3024000, proven=5)
 def server():
     shared().plain.flushall()
     return shared()
-
-
-def use(url, work):
-    async def session():
-        store = open_store(url)
-        try:
-            return await work(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(session())
 
 
 async def fails(work, told):

@@ -18,6 +18,7 @@ import pytest
 
 from elemta.store import GreyTerms, StoreError, sqlite
 from elemta.store.sqlite import SqliteStore
+from harness import state
 
 TERMS = GreyTerms(delay=300, window=172800, keep=3024000, proven=5)
 FORK = multiprocessing.get_context("fork")
@@ -30,15 +31,7 @@ def path(tmp_path):
 
 def use(path, work):
     """Run the coroutine function `work` on an open store."""
-
-    async def session():
-        store = SqliteStore(path)
-        try:
-            return await work(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(session())
+    return state.use(f"sqlite://{path}", work)
 
 
 def rows(path, statement):
