@@ -26,7 +26,6 @@ SILENCE = 1.0  # seconds without an answer
 ELECTION = 0.2  # seconds between two tries while a cluster or sentinels choose another master
 CONNECTIONS = 64  # at most, of one process
 
-
 Client = Any
 """A Redis or a RedisCluster, which have no common type."""
 
@@ -74,19 +73,18 @@ def _trusting(kind: type[SSLConnection], ca: str) -> type[SSLConnection]:
 
 def _connected(place: StatePlace, common: dict[str, Any]) -> tuple[Client, Sequence[Client]]:
     once_more = Retry(NoBackoff(), 1, (Disconnected,))  # the server was started anew since we last asked
+    until_elected = Retry(ConstantBackoff(ELECTION), 5, (Disconnected,))
     if place.scheme == "redis+unix":
         return Redis(unix_socket_path=place.path, db=place.database, retry=once_more, **common), ()
     if place.scheme == "redis+cluster":
         nodes = [ClusterNode(host, port) for host, port in place.hosts]
-        retry = Retry(ConstantBackoff(ELECTION), 5, (Disconnected,))
-        return RedisCluster(startup_nodes=nodes, retry=retry, **common), ()
+        return RedisCluster(startup_nodes=nodes, retry=until_elected, **common), ()
     if place.scheme == "redis+sentinel":
         asked = {key: value for key, value in common.items() if key.startswith(("socket", "ssl"))}
         sentinels = Sentinel(  # type: ignore[no-untyped-call]
             place.hosts, sentinel_kwargs=asked | {"retry": Retry(NoBackoff(), 0)}
         )
-        retry = Retry(ConstantBackoff(ELECTION), 5, (Disconnected,))
-        master = sentinels.master_for(place.service, db=place.database, retry=retry, **common)
+        master = sentinels.master_for(place.service, db=place.database, retry=until_elected, **common)
         return master, sentinels.sentinels
     [(host, port)] = place.hosts
     return Redis(host=host, port=port, db=place.database, retry=once_more, **common), ()
