@@ -25,6 +25,7 @@ from elemta.config.names import (
 )
 from elemta.config.rule_model import Rules, TestModel
 from elemta.config.section import Positive, Section, Words
+from elemta.config.state_url import DEFAULT as DEFAULT_STATE
 from elemta.config.types import AlwaysTrue, Duration, Listen, Size
 
 
@@ -219,8 +220,7 @@ class Settings(Section):
     host: HostName = Field(description="our name: authserv-id of Authentication-Results, name in replies and reports")
     dns: Dns = Field(default_factory=Dns, description="how to ask the name system")
     state: StateUrl = Field(
-        "sqlite:///var/lib/elemta/state.db",
-        description="the state store: a file, or Redis or Valkey for several mail servers",
+        DEFAULT_STATE, description="the state store: a file, or Redis or Valkey for several mail servers"
     )
     journal: Journal = Field(default_factory=Journal, description="where every decision is kept")
     quarantine: Quarantine = Field(default_factory=Quarantine, description="mail on Postfix's hold queue")

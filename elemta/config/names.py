@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, WithJsonSchema
 
 from elemta.config.problems import quoted
-from elemta.config.state_url import DEFAULT, SCHEMES, state_place
+from elemta.config.state_url import DEFAULT, SCHEMES, state_place, without_password
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")  # RFC 1123 section 2.1, RFC 1035 section 2.3.4
@@ -122,11 +122,8 @@ def state_url(text: str) -> str:
 
 def masked(url: str) -> str:
     """`url` with its password as ***; anything else unchanged."""
-    scheme, _, rest = url.partition("://")
-    if scheme in SCHEMES:  # there a password may hold every sign, see `elemta.config.state_url`
-        before, _, behind = rest.rpartition("@")
-        user, colon, _ = before.partition(":")
-        return f"{scheme}://{user}:***@{behind}" if colon else url
+    if url.partition("://")[0] in SCHEMES:  # there a password may hold every sign
+        return without_password(url)
     try:
         parts = urlsplit(url)
     except ValueError:

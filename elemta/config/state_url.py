@@ -104,6 +104,14 @@ def state_place(url: str) -> StatePlace:
     return replace(place, hosts=hosts, service=service, database=_database(path or "0"))
 
 
+def without_password(url: str) -> str:
+    """A state URL with its password as ***."""
+    scheme, _, rest = url.partition("://")
+    before, _, behind = rest.rpartition("@")
+    user, colon, _ = before.partition(":")
+    return f"{scheme}://{user}:***@{behind}" if colon and scheme != "sqlite" else url
+
+
 def _credentials(rest: str) -> tuple[str, str, str]:
     """User, password, and what stands behind the last @."""
     before, at, behind = rest.rpartition("@")

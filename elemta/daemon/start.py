@@ -21,6 +21,7 @@ from typing import NoReturn
 from elemta import streams
 from elemta.config.load import loaded_and
 from elemta.config.problems import ConfigErrors
+from elemta.config.state_url import state_place
 from elemta.daemon import privileges, sockets
 from elemta.daemon.observing import Observing, section
 from elemta.daemon.status import metrics_directory
@@ -100,8 +101,9 @@ def _directories(policy: Policy) -> list[Path]:
     """Where this daemon writes."""
     settings = policy.settings
     found = [Path(settings.journal.path).parent, Path(settings.spool), Path(metrics_directory(settings))]
-    if settings.state.startswith("sqlite://"):
-        found.append(Path(settings.state.removeprefix("sqlite://")).parent)
+    place = state_place(settings.state)
+    if place.scheme == "sqlite":
+        found.append(Path(place.path).parent)
     return found
 
 

@@ -161,6 +161,7 @@ def test_not_host_names(text):
         ("redis://u:s@h", "redis://u:***@h"),
         ("redis://u@h", "redis://u@h"),
         ("sqlite:///x", "sqlite:///x"),
+        ("sqlite:///var/a:b@c.db", "sqlite:///var/a:b@c.db"),
         ("redis+sentinel://:p@h1,h2/s/0", "redis+sentinel://:***@h1,h2/s/0"),
         ("http://[", "http://["),
         ("redis://:a@b@h", "redis://:***@h"),
