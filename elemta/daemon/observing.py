@@ -159,7 +159,8 @@ async def open_observers(policy: Policy, daemon: str, tools: Tools) -> AsyncIter
         metrics.count(metrics.dns_errors, lambda: counts.errors)
     status = WorkerStatus(directory, metrics.identity)
 
-    opened = Opened(log, metrics, journal, (MailLog(log), metrics, journal))
+    mail_log = MailLog(log, asyncio.get_running_loop())
+    opened = Opened(log, metrics, journal, (mail_log, metrics, journal))
 
     def tell() -> None:
         states = opened.dependencies()
@@ -179,6 +180,7 @@ async def open_observers(policy: Policy, daemon: str, tools: Tools) -> AsyncIter
     finally:
         await journal.close()
         metrics.close()
+        mail_log.close()
         status.gone()
 
 

@@ -13,12 +13,15 @@ mail can forge a line.  Lines carry no time of day in the text form where system
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from select import PIPE_BUF
 from typing import Literal
 
 from elemta.decision import Decision
@@ -33,6 +36,7 @@ RESERVED = frozenset({
     "time", "level", "event", "id", "stage", "queue_id", "class", "disposition", "rule", "client", "helo", "login",
     "sender", "recipients", "recipient", "size", "shadow", "labels", "ms", "reply", "daemon", "findings",
 })  # fmt: skip
+GATHER = 0.05  # seconds that a line about a mail waits for others
 LONGEST_TEXT = 8000  # characters of a text of our own, such as a traceback
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -97,14 +101,22 @@ class Log:
             self.write(line, logging.getLevelName(level).lower())
 
     def write(self, line: str, level: str = "info") -> None:
-        """Write a finished line. It never raises: a log that cannot be written must not stop the mail."""
+        """Write a line. It never raises: a log that cannot be written must not stop the mail."""
+        self.put(self.finished(line, level))
+
+    def finished(self, line: str, level: str = "info") -> bytes:
+        """A line with its time and its end."""
         if self.json:
             line = f'{{"time":"{self._time()}","level":"{level}",{line[1:]}\n'
         elif self._timed:
             line = f"{self._time()} {line}\n"
         else:
             line += "\n"
-        if self._outlet.put(line.encode("utf-8", "backslashreplace")):
+        return line.encode("utf-8", "backslashreplace")
+
+    def put(self, lines: bytes) -> None:
+        """Write finished lines, in one call."""
+        if self._outlet.put(lines):
             told, self._told = self._told, self.dropped
             self.trouble(f"{self._told - told} lines of this log were dropped: nobody read it, or there was no room")
 
@@ -125,19 +137,56 @@ class Log:
 
 
 class MailLog:
-    """Writes one line for each decision; an `Observer`."""
+    """Writes one line for each decision; an `Observer`.
 
-    def __init__(self, log: Log) -> None:
-        """Write to `log`."""
-        self._write = log.write
+    In a worker lines gather for GATHER seconds and go out together: a thread that writes lets go of the interpreter and
+    waits for it again behind all the others, which cost more than the line.
+    """
+
+    def __init__(self, log: Log, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Write to `log`: what gathers, on `loop`; each line at once where there is none."""
+        self._log = log
+        self._loop = loop
         self._line = _decided_json if log.json else _decided_text
         self._enabled = log.level <= logging.INFO
         self._keys: dict[str, str] = {}
+        self._gathered: deque[bytes] = deque()
+        self._due = False  # `_write` will be called
 
     def decided(self, decision: Decision) -> None:
-        """Write it."""
-        if self._enabled:
-            self._write(self._line(decision, self._keys))
+        """Write it soon, on any thread."""
+        if not self._enabled:
+            return
+        self._gathered.append(self._log.finished(self._line(decision, self._keys)))
+        if self._due:
+            return
+        self._due = True
+        loop = self._loop
+        try:
+            if loop is not None:
+                loop.call_soon_threadsafe(loop.call_later, GATHER, self._write)
+                return
+        except RuntimeError:  # the loop has ended
+            pass
+        self._write()
+
+    def close(self) -> None:
+        """Write what has gathered; from now on each line is written at once."""
+        self._loop = None
+        self._write()
+
+    def _write(self) -> None:
+        """Write what has gathered, in as few calls as keep the lines of several processes apart."""
+        self._due = False  # before the lines are taken: who adds one afterwards sees to it that it is written
+        gathered, together = self._gathered, bytearray()
+        while gathered:
+            line = gathered.popleft()
+            if together and len(together) + len(line) > PIPE_BUF:
+                self._log.put(bytes(together))
+                together.clear()
+            together += line
+        if together:
+            self._log.put(bytes(together))
 
 
 class _Standard(logging.Handler):

@@ -59,7 +59,7 @@ class Outlet:
                 self._write = partial(_send, own)
 
     def put(self, line: bytes) -> bool:
-        """Write a line with its end, in one call, so that the lines of several processes never mix.
+        """Write a line with its end, or several, in one call, so that the lines of several processes never mix.
 
         It never raises and never waits for long; True when it is the first one after others that were dropped.
         """
@@ -70,7 +70,7 @@ class Outlet:
         except BlockingIOError:
             done = 0
         except OSError:  # who read it is gone, or the disk is full: that must not stop the mail
-            self.dropped += 1
+            self.dropped += line.count(b"\n")
             self._full = True
             return False
         if done < len(line):
@@ -83,10 +83,10 @@ class Outlet:
         try:
             done = self._write(text)
         except OSError:
-            self.dropped += 1
+            self.dropped += line.count(b"\n")
             return False
         if done < len(text):
-            self.dropped += 1
+            self.dropped += text.count(b"\n", done)
             self._cut = True
             return False
         self._full = self._cut = False
@@ -103,7 +103,7 @@ class Outlet:
                 except (OSError, ValueError):  # somebody else was faster; or it wants room for all of it; or has none
                     break
             if done < len(line):
-                self.dropped += 1
+                self.dropped += line.count(b"\n", done)
                 self._full, self._cut = True, self._cut or done > 0
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import re
+from select import PIPE_BUF
 
 import pytest
 from hypothesis import given
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from elemta.facts import Client, Envelope
 from elemta.findings import Finding, Result
 from elemta.observe import Log, MailLog
+from elemta.observe.log import GATHER
 from elemta.printable import clean, quoted, storable
 from elemta.verdict import Action, ActionKind, Disposition
 from harness.decisions import decision
@@ -189,9 +192,49 @@ def test_lines_have_their_own_time_where_nobody_adds_one(written, monkeypatch):
 
 def test_a_log_that_cannot_be_written_does_not_stop_the_mail(written):
     make, _ = written
-    log = make()
+    make()
     read, write = os.pipe()
     os.close(read)
-    log._fd = write
+    log = Log(fd=write)
     MailLog(log).decided(decision())
+    assert log.dropped == 1
     os.close(write)
+
+
+def test_lines_about_mails_gather_and_go_out_together(written, monkeypatch):
+    make, lines = written
+    calls = []
+    monkeypatch.setattr(Log, "put", lambda self, text, put=Log.put: (calls.append(text), put(self, text)))
+
+    names = [f"N{number:09}" for number in range(60)]
+
+    async def judge():
+        of_mails = MailLog(make(), asyncio.get_running_loop())
+        for name in names:
+            await asyncio.to_thread(of_mails.decided, decision(id=name))
+        assert len(lines()) < 60
+        await asyncio.sleep(GATHER * 3)
+        assert len(lines()) == 60
+        of_mails.decided(decision(id="BEFORE"))
+        of_mails.close()
+        of_mails.decided(decision(id="AFTER"))
+
+    asyncio.run(judge())
+    assert re.findall(r" id=(\S+)", "\n".join(lines())) == [*names, "BEFORE", "AFTER"]
+    assert all(len(text) <= PIPE_BUF and text.endswith(b"\n") for text in calls), "several processes write to one pipe"
+    assert len(calls) < 20
+
+
+def test_a_line_is_written_also_when_the_loop_has_ended(written):
+    make, lines = written
+    loop = asyncio.new_event_loop()
+    loop.close()
+    MailLog(make(), loop).decided(decision())
+    assert len(lines()) == 1
+
+
+def test_a_line_longer_than_all_that_may_go_together_is_whole(written):
+    make, lines = written
+    of_mails = MailLog(make())
+    of_mails.decided(decision(findings=tuple(Finding(f"check{number}", Result.PASS) for number in range(400))))
+    assert [len(line) > PIPE_BUF for line in lines()] == [True]

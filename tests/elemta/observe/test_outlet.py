@@ -111,6 +111,20 @@ def test_a_line_that_was_cut_does_not_run_into_the_next(pipe):
     assert everything(read) == b"\n" + LINE
 
 
+def test_of_several_lines_in_one_call_those_are_counted_that_did_not_get_out(pipe):
+    read, write = pipe
+    os.set_blocking(write, False)
+    made = Outlet(write)
+    made.put(LINE * 400)
+    out = everything(read)
+    assert made.dropped == 400 - out.count(b"\n")
+    made.put(LINE * 2)
+    fill(made)
+    before = made.dropped
+    made.put(LINE * 3)
+    assert made.dropped == before + 3
+
+
 def test_a_pipe_is_opened_anew_and_the_giver_s_is_left_as_it_is(pipe, monkeypatch):
     monkeypatch.setattr(outlet, "_detached", {})
     read, write = pipe
