@@ -67,6 +67,8 @@ async def rehearse(policy: Policy, client: Client, sender: str, recipients: Sequ
     """
     settings = policy.settings
     async with copied(settings.state) as store, open_tools(settings, store) as tools:
+        if any(named.dynamic for named in policy.sets.values()):
+            await store.sets_version()  # a worker serves on without its sets; here that would be a wrong answer
         client = await _named(client, tools)
         headers, body = read_mail(mail)
         before = Envelope(client, sender, size=_size(headers, body), instance=new_id())  # all are asked of one message

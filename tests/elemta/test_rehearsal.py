@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elemta.explain.rehearsal import copied, read_mail
+from elemta.config.load import loaded_and
+from elemta.explain.rehearsal import copied, read_mail, rehearse
+from elemta.facts import Client
+from elemta.policy import Policy
 from elemta.store import StoreError
 from elemta.store.sqlite import SqliteStore
 
@@ -53,6 +56,16 @@ def test_a_store_that_cannot_be_read_says_so(tmp_path):
 
     with pytest.raises(StoreError, match="cannot be read"):
         asyncio.run(use())
+
+
+def test_dynamic_sets_that_cannot_be_read_are_not_taken_for_empty(tmp_path):
+    (tmp_path / "elemta.yaml").write_text(
+        "{host: mx.test, state: 'redis://127.0.0.1:1', dns: {servers: [127.0.0.1]}, sets: {bad: {dynamic: true}},"
+        " rules: {recipient: [{id: bad, when: {sender: {in: bad}}, then: reject}]}}"
+    )
+    policy = loaded_and(Policy.compile, tmp_path / "elemta.yaml")
+    with pytest.raises(StoreError, match=r"redis://127\.0\.0\.1:1"):
+        asyncio.run(rehearse(policy, Client(), "a@b.test", ["c@d.test"], b"Subject: x\n\n"))
 
 
 def test_a_path_may_begin_with_two_slashes(tmp_path):
