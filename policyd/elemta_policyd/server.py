@@ -83,9 +83,9 @@ class Server:
     async def drain(self, hand_over: HandOver, grace: float) -> None:
         """Accept no more, let what is under way finish, hand idle connections over; after `grace` seconds, go."""
         self.stop_listening()
+        self._hand_over = hand_over  # also for what an older worker hands over from now on
         if self._taking:
             await asyncio.wait(self._taking)
-        self._hand_over = hand_over
         for connection in tuple(self._connections):
             connection.retire(hand_over)
         try:

@@ -619,6 +619,24 @@ def test_what_is_handed_to_a_worker_that_ends_is_passed_on():
     serve(test)
 
 
+@pytest.mark.parametrize("turns", range(8))
+def test_what_is_handed_to_it_in_the_moment_in_which_it_begins_to_end_too(turns):
+    async def test(world):
+        given = []
+        (first, taken), (second, late) = socket.socketpair(), socket.socketpair()
+        with first, second:
+            world.server.take(taken)
+            draining = asyncio.create_task(world.server.drain(lambda *_: given.append(1) or True, 5.0))
+            for _ in range(turns):  # of the loop
+                await asyncio.sleep(0)
+            world.server.take(late)
+            async with asyncio.timeout(2):
+                await draining
+        assert len(given) == 2
+
+    serve(test)
+
+
 def test_the_service_within_the_skeleton(monkeypatch):
     monkeypatch.setattr("elemta_policyd.service.Case", lambda engine, budget: engine.case(budget))
 
