@@ -191,7 +191,7 @@ class Supervisor:
                 self._retire(old, candidate)
                 self.replaced = old
                 self.watch.follow(candidate.policy.settings)
-        elif candidate.deaths or time.monotonic() - candidate.born > START_LIMIT:
+        elif self.stopping or candidate.deaths or time.monotonic() - candidate.born > START_LIMIT:
             self.candidate = None
             self._retire(candidate, None)
             if self.current is not None:

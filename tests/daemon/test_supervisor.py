@@ -8,15 +8,19 @@ from pathlib import Path
 import pytest
 
 from harness.daemon import Daemon
+from harness.mta import Mta
 
 FAILING = """
-import gc, os
+import gc, os, time
 fork, collect = os.fork, gc.collect
 
 def failing_fork():
     if os.path.exists({flag!r} + "/fork"):
         raise BlockingIOError(11, "Resource temporarily unavailable")
-    return fork()
+    pid = fork()
+    while pid == 0 and os.path.exists({flag!r} + "/slow"):
+        time.sleep(0.05)
+    return pid
 
 def failing_collect():
     if os.path.exists({flag!r} + "/collect"):
@@ -25,7 +29,9 @@ def failing_collect():
 
 os.fork, gc.collect = failing_fork, failing_collect
 """
-"""What Python runs first in the daemon: where a file of that name is, there is no room for a process, for memory."""
+"""What Python runs first in the daemon: where a file of that name is, there is no room for a process or for memory, or
+a process that was started takes its time.
+"""
 REQUEST = (
     b"request=smtpd_access_policy\nprotocol_state=RCPT\nsender=a@sender.test\nrecipient=b@here.test\n"
     b"client_address=192.0.2.1\ninstance=1\n\n"
@@ -70,6 +76,73 @@ def test_a_reload_for_which_there_is_no_room_is_refused(narrow, what):
     (flags / what).unlink()
     daemon.reload(REJECT)
     assert ask(daemon) == b"action=550 5.7.1 no\n\n"
+
+
+def test_a_reload_to_another_address_that_fails_leaves_nothing_there(narrow):
+    daemon, flags = narrow
+    (flags / "fork").touch()
+    moved = move(daemon)
+    daemon.wait_for("the new workers did not come up; the old policy stays in force")
+    assert not moved.exists()
+    assert ask(daemon) == b"action=DUNNO\n\n"
+
+
+def test_nor_does_one_in_the_midst_of_which_the_daemon_is_stopped(narrow):
+    daemon, flags = narrow
+    (flags / "slow").touch()
+    moved = move(daemon)
+    until(moved.exists)
+    daemon.signal(signal.SIGTERM)
+    daemon.wait_for("stopping:")
+    (flags / "slow").unlink()
+    assert daemon.process.wait(10) == 0
+    assert not moved.exists()
+
+
+def move(daemon):
+    """Ask for a reload to another address; its socket."""
+    daemon.listen = f"unix:{daemon.directory}/moved.sock"
+    daemon.write(REJECT)
+    daemon.signal(signal.SIGHUP)
+    return daemon.directory / "moved.sock"
+
+
+def until(holds):
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_two_reloads_in_a_row_follow_each_other_and_leave_no_socket_of_the_first():
+    with Daemon("policyd", workers=1) as daemon:
+        [old] = daemon.worker_pids()
+        os.kill(old, signal.SIGSTOP)  # so the first is not over before the second
+        move(daemon)
+        until(lambda: len(daemon.children()) == 4)
+        time.sleep(0.5)  # the new ones answer
+        daemon.listen = f"unix:{daemon.directory}/again.sock"
+        daemon.write(REJECT)
+        daemon.signal(signal.SIGHUP)
+        time.sleep(0.3)
+        os.kill(old, signal.SIGCONT)
+        daemon.wait_for("reloaded daemon=policyd ok=true", 2, seconds=60)
+        assert [path.name for path in daemon.directory.glob("*.sock")] == ["again.sock"]
+
+
+def test_who_asks_twice_for_the_end_or_for_a_reload_then_gets_one_end():
+    with Daemon("milter", workers=1) as daemon:
+        mta = Mta(daemon.address)
+        mta.hello()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            daemon.signal(number)
+            daemon.wait_for("stopping:")
+            time.sleep(0.3)
+        assert mta.carry()[-1][0] == "c"
+        mta.sock.close()
+        assert daemon.process.wait(10) == 0
+        assert daemon.log().count("stopping:") == 1
+        assert "reloaded" not in daemon.log()
 
 
 def test_a_reload_that_is_asked_for_during_the_start_follows_it():
