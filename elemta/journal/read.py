@@ -34,10 +34,10 @@ _SELECT = f"""SELECT {", ".join("d." + name for name in COLUMNS)}, p.document
               FROM decisions d LEFT JOIN policies p ON p.fingerprint = d.policy"""  # noqa: S608 - constants
 _NEWEST_FIRST = "ORDER BY d.at DESC, d.number DESC"
 _FIND = f"""{_SELECT} WHERE d.number IN (
-    SELECT number FROM decisions WHERE id = ?1
-    UNION SELECT number FROM decisions WHERE queue_id = ?2 AND queue_id != ''
+    SELECT number FROM decisions WHERE id = :reference
+    UNION SELECT number FROM decisions WHERE queue_id = :queue_id AND queue_id != ''
     UNION SELECT number FROM decisions WHERE instance != '' AND instance IN (
-        SELECT instance FROM decisions WHERE queue_id = ?2 AND queue_id != '')
+        SELECT instance FROM decisions WHERE queue_id = :queue_id AND queue_id != '')
 ) ORDER BY d.at, d.number LIMIT 1000"""  # noqa: S608 - constants
 _BEFORE = f"""{_SELECT} WHERE d.sender = ? AND d.at BETWEEN ? AND ? AND d.client = ? AND d.stage = 'recipient'
     AND d.queue_id = '' AND d.number IN (SELECT number FROM recipients WHERE address = ?)
@@ -81,7 +81,8 @@ class Reader:
         """
         words = reference.strip()
         with self._asked():
-            found = self._database.execute(_FIND, (words.upper().translate(_MISREAD), words)).fetchall()
+            wanted = {"reference": words.upper().translate(_MISREAD), "queue_id": words}
+            found = self._database.execute(_FIND, wanted).fetchall()
             entries = [entry(columns, document) for *columns, document in found]
             messages = [each for each in entries if each.stage == "message" and each.queue_id == words]
             known = {recipient for each in entries if each.stage == "recipient" for recipient in each.recipients}

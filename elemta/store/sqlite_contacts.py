@@ -13,11 +13,12 @@ SCHEMA = """
     CREATE INDEX contacts_by_end ON contacts (until);
 """
 
-_KNOWN = "SELECT key, min(first, ?2) FROM contacts WHERE key = ?1 AND until > ?2"  # a clock may have been set back
+_KNOWN = "SELECT key, min(first, :now) FROM contacts WHERE key = :key AND until > :now"  # a clock may be set back
 _REMEMBER = """
-    INSERT INTO contacts VALUES (?1, ?2, ?3)
-    ON CONFLICT DO UPDATE SET first = CASE WHEN until > ?2 THEN min(first, ?2) ELSE ?2 END, until = max(until, ?3)
-    WHERE ?3 - until > (?3 - ?2) / 100 OR first > ?2
+    INSERT INTO contacts VALUES (:key, :now, :end)
+    ON CONFLICT DO UPDATE
+        SET first = CASE WHEN until > :now THEN min(first, :now) ELSE :now END, until = max(until, :end)
+    WHERE :end - until > (:end - :now) / 100 OR first > :now
 """
 """A contact is prolonged when a hundredth of its time is used up, not with every mail."""
 
@@ -26,14 +27,14 @@ def contacts(db: sqlite3.Connection, pairs: Sequence[str], now: float) -> dict[s
     """See `Store.contacts`."""
     found: dict[str, float] = {}
     for pair in pairs:
-        found.update(db.execute(_KNOWN, (pair, now)).fetchall())
+        found.update(db.execute(_KNOWN, {"key": pair, "now": now}).fetchall())
     return found
 
 
 def remember(db: sqlite3.Connection, pairs: Sequence[str], now: float, until: float) -> None:
     """See `Store.remember_contacts`."""
     db.execute("BEGIN IMMEDIATE")
-    db.executemany(_REMEMBER, [(pair, now, until) for pair in pairs])
+    db.executemany(_REMEMBER, [{"key": pair, "now": now, "end": until} for pair in pairs])
     db.execute("COMMIT")
 
 

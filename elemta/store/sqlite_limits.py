@@ -32,10 +32,11 @@ SCHEMA = """
 """
 
 _USED = """
-    SELECT (SELECT coalesce(sum(amount), 0) FROM uses WHERE key = ?1 AND slot BETWEEN ?2 AND ?6)
-         + (SELECT coalesce(sum(amount), 0) FROM reserved WHERE key = ?1 AND until > ?3 AND until <= ?7)
-         - (SELECT coalesce(sum(amount), 0) FROM reserved WHERE message = ?4 AND key = ?1 AND until > ?3 AND until <= ?7
-                AND (?5 = '' OR part = ?5))
+    SELECT (SELECT coalesce(sum(amount), 0) FROM uses WHERE key = :key AND slot BETWEEN :oldest AND :newest)
+         + (SELECT coalesce(sum(amount), 0) FROM reserved WHERE key = :key AND until > :now AND until <= :latest)
+         - (SELECT coalesce(sum(amount), 0) FROM reserved
+                WHERE message = :message AND key = :key AND until > :now AND until <= :latest
+                AND (:part = '' OR part = :part))
 """
 _IS_FINAL = "SELECT 1 FROM spent WHERE message = ?"
 _ADD = """
@@ -66,9 +67,11 @@ def reserve(db: sqlite3.Connection, message: str, quotas: Sequence[Quota], now: 
 
 def _used(db: sqlite3.Connection, message: str, quota: Quota, now: float) -> int:
     """What others used and reserved, and this message for its other parts."""
-    window, latest = quota.window, now + 2 * quota.window
-    place = (quota.key, oldest(now, window), now, message, quota.part, newest(now, window), latest)
-    [(used,)] = db.execute(_USED, place).fetchall()
+    window = quota.window
+    slots = {"oldest": oldest(now, window), "newest": newest(now, window)}
+    times = {"now": now, "latest": now + 2 * window}
+    place = {"key": quota.key, "message": message, "part": quota.part}
+    [(used,)] = db.execute(_USED, slots | times | place).fetchall()
     return int(used)
 
 
@@ -110,7 +113,8 @@ def consume(
 def release(db: sqlite3.Connection, message: str, part: str | None, keys: Sequence[str]) -> int:
     """See `Store.release`."""
     db.execute("BEGIN IMMEDIATE")
-    gone = db.execute("DELETE FROM reserved WHERE message = ?1 AND (?2 IS NULL OR part = ?2)", (message, part)).rowcount
+    mine = "DELETE FROM reserved WHERE message = ? AND part = coalesce(?, part)"
+    gone = db.execute(mine, (message, part)).rowcount
     for key in keys:
         gone += db.execute("DELETE FROM reserved WHERE message = ? AND key = ? AND part = ''", (message, key)).rowcount
     db.execute("COMMIT")

@@ -104,7 +104,7 @@ class Counts:
         """For each domain the first hour that is in no report, and until when it was reported (0 = never)."""
         query = """SELECT c.domain, min(c.hour), coalesce(r.reported, 0) FROM counts c
             LEFT JOIN (SELECT domain, max(end) AS reported FROM reports GROUP BY domain) r ON r.domain = c.domain
-            WHERE c.hour >= coalesce(r.reported, 0) AND (?1 IS NULL OR c.domain = ?1) GROUP BY c.domain"""
+            WHERE c.hour >= coalesce(r.reported, 0) AND c.domain = coalesce(?, c.domain) GROUP BY c.domain"""
         return [(name, hour, reported) for name, hour, reported in self._file.all(query, domain)]
 
     def published(self, of: Window) -> Published | None:

@@ -78,8 +78,8 @@ class Outgoing:
 
     def reports(self, *, state: str | None = None, domain: str | None = None) -> list[Due]:
         """All reports, or those in this state and about this domain; those about most mail first."""
-        query = """SELECT domain, begin, end, mails, state, note, tried FROM reports WHERE (?1 IS NULL OR state = ?1)
-            AND (?2 IS NULL OR domain = ?2) ORDER BY mails DESC, domain, begin"""
+        query = """SELECT domain, begin, end, mails, state, note, tried FROM reports
+            WHERE state = coalesce(?, state) AND domain = coalesce(?, domain) ORDER BY mails DESC, domain, begin"""
         found = self._file.all(query, state, domain)
         return [
             Due(Window(name, begin, end), mails, now, note, tried, self._deliveries(name, begin))
