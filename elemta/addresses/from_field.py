@@ -116,6 +116,7 @@ _UNQUOTED = r"""(?P<space>[ \t\r\n]++)
 _TOKEN = re.compile(rf'(?P<quoted>"(?:[^"\\]|\\.)*+") | {_UNQUOTED}', re.VERBOSE | re.DOTALL)
 _TOKEN_AFTER_OPEN_QUOTE = re.compile(_UNQUOTED, re.VERBOSE)
 _PARENTHESIS = re.compile(r"\\.|[()]", re.DOTALL)
+_AROUND_DOT = re.compile(r"(?<![ \t\r\n])[ \t\r\n]*+\.[ \t\r\n]*+")  # RFC 5322 section 4.4: obs-domain
 _AT_DOMAIN = re.compile(r"(\w(?=@\w))?@[ \t\r\n]*+(?:\[([^\[\]]*+)\]|([^\x00-,/:-@\[-^`{-\x7f]*+))")
 
 Token = tuple[str, str]  # kind (space, text, quoted, literal, comment, or the special itself), text as written
@@ -131,6 +132,7 @@ class _FromField:
         if _BLANK_LINE.search(self.raw):
             self.trouble = self.trouble or "blank line folded into From"
         self.odd = ""
+        self.bare: list[str] = []  # what is no comment
         for entry in self._entries(self._tokens()):
             if len(self.mailboxes) <= MAX_MAILBOXES:
                 self._read(entry)
@@ -152,6 +154,7 @@ class _FromField:
                     token = _TOKEN_AFTER_OPEN_QUOTE
             elif text in {")", "]"}:
                 self.odd = self.odd or f"From has a stray {text}"
+            self.bare += () if kind == "comment" else (text,)
             count += 1
             if count > MAX_TOKENS:
                 self.trouble = self.trouble or "From has too many parts"
@@ -272,10 +275,9 @@ class _FromField:
         if any(a_label(domain) is None for domain in self.domains if not domain.startswith("[")):
             self.trouble = self.trouble or "From has a domain that is none"
         if self.trouble or self.odd or not self.mailboxes:
-            self._find(self.raw)
-            if "=?" in self.raw:
-                self._find(decode_words(self.raw))  # as programs see it that decode before they read
-                self._find(decode_loosely(self.raw))
+            decoders = (decode_words, decode_loosely) if "=?" in self.raw else ()  # for those who decode, then read
+            for text in (self.raw, "".join(self.bare), *(decode(self.raw) for decode in decoders)):
+                self._find(text)
         if self.odd and (not read or len(self.domains) > 1):
             self.trouble = self.trouble or self.odd
         if self.domains and not self.mailboxes:
@@ -285,7 +287,8 @@ class _FromField:
 
     def _find(self, text: str) -> None:
         """Add each domain that stands after an @, whatever is around it."""
-        for attached, literal, name in dict.fromkeys(_AT_DOMAIN.findall(text)):
+        joined = _AROUND_DOT.sub(".", text)
+        for attached, literal, name in dict.fromkeys(_AT_DOMAIN.findall(text) + _AT_DOMAIN.findall(joined)):
             for domain in [f"[{literal}]"] if literal else readings(name):
                 if attached or literal or "." in domain:  # "Bob @ Work" is no address
                     self.domains[domain] = None
