@@ -16,8 +16,8 @@ LONGEST = 320
 """Characters kept of one value: an address of RFC 5321 section 4.5.3.1."""
 
 _DOT_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
-_IN_COMMENT = {"(": "[", ")": "]", "\\": "/"}
-_NOT_COMMENT = re.compile(r"[()\\]")
+_IN_COMMENT = {"(": "[", ")": "]", "\\": "/", "=?": "= ?"}
+_NOT_COMMENT = re.compile(r"[()\\]|=\?")  # encoded words: some programs decode them, and then see where a comment ends
 
 
 def received_spf(result: str, comment: str, pairs: Sequence[tuple[str, str]]) -> str:
@@ -31,9 +31,9 @@ def received_spf(result: str, comment: str, pairs: Sequence[tuple[str, str]]) ->
 
 def _quoted(value: str) -> str:
     text = _printable(value)
-    if _DOT_ATOM.fullmatch(text):
+    if _DOT_ATOM.fullmatch(text) and "=?" not in f"={text}":
         return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("=?", "=\\?") + '"'
 
 
 def _printable(text: str) -> str:

@@ -96,7 +96,7 @@ def _value(value: str) -> str:
         return _quoted(text)
     local, domain = split(text)
     if "@" in text and _DOMAIN.fullmatch(domain):
-        if _DOT_ATOM.fullmatch(local):
+        if _DOT_ATOM.fullmatch(local) and "=?" not in f"={local}":  # see _quoted; it stands behind an "="
             return text
         if len(local) > 1 and local[0] == local[-1] == '"':
             return f"{_quoted(local[1:-1])}@{domain}"
@@ -106,8 +106,11 @@ def _value(value: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    r"""Quote, without any \" or \\ inside: readers that split at quotes would take the rest for results."""
-    return '"' + text.replace("\\", "/").replace('"', "'") + '"'
+    r"""Quote, without any \" or \\ inside: readers that split at quotes would take the rest for results.
+
+    Nor any =? that begins an encoded word: programs that decode them before they read would find results in it.
+    """
+    return '"' + text.replace("\\", "/").replace('"', "'").replace("=?", "=\\?") + '"'
 
 
 def _clean(text: str) -> str:

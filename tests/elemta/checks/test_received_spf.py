@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from email import message_from_string
+from email import policy as email_policy
 
 import pytest
 
@@ -54,6 +56,12 @@ def test_nothing_a_stranger_writes_ends_its_value(sender, helo):
     assert FIELD.fullmatch(value), value
     assert not re.search(r"[\x00-\x1f]", value)
     assert len(value) < 2000
+
+
+@pytest.mark.parametrize("word", ["=?utf-8?b?YTsgYj1j?=", "?utf-8?q?a;_b=3Dc?=", "=?utf-8?q?=22;_b=3Dc)?="])
+def test_nothing_ends_its_value_for_programs_that_decode_encoded_words(word):
+    value = received_spf("fail", f"no {word}", [("envelope-from", f"{word}@a.test"), ("helo", word)])
+    assert message_from_string(f"A: {value}\n\n", policy=email_policy.default)["A"] == value
 
 
 def test_an_ipv6_address_is_quoted():

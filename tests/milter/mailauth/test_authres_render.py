@@ -1,4 +1,5 @@
 import re
+from email import message_from_string, policy
 
 import authres
 import pytest
@@ -71,10 +72,26 @@ def test_no_result():
         (r'"a\";dmarc=pass"@example.com', """"a/';dmarc=pass"@example.com"""),
         ('";dmarc=pass', """"';dmarc=pass\""""),
         ("\\", '"/"'),
+        ("=?utf-8?q?a?=@example.com", r'"=\?utf-8?q?a?=@example.com"'),
+        ("?utf-8?q?a?=@example.com", '"?utf-8?q?a?=@example.com"'),  # smtp.mailfrom=?utf-8?q?a?=@example.com
+        ("=\x00utf-8?q?a?=", r'"=\?utf-8?q?a?="'),
     ],
 )
 def test_values(value, expected):
     assert rendered(value) == expected
+
+
+WORDS = ["=?utf-8?b?YTsgZGtpbT1wYXNz?=", "?utf-8?q?a;_dkim=3Dpass?=", "=?utf-8?q?=22;_dkim=3Dpass?=", "=?x?q?;?="]
+
+
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("around", ["{}", "{}@example.com", '"{}"@example.com', "a {} b", "={}"])
+def test_programs_that_decode_before_they_read_find_no_result_that_a_sender_wrote(word, around):
+    field = render("mx.example.net", [AuthResult("spf", "pass", word, (("smtp.mailfrom", around.format(word)),))])
+    decoded = message_from_string(f"A: {field}\n\n", policy=policy.default)["A"]
+    assert "".join(decoded.split()) == "".join(field.split())
+    ((_, read),) = parse(field).results[0].properties
+    assert read.replace("\\", "") == around.format(word)
 
 
 def test_a_name_of_ours_that_is_no_token_is_quoted():
