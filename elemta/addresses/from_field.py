@@ -257,7 +257,7 @@ class _FromField:
             self.trouble = self.trouble or "From has a malformed local part"
         if '"' in local and not _dotted(before, {"text", "quoted"}):
             self.trouble = self.trouble or "From has a malformed local part"
-        elif '"' in local and ("<" in local or ">" in local):  # for programs that look for those first
+        elif "<" in local or ">" in local:  # for programs that look for those first
             self.odd = self.odd or "From has < or > in a local part"
         return local, a_label(domain) or domain
 
@@ -274,14 +274,12 @@ class _FromField:
         read = len(self.domains)
         if any(a_label(domain) is None for domain in self.domains if not domain.startswith("[")):
             self.trouble = self.trouble or "From has a domain that is none"
-        if self.trouble or self.odd or not self.mailboxes:
+        if self.trouble or self.odd:
             decoders = (decode_words, decode_loosely) if "=?" in self.raw else ()  # for those who decode, then read
             for text in (self.raw, "".join(self.bare), *(decode(self.raw) for decode in decoders)):
                 self._find(text)
-        if self.odd and (not read or len(self.domains) > 1):
+        if not read or len(self.domains) > 1:
             self.trouble = self.trouble or self.odd
-        if self.domains and not self.mailboxes:
-            self.trouble = self.trouble or "From has an address in the name of a group only"
         if not self.raw.strip():
             self.trouble = self.trouble or "From is empty"
 

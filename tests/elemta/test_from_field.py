@@ -47,6 +47,16 @@ CLEAR = [
     (b"Doe, =?utf-8?q?John_=28john=40example.com=29?= <john@example.com>",
      [("John (john@example.com)", "john", "example.com")]),
     (b"(user@example.com), user@example.com", [("", "user", "example.com")]),
+    (b"a..b.@example.com", [("", "a..b.", "example.com")]),  # Japanese phones had such addresses
+    (b'a."b c".d@example.com', [("", 'a."b c".d', "example.com")]),
+    (b"a(x)b@example.com", [("x", "ab", "example.com")]),
+    (b" <user@example.com> (Ann)", [("Ann", "user", "example.com")]),
+    (b"(x) user@example.com (Ann)", [("Ann", "user", "example.com")]),
+    (rb"user@example.com (Ann \( Bee)", [(r"Ann \( Bee", "user", "example.com")]),
+    (b"user@example.com (of ann@example.org)", [("of ann@example.org", "user", "example.com")]),
+    (b'"ann@example.org" <user@example.com> ()', [("ann@example.org", "user", "example.com")]),
+    (b"a@example.com, , (x), b@example.org", [("", "a", "example.com"), ("", "b", "example.org")]),
+    (b"Team: a@example.com, b@example.org;", [("", "a", "example.com"), ("", "b", "example.org")]),
 ]  # fmt: skip
 
 
@@ -101,7 +111,7 @@ UNCLEAR = [
     (rb"ceo\@example.com@evil.example", {"example.com", "evil.example"}),
     (b"ceo@example.com\x00@evil.example", {"example.com", "evil.example"}),
     (b"<x@evil.example>\r,<ceo@example.com>", {"example.com", "evil.example"}),
-    (b"x@evil.example\r\n \r\n <ceo@example.com>", {"example.com", "evil.example"}),
+    (b"CEO\r\n \r\n <x@evil.example>", {"evil.example"}),
     (b"<@evil.example:ceo@example.com>", {"example.com", "evil.example"}),
     (b"<@evil.example,@any.example:ceo@example.com>", {"example.com", "evil.example", "any.example"}),
     (b"ceo@example.com Ann:", {"example.com"}),
@@ -128,6 +138,34 @@ UNCLEAR = [
     (b"ceo@example.com\xff", {"example.com\udcff", "example.com"}),
     ("ceo@example.com\u00a0<x@evil.example>".encode(), {"example.com", "evil.example"}),
     ("ceo@example.com\u3000<x@evil.example>".encode(), {"example.com", "evil.example"}),
+    # one address, but not for every program
+    (b"ceo@", set()),
+    (b"<<x@evil.example>>", {"evil.example"}),
+    (b"<a:x@evil.example>", {"evil.example"}),
+    (b"x@evil.example: y@evil.example;", {"evil.example"}),
+    (b"x@evil.example (Ann", {"evil.example"}),
+    (b"[List <x@evil.example>", {"evil.example"}),
+    (b"Ann\\ <x@evil.example>", {"evil.example"}),
+    (b'"a"..@evil.example', {"evil.example"}),
+    (b'"a" "b"@evil.example', {"evil.example"}),
+    (b"ceo@[=?utf-8?q?x?=]", {"[=?utf-8?q?x?=]", "[x]"}),
+    # a name that looks like an address is no lie, but beside what is not lawful it could be taken for one
+    (b'"ceo@example.com" ) <x@evil.example>', {"example.com", "evil.example"}),
+    (b'"ceo@example.com" ] <x@evil.example>', {"example.com", "evil.example"}),
+    (b'> "ceo@example.com" <x@evil.example>', {"example.com", "evil.example"}),
+    (b'"ceo@example.com" [List] <x@evil.example>', {"example.com", "evil.example"}),
+    (b'"ceo@example.com" <x@evil.example>;', {"example.com", "evil.example"}),
+    (b'Team: "ceo@example.com" <x@evil.example>', {"example.com", "evil.example"}),
+    (b'"ceo@example.com" <x y@evil.example>', {"example.com", "evil.example"}),
+    (b'"ceo@example.com" <x(c)y@evil.example>', {"example.com", "evil.example"}),
+    (b'<x@evil.example>"ceo@example.com"', {"example.com", "evil.example"}),
+    (b'"<ceo@example.com"@evil.example', {"example.com", "evil.example"}),
+    (b"ceo@[IPv6:2001:db8::1] <x@evil.example>", {"[IPv6:2001:db8::1]", "evil.example"}),
+    # a letter cut in two by those who encode
+    (
+        b"=?utf-8?b?Y2VvQGLD?= =?utf-8?b?vGNoZXIuZXhhbXBsZQ==?=, x@evil.example",
+        {"xn--bcher-kva.example", "b", "evil.example"},
+    ),
 ]
 
 
@@ -136,6 +174,18 @@ def test_what_mail_programs_read_differently_is_trouble_with_all_domains(value, 
     found = authors([value])
     assert found.trouble
     assert set(found.domains) == domains
+
+
+@pytest.mark.parametrize(
+    ("value", "author"),
+    [
+        (b"Ann (the) User <user@example.com> (boss)", Mailbox("Ann User", "user", "example.com", "the boss")),
+        (b"Ann <ceo(x)>", Mailbox("Ann", "ceo", "", "x")),
+        (b"<@evil.example:ceo@example.com>", Mailbox("", "ceo", "example.com")),
+    ],
+)
+def test_comments_and_what_is_read_despite_trouble(value, author):
+    assert authors([value]).mailboxes == (author,)
 
 
 def test_the_number_of_fields_matters():
@@ -150,6 +200,7 @@ def test_bounds():
     many = authors([b", ".join(b"a@d%d.example" % number for number in range(2_000))])
     assert many.trouble == "more than 1000 authors"
     assert len(many.mailboxes) == len(many.domains) == 1_000
+    assert authors([b'"a"' * 16_001]).trouble == "From has too many parts"
     assert "octets" in authors([b"a@example.com" + b" " * 70_000]).trouble
     piled = [b"a@d%d.example" % number + b" " * 40_000 for number in range(4)]
     assert authors(piled).domains == ("d0.example", "d1.example")  # no more octets of all of them together are read
