@@ -121,10 +121,7 @@ def listed(people: Mapping[str, Iterable[str]]) -> dict[Words, Person]:
     """
     found: dict[Words, Person] = {}
     for name, addresses in people.items():
-        words = words_of(name)
-        if not words:
-            raise ValueError(f'"{name}" is no name')
-        found[words] = found[_letters(_words(name))] = Person(name, _allowed(name, addresses))
+        _add(found, name, addresses)
     return found
 
 
@@ -142,10 +139,21 @@ def read_file(path: Path) -> dict[Words, Person]:
             continue
         name, _, addresses = text.partition("=")
         try:
-            found |= listed({name.strip(): addresses.split(",")})
+            _add(found, name.strip(), addresses.split(","))
         except ValueError as error:
             raise ValueError(f"{path}:{number}: {error}") from None
     return found
+
+
+def _add(found: dict[Words, Person], name: str, addresses: Iterable[str]) -> None:
+    """Add somebody; people of one name are told apart by nobody, so the addresses of each are those of all."""
+    words, allowed = words_of(name), _allowed(name, addresses)
+    if not words:
+        raise ValueError(f'"{name}" is no name')
+    if namesake := found.get(words):
+        theirs = namesake.addresses
+        allowed = Allowed(allowed.addresses | theirs.addresses, allowed.domains | theirs.domains)
+    found[words] = found[_letters(_words(name))] = Person(name, allowed)
 
 
 def _allowed(name: str, addresses: Iterable[str]) -> Allowed:

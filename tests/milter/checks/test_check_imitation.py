@@ -72,6 +72,15 @@ def test_from(sender, result, kind):
     assert finding.fields.get("kind") == kind
 
 
+@pytest.mark.parametrize("second", ["Jane Doe", "Doe, Jane", "Jane R. Doe"])
+def test_the_mail_of_a_namesake_is_no_imitation(tmp_path, second):
+    path = tmp_path / "people.txt"
+    path.write_text(f"Jane Q. Doe = jane@example.org\n{second} = @example.net\n")
+    for people in ({"file": str(path)}, {"Jane Q. Doe": ["jane@example.org"], second: ["@example.net"]}):
+        for address, result in {"jane@example.org": "pass", "j@example.net": "pass", "j@evil.test": "fail"}.items():
+            assert look(f"Jane Doe <{address}>", people).result == result
+
+
 def test_the_finding_tells_who_is_imitated():
     finding = look('"doe, jane" <jane@evil.test>')
 
