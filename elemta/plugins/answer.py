@@ -101,13 +101,12 @@ def _value(name: str, declared: Mapping[str, Field], value: object) -> Value:
     field = declared.get(name)
     if field is None:
         raise ValueError(f"the field {quoted(name)} is not declared; add it to fields")
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     match value:
         case bool() | str() if field.type is type(value):
             return value
-        case int() if number and field.type in (int, float) and abs(value) < LARGEST:
+        case int() if not isinstance(value, bool) and field.type in (int, float) and abs(value) < LARGEST:
             return value
-        case float() if number and field.type is float:
+        case float() if field.type is float and math.isfinite(value):
             return value
         case list() if field.type is tuple and all(isinstance(each, str) for each in value):
             return tuple(value)
