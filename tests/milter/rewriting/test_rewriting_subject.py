@@ -101,6 +101,19 @@ FIELD = ((b"Subject", b" hello\r\n there"),)
             FIELD,
             [ChangeHeader("Subject", 1, "SPAM hello"), ChangeHeader("Subject", 1, "[A] SPAM hello")],
         ),
+        (
+            [TAG, TAG, ("tag_subject", "", "[B]"), ("set_header", "Subject", "SPAM hello", "check:rspamd")],
+            FIELD,
+            [ChangeHeader("Subject", 1, "SPAM hello"), ChangeHeader("Subject", 1, "[B] [A] SPAM hello")],
+        ),
+        *(
+            ([TAG, other], FIELD, [*edits, ChangeHeader("Subject", 1, "[A] hello\n there")])
+            for other, edits in [
+                (("set_header", "X-Spam", "yes"), [AddHeader("X-Spam", "yes")]),
+                (("remove_header", "", "X-Spam"), []),
+                (("label", "", "subject"), []),
+            ]
+        ),
         ([("remove_header", "", "Subject"), TAG], FIELD, [DeleteHeader("Subject", 1), AddHeader("Subject", "[A]")]),
         ([TAG], ((b"Subject", b" x\x00\r\n \r\n y"),), [ChangeHeader("Subject", 1, "[A] x?\n y")]),
     ],
