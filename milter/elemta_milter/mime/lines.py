@@ -65,7 +65,7 @@ class DelimiterLines:
 
     def at(self, place: int) -> bool:
         """Whether a line that begins here is a delimiter line."""
-        return bool(self._starts) and self._data[place : place + self._longest + 2].startswith(self._starts)
+        return self._data[place : place + self._longest + 2].startswith(self._starts)
 
     def next(self, place: int) -> Delimiter | None:
         """The first one that begins at `place` or later."""

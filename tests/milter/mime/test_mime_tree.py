@@ -116,6 +116,7 @@ SPLIT = [  # a body, what its leaves hold, what is wrong
     ("--b\nContent-Type: text/plain\n--b\n\ntwo\n--b--\n", [b"", b"two"], None),
     ("--b\nContent-Type: text/plain\njunk\nX: y\n\none\n--b--", [b"one"], "a line in a header that is no field"),
     ("x --b\n--b\n\none --b\n--b--", [b"one --b"], None),
+    ("--b\n\none\n-- \nme\n--b--", [b"one\r\n-- \r\nme"], None),
     (b"--b\n\none\n--b--\n", [b"one"], None),
     (b"--b\r\rone\r--b--\r", [b"one"], "a delimiter line that ends with CR alone"),
     (b"--b\r\r\nX: y\r\r\n\r\r\none\r\r\n--b--", [b"one\r"], None),
@@ -145,6 +146,7 @@ def test_delimiter_lines(body, parts, defect):
         ("multipart/mixed; boundary*1=y; boundary*0=x", "--xy\n\none\n--xy\n\ntwo\n--xy--"),
         ("multipart/mixed; boundary=x; boundary=y", "--x\n\none\n--y\n\ntwo\n--y--"),
         ('multipart/mixed; boundary="=?utf-8?q?x?="', "--=?utf-8?q?x?=\n\none\n--=?utf-8?q?x?=\n\ntwo"),
+        (f"multipart/mixed; boundary={'x' * 512}", "--{0}\n\none\n--{0}\n\ntwo\n--{0}--".format("x" * 512)),
         ('multipart/mixed; boundary="unended', "--unended\n\none\n--unended\n\ntwo\n--unended--"),
     ],
 )
