@@ -86,8 +86,6 @@ def _folded_fields(header: Sequence[tuple[bytes, bytes]], names: Collection[byte
         if lower not in names:
             continue
         seen[lower] += 1
-        if len(name) + 1 + len(value) <= LONGEST_LINE:
-            continue
         if max(map(len, (name + b":" + value).split(b"\r\n"))) <= LONGEST_LINE:
             continue
         lines = (name + b": " + value.removeprefix(b" ")).split(b"\r\n")  # a changed field has a space there
@@ -100,9 +98,11 @@ def _folded_fields(header: Sequence[tuple[bytes, bytes]], names: Collection[byte
 
 def _fold(line: bytes) -> Iterator[bytes]:
     """A line of a header field, folded before white space; where there is none, between two characters."""
+    if len(line) > LONGEST_LINE:
+        line = line.rstrip(b" \t") or b" "  # or they become a line of blanks, which some take for the header's end
     while len(line) > LONGEST_LINE:
         at = max(line.rfind(white, LONGEST_LINE // 2, LONGEST_LINE + 1) for white in (b" ", b"\t"))
-        if at > 0 and line[at:].strip(b" \t"):
+        if at > 0:
             yield line[:at]
             line = line[at:]
         else:
