@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from binascii import a2b_base64, a2b_qp
 from itertools import groupby
+from unicodedata import category
 
 from elemta.charsets import codec_of, decode
 
@@ -39,9 +40,11 @@ def unfolded(text: str) -> str:
 
 
 def on_one_line(text: str) -> str:
-    """Decoded text without what cannot be shown: control characters, and octets that are no UTF-8."""
+    """Decoded text as it is shown: no control characters, nor octets that are no UTF-8, nor what has no width."""
     text = re.sub("[\ud800-\udfff]", "\ufffd", text)
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else "" if category(char) == "Cf" else " " for char in text)
+    return " ".join(text.split())
 
 
 def _loosely_decoded(word: re.Match[str]) -> str:

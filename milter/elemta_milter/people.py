@@ -30,6 +30,7 @@ _LOOKS_LIKE = str.maketrans(
     "aeopcyxijshdqwrkbmhtzbaopviktuxnilodole",
 )
 _WORD = re.compile(r"[^\W_]+")
+_NO_WIDTH = frozenset({"Mn", "Me", "Cf"})  # accents, variation selectors, what shows nothing
 
 Words = frozenset[str]
 
@@ -109,7 +110,7 @@ def _letters(words: list[str]) -> Words:
 
 def _words(name: str) -> list[str]:
     plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name[:MAX_NAME]).casefold())
-    plain = "".join(char for char in plain if not unicodedata.combining(char) and unicodedata.category(char) != "Cf")
+    plain = "".join(char for char in plain if unicodedata.category(char) not in _NO_WIDTH)
     return _WORD.findall(plain.translate(_LOOKS_LIKE))
 
 

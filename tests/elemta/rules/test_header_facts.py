@@ -61,6 +61,7 @@ def test_answers_that_go_to_the_authors_own_domain():
 def test_text_is_one_line_that_can_be_printed():
     assert view(Subject="=?utf-8?q?a=0D=0ABcc:_x=00?=")["subject.text"] == ("a Bcc: x",)
     assert view(Subject="caf\xe9")["subject.text"] == ("café",)
+    assert view(Subject="Your in\u200bvo\u00adice\ufeff")["subject.text"] == ("Your invoice",)
 
 
 def test_the_older_field_names_the_mailer_first():

@@ -32,6 +32,8 @@ def look(sender, people=PEOPLE):
         ('"Doe, Jane" <jane@evil.test>', "fail", "name"),
         ("jane  doe <jane@evil.test>", "fail", "name"),
         ("Jané Dôe <jane@evil.test>", "fail", "name"),
+        ('"Dôe, Jané" <jane@evil.test>', "fail", "name"),
+        *((f'"D{hidden}oe, Jane" <jane@evil.test>', "fail", "name") for hidden in "\u200b\u00ad\u2060\ufe0f\u034f"),
         ("=?utf-8?b?0IhhbmUgRG9l?= <jane@evil.test>", "fail", "name"),
         ("J\u0430n\u0435 D\u043ee <jane@evil.test>", "fail", "name"),
         ("J\u200bane Doe <jane@evil.test>", "fail", "name"),
@@ -60,6 +62,7 @@ def look(sender, people=PEOPLE):
         ("<jane@evil.test>", "none", None),
         ('"jane@example.org" <x@evil.test>', "fail", "address"),
         ('"Desk jane@example.org" <x@evil.test>', "fail", "address"),
+        ('"jane@exam\u200bple.org" <x@evil.test>', "fail", "address"),
         ('"x@mail.evil.test" <x@evil.test>', "none", None),
         ("Other <o@x.test>, Jane Doe <jane@evil.test>", "fail", "name"),
         ("Jane Doe <jane@example.org>, Jane Doe <jane@evil.test>", "fail", "name"),
@@ -95,7 +98,7 @@ def test_nobody_is_known_without_people():
 
 def test_people_in_a_file_that_changes(tmp_path):
     path = tmp_path / "people.txt"
-    path.write_text("# ours\nJane Doe = jane@example.org,  # she\n")
+    path.write_text("# ours\n \nJane Doe = , jane@example.org,  # she\n")
     of = message(headers=[("From", "Max Roe <m@evil.test>")])
 
     async def before_and_after():
