@@ -175,7 +175,10 @@ def test_a_queue_id_leads_to_what_was_decided_at_rcpt_to_before_there_was_one(ke
 def test_search_by_every_criterion_newest_first(keeping):
     start = time.time() - 1000
     given = [
-        decision(at=start + i, sender=f"s{i}@a.test", recipients=(f"r{i}@b.test", "all@b.test")) for i in range(10)
+        decision(
+            at=start + i, sender=f"s{i}@a.test", recipients=(f"r{i}@b.test", "all@b.test"), rule="spoofed" if i else ""
+        )
+        for i in range(10)
     ]
     given.append(decision(
         at=start + 10, rule="greylist", klass="submission", disposition=Disposition.DEFER, stage="recipient",
@@ -194,6 +197,8 @@ def test_search_by_every_criterion_newest_first(keeping):
     assert len(ids(sender="*@a.test")) == 10
     assert ids(sender="50%_*") == special
     assert ids(sender="5*_*") == special
+    assert ids(sender="s_@a*") == ids(sender="s%@a*") == []
+    assert ids(rule="") == [given[0].id]
     for criteria in (
         {"rule": "greylist"}, {"klass": "submission"}, {"disposition": "defer"}, {"stage": "recipient"},
         {"client": "2001:db8::1"}, {"client": "2001:*"}, {"login": "carol"},
@@ -535,6 +540,20 @@ def test_a_row_that_cannot_be_read_is_told_as_damage(keeping, change):
             ask()
 
 
+def test_a_journal_that_is_damaged_while_it_is_open_is_trouble_and_no_crash(keeping):
+    keeping.keep(decision())
+    reader = keeping.close()
+    database = connect(keeping.path, write=True)
+    database.execute("DROP TABLE decisions")
+    database.close()
+    for ask in (
+        lambda: reader.find("X"), reader.search, lambda: reader.follow(BEGINNING), lambda: reader.mark_before(0.0),
+        reader.oldest, lambda: expire(keeping.path, 0.0),
+    ):  # fmt: skip
+        with pytest.raises(JournalError, match=rf"{keeping.path}: no such table"):
+            ask()
+
+
 def test_a_path_may_begin_with_two_slashes(tmp_path):
     path = f"/{tmp_path}/journal.db"
     connect(path, write=True).close()
@@ -614,14 +633,15 @@ def test_who_begins_to_follow_need_not_read_years(keeping):
 
 
 def test_following_goes_on_after_expiry_and_starts_anew_in_a_new_file(keeping, tmp_path):
-    keeping.keep(*[decision(id=f"A{n}", at=1000.0 + n) for n in range(3)])
+    keeping.keep(decision(id="A0", at=1000.0, disposition=Disposition.QUARANTINE))
+    keeping.keep(*[decision(id=f"A{n}", at=1000.0 + n) for n in (1, 2)])
     reader = keeping.close()
     _, mark = reader.follow(BEGINNING)
     assert mark == (3, "A2")
     again = Keeping(keeping.path)
     again.keep(decision(id="A3", at=2000.0))
     reader = again.close()
-    expire(keeping.path, 1500.0)
+    assert expire(keeping.path, 1500.0, held=500.0) == 2
     entries, mark = reader.follow(mark)
     assert [entry.id for entry in entries] == ["A3"]
     reader.close()
@@ -630,9 +650,20 @@ def test_following_goes_on_after_expiry_and_starts_anew_in_a_new_file(keeping, t
         Path(keeping.path + extra).unlink(missing_ok=True)
     anew = Keeping(keeping.path)
     anew.keep(*[decision(id=f"B{n}") for n in range(4)])
-    entries, mark = anew.close().follow(mark)
+    reader = anew.close()
+    entries, mark = reader.follow(mark)
     assert [entry.id for entry in entries] == ["B0", "B1", "B2", "B3"]
     assert mark == (4, "B3")
+    assert reader.follow((9, "A9")) == (entries, mark)
+
+
+def test_nothing_is_followed_in_an_empty_journal(tmp_path):
+    path = str(tmp_path / "journal.db")
+    connect(path, write=True).close()
+    reader = Reader(path)
+    assert reader.mark_before(0.0) == BEGINNING
+    for mark in (BEGINNING, (9, "A9")):
+        assert reader.follow(mark) == ([], mark)
 
 
 def python(code, *args):
