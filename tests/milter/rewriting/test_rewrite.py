@@ -78,6 +78,12 @@ def test_a_banner_at_the_bottom():
     assert body.endswith(b"the end\r\n")
 
 
+def test_a_mail_of_attachments_only_gets_a_text():
+    found, _, body = carried(of(BANNER), mail(MIXED, b"--b\r\nContent-Type: image/png\r\n\r\nx\r\n--b--\r\n"))
+    assert found.reason == "banner in a new first part"
+    assert body.index(b"From outside") < body.index(b"image/png")
+
+
 def test_in_html_facts_are_no_markup():
     rule = "{id: a, banner: {text: no, html: '<i>{sender}</i> {{x}}'}}"
     fields = (*PLAIN, (b"Content-Type", b" text/html"))
@@ -149,10 +155,12 @@ SEEN_DKIM = ((*PLAIN, (b"DKIM-Signature", b" v=1")), "dkim")
         (SEEN_ARC, {"result": Result.TEMPERROR}, "no check arc tells"),
         (SEEN_ARC, {"result": Result.NONE}, "no check arc tells"),
         (SEEN_ARC, {"result": Result.FAIL, "fields": {"length": 1}}, ""),
+        (SEEN_ARC, {"result": Result.PERMERROR}, ""),
         (SEEN_ARC, None, "no check arc tells"),
         (SEEN_DKIM, {"result": Result.TEMPERROR, "fields": {"results": ("fail", "temperror")}}, "may hold"),
         (SEEN_DKIM, {"result": Result.FAIL, "fields": {"results": ("fail", "policy")}}, "may hold"),
         (SEEN_DKIM, {"result": Result.FAIL, "fields": {"results": ("fail", "permerror")}}, ""),
+        (SEEN_DKIM, {"result": Result.FAIL}, "may hold"),
         (SEEN_DKIM, {"result": Result.PASS, "fields": {"results": ("pass",), "domains": ("a.test", "b.test")}},
          "the signature of a.test, b.test holds"),
     ],
@@ -192,6 +200,12 @@ def test_which_attachments_are_taken_out(name, data, kind, out):
     assert found.fields["removed"] == ((name.strip(),) if out else ())
 
 
+def test_one_of_several_names_is_enough():
+    message = mail(MIXED, attached("a.pdf", kind='application/x; name="inv 7.zip"'))
+    found, _, _ = carried(of("{id: a, replace_attachments: {name: 'inv*.zip'}}"), message)
+    assert len(found.fields["removed"]) == 1
+
+
 def test_a_type_is_told_by_content_too():
     program = (
         b"MZ\x90\x00\x03\x00\x00\x00\x04\x00\x00\x00\xff\xff\x00\x00\xb8" + bytes(43) + b"\x80\x00\x00\x00" + bytes(64)
@@ -227,7 +241,7 @@ def test_the_first_rule_that_asks_speaks():
 
 def test_where_it_cannot_be_done_the_mail_does_not_go_on():
     message = mail(truncated="10 octets of body")
-    decision = judge(of(NO_EXE), message)
+    decision = judge(of(BANNER, NO_EXE), message)
     found = {finding.check: finding for finding in decision.findings}["rewrite"]
     assert found.result is Result.PERMERROR
     with pytest.raises(edits.Unlawful, match="attachments cannot be taken out: the mail is not known whole"):
@@ -257,9 +271,11 @@ def test_a_body_that_cannot_be_read_is_no_crash():
 
 
 def test_a_check_may_ask_for_it_where_it_may_make_edits():
-    made, problems = part(of("{id: a, label: x}", checks="{dkim: {edits: true}}").settings)
+    made, problems = part(of("{id: a, label: x}", checks="{spf: , dkim: {edits: true}}").settings)
     assert made is not None
     assert not problems
-    asked = (Action(ActionKind.REPLACE_ATTACHMENTS, value="a { brace", options=(("name", "*.exe"),)),)
-    found = made.see("inbound", mail(MIXED, attached("a.exe")), {}, Verdict(actions=asked))
-    assert b"a { brace" in found.detail.change.octets()
+    seen = {"attachments": Finding("attachments", Result.TEMPERROR)}
+    for notice in ("a { brace", "{nobody}"):
+        asked = (Action(ActionKind.REPLACE_ATTACHMENTS, value=notice, options=(("name", "*.exe"),)),)
+        found = made.see("inbound", mail(MIXED, attached("a.exe")), seen, Verdict(actions=asked))
+        assert notice.encode() in found.detail.change.octets()
