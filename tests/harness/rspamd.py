@@ -45,7 +45,7 @@ class PrivateRspamd:
     modules: what stands in the file of each module that is on: `milter_headers="use = [];"`.
     dns: the port of a name server on 127.0.0.1; none answers at 0.
     scanner: what the normal worker is told; None switches it off.
-    proxy: what the milter proxy at `proxy_socket` is told; None switches it off.
+    proxy: what the milter proxy at `proxy_socket` is told, PORT being the normal worker's; None switches it off.
     files: others of override.d by name: {"actions.conf": "reject = 20;"}.
     lua: rules of its own, rspamd.local.lua.
 
@@ -93,10 +93,12 @@ class PrivateRspamd:
             """  # newer versions know gtube_patterns, older ones enable_test_patterns
         self._write("options.inc", options)
         self._write("logging.inc", 'level = "info";')
-        own = f'bind_socket = "127.0.0.1:{self.port}";\ncount = 1;\n'
-        self._write("worker-normal.inc", "enabled = false;" if scanner is None else own + scanner)
+        own = f'bind_socket = "127.0.0.1:{self.port}";\n'
+        self._write("worker-normal.inc", "enabled = false;" if scanner is None else own + (scanner or "count = 1;"))
         own = f'bind_socket = "{self.proxy_socket} mode=0666";\n'
-        self._write("worker-proxy.inc", "enabled = false;" if proxy is None else own + proxy)
+        self._write(
+            "worker-proxy.inc", "enabled = false;" if proxy is None else own + proxy.replace("PORT", str(self.port))
+        )
         for worker in ("controller", "fuzzy"):
             self._write(f"worker-{worker}.inc", "enabled = false;")
         for name, text in (files or {}).items():
