@@ -1,5 +1,6 @@
 """Privileges: started as root, the daemon is somebody else when mail arrives, and Postfix may reach its socket."""
 
+import grp
 import os
 import pwd
 import shutil
@@ -15,11 +16,18 @@ from harness.daemon import Daemon
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: who is not root has nothing to drop")
 
 
+def identity(pid):
+    """Who a process is in every respect."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    told = {name: numbers for name, *numbers in map(str.split, lines)}
+    return tuple((name, *map(int, told[name])) for name in ("Uid:", "Gid:", "Groups:"))
+
+
 @root_only
 def test_workers_are_the_configured_user_and_the_socket_is_for_the_group():
     place = Path(tempfile.mkdtemp(prefix="elemta-drop-"))
     place.chmod(0o755)
-    daemon = Daemon("policyd", listen=f"unix:{place}/new/policyd.sock")
+    daemon = Daemon("policyd", listen=f"unix:{place}/new/policyd.sock", own="group: users")
     text = (
         daemon.policy.read_text()
         .replace("user: root", "user: nobody")
@@ -30,8 +38,12 @@ def test_workers_are_the_configured_user_and_the_socket_is_for_the_group():
         daemon.start()
         nobody = pwd.getpwnam("nobody").pw_uid
 
-        assert {Path(f"/proc/{pid}").stat().st_uid for pid in (*daemon.children(), daemon.process.pid)} == {nobody}
-        assert (place / "new").stat().st_uid == nobody
+        identities = {identity(pid) for pid in (*daemon.children(), daemon.process.pid)}
+        group = pwd.getpwnam("nobody").pw_gid
+        assert identities == {(("Uid:", *[nobody] * 4), ("Gid:", *[group] * 4), ("Groups:", group))}
+        made = (place / "new").stat(), (place / "new" / "policyd.sock").stat(), (place / "var" / "metrics").stat()
+        users = grp.getgrnam("users").gr_gid
+        assert [(each.st_uid, each.st_gid) for each in made] == [(nobody, users), (0, users), (nobody, group)]
         assert (place / "new" / "policyd.sock").stat().st_mode & 0o777 == 0o660
         daemon.signal(signal.SIGHUP)  # a reload needs no privilege that was dropped
         daemon.wait_for("reloaded daemon=policyd ok=true")

@@ -1,0 +1,140 @@
+"""Generations: when is a slot filled again, and who must go soon?  On a supervisor that forks nothing."""
+
+import signal
+import socket
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from elemta.config.types import Listen
+from elemta.daemon import supervisor as module
+from elemta.daemon.generation import BACK_OFF, Generation, Process
+from elemta.daemon.supervisor import MOST_LEAVING, SETTLED, START_LIMIT, Supervisor
+
+
+class Watch:
+    """What an administrator is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def ended(self, status):
+        pass
+
+    def died(self, slot, how, lived, pause):
+        self.told.append((slot, how, pause))
+
+    def reloaded(self, *, ok, **more):
+        self.told.append(("reloaded", ok, *more.values()))
+
+
+@pytest.fixture
+def supervisor(monkeypatch):
+    now, made = [time.monotonic()], []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    watching = Supervisor(SimpleNamespace(name="policyd"), None, Watch())
+
+    def pass_by(seconds):
+        now[0] += seconds
+
+    def generation(workers=1):
+        inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        policy = SimpleNamespace(fingerprint="f", settings=None)
+        made.append(Generation(policy, workers, Listen(), None, inbox))
+        return made[-1]
+
+    watching.pass_by, watching.made = pass_by, generation
+    yield watching
+    watching._selector.close()
+    for each in made:
+        each.close()
+
+
+def process(slot=0, pid=0):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.close()
+    return Process(pid, slot, ours, time.monotonic())
+
+
+def dies(supervisor, generation, lived, status=signal.SIGKILL):
+    one = process()
+    supervisor.pass_by(lived)
+    supervisor._died(generation, one, status)
+
+
+def test_one_that_dies_again_and_again_is_started_ever_later(supervisor):
+    generation = supervisor.made()
+    for lived in (*[1.0] * (len(BACK_OFF) + 1), SETTLED + 1.0):
+        dies(supervisor, generation, lived)
+    pauses = [pause for _, _, pause in supervisor.watch.told]
+    assert pauses == [*BACK_OFF, BACK_OFF[-1], BACK_OFF[0]]
+    assert supervisor.restarts == len(pauses)
+
+
+def test_what_ended_is_told_by_its_status(supervisor):
+    generation = supervisor.made()
+    dies(supervisor, generation, 1.0, status=70 << 8)
+    assert supervisor.watch.told == [(0, "exit status 70", BACK_OFF[0])]
+
+
+def test_it_is_not_started_before_its_time(supervisor, monkeypatch):
+    started = []
+    monkeypatch.setattr(supervisor, "_fork", lambda _, slot: started.append(slot))
+    supervisor.current = generation = supervisor.made()
+    dies(supervisor, generation, 1.0)
+    supervisor.pass_by(BACK_OFF[0] / 2)
+    supervisor._restart()
+    assert started == []
+    supervisor.pass_by(BACK_OFF[0])
+    for _ in range(2):
+        supervisor._restart()
+    assert started == [0]
+
+
+def test_nobody_is_started_while_the_daemon_ends(supervisor, monkeypatch):
+    started = []
+    monkeypatch.setattr(supervisor, "_fork", lambda _, slot: started.append(slot))
+    supervisor.current = generation = supervisor.made()
+    dies(supervisor, generation, 1.0)
+    supervisor.pass_by(60.0)
+    supervisor.stopping = True
+    supervisor._restart()
+    assert started == []
+
+
+def test_one_that_was_told_to_go_is_not_missed(supervisor):
+    generation = supervisor.made()
+    one = process()
+    one.goes(35.0)
+    supervisor._died(generation, one, 0)
+    assert (supervisor.watch.told, generation.restart_at) == ([], {})
+
+
+def test_of_many_generations_that_finish_long_mails_the_oldest_must_go(supervisor, monkeypatch):
+    told = []
+    monkeypatch.setattr(module, "send_away", lambda process, inbox: told.append((process.pid, inbox is not None)))
+    for pid in range(MOST_LEAVING + 1):
+        old, new = supervisor.made(), supervisor.made()
+        old.processes[pid] = process(pid=pid)
+        supervisor._retire(old, new)
+    assert told == [*((pid, True) for pid in range(MOST_LEAVING + 1)), (0, False)]
+    for each in supervisor.leaving:
+        for one in each.processes.values():
+            one.control.close()
+
+
+def test_a_reload_whose_workers_do_not_come_up_in_time_is_refused(supervisor, monkeypatch):
+    notified = []
+    monkeypatch.setattr(module.sdnotify, "notify", lambda *lines: notified.append(lines))
+    supervisor.current, supervisor.candidate = supervisor.made(), supervisor.made()
+    supervisor.pass_by(START_LIMIT - 1.0)
+    supervisor._promote()
+    assert supervisor.watch.told == []
+    supervisor.pass_by(2.0)
+    supervisor._promote()
+    assert supervisor.candidate is None
+    assert supervisor.watch.told == [
+        ("reloaded", False, "the new workers did not come up; the old policy stays in force")
+    ]
+    assert notified == [("READY=1", "STATUS=reload refused, see the log")]  # else systemctl reload would wait
