@@ -2,10 +2,14 @@
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
+import pytest
+
 from elemta.daemon import birth
+from elemta.daemon.generation import KEEPER, Process
 
 
 def test_a_stop_in_the_moment_of_birth_is_not_lost(monkeypatch):
@@ -38,3 +42,39 @@ def test_what_was_printed_and_nobody_takes_keeps_no_process_from_being_started(m
         process.control.close()
         assert os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1]) == 7
         os.dup2(null.fileno(), full.fileno())  # to be closed in peace
+
+
+def test_one_that_fails_before_it_works_says_so_and_ends():
+    def forget():
+        os.dup2(unread.fileno(), 2)
+        raise RuntimeError("a mistake")
+
+    with Path(os.devnull).open("w") as unread:
+        process = birth.fork(None, None, 0, forget)
+    process.control.close()
+    assert os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1]) == os.EX_SOFTWARE
+
+
+def test_without_room_for_a_process_nothing_stays_open(monkeypatch):
+    def fork():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", fork)
+    made = []
+    monkeypatch.setattr(socket, "socketpair", lambda *kind, pair=socket.socketpair: made.extend(pair(*kind)) or made)
+    with pytest.raises(BlockingIOError):
+        birth.fork(None, None, 0, lambda: None)
+    assert [each.fileno() for each in made] == [-1, -1]
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_one_that_cannot_hand_over_its_connections_is_told_to_go_all_the_same(monkeypatch):
+    sent = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.close()  # as if it were about to die
+    with ours, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inbox:
+        birth.send_away(Process(7, 0, ours, 0.0), inbox)
+        assert sent == [(7, signal.SIGTERM)]
+        birth.send_away(Process(8, KEEPER, ours, 0.0), inbox)
+        assert sent == [(7, signal.SIGTERM), (8, signal.SIGTERM)]
