@@ -62,26 +62,26 @@ def _after(document: bytes, lower: bytes, start: int) -> tuple[int, bytes] | Non
     if name in _RAW and not closing and end > 0:
         close = _RAW[name].search(lower, end)
         odd = close is None or (name == b"title" and lower.find(b"<", end) < close.start())  # to some it is markup
-        end = -1 if close is None or odd else _tag_end(document, close.end() - 1)
+        end = 0 if close is None or odd else _tag_end(document, close.end() - 1)
     return (end, name) if end > 0 else None
 
 
 def _comment_end(document: bytes, start: int) -> int:
-    """Behind a comment, or what browsers take for one; -1 if none begins here, or programs differ in where it ends."""
+    """Behind a comment, or what browsers take for one; 0 if none begins here, or programs differ in where it ends."""
     if document.startswith(b"<!--", start):
         ending = _COMMENT_END.search(document, start + 2)
         if ending is None or ending.start() < start + 4 or ending[0] == b"--!>":  # "<!-->" is one to some
-            return -1
+            return 0
         return ending.end()
     if document.startswith((b"<!", b"<?"), start):
-        return document.find(b">", start) + 1 or -1
-    return -1
+        return document.find(b">", start) + 1
+    return 0
 
 
 def _tag_end(document: bytes, place: int) -> int:
-    """Behind the > of a tag; those in quotes do not count. A quote without its end is no quote."""
+    """Behind the > of a tag, 0 for none; those in quotes do not count. A quote without its end is no quote."""
     match = _TAG_END.match(document, place)
-    return match.end() if match else document.find(b">", place) + 1 or -1
+    return match.end() if match else document.find(b">", place) + 1
 
 
 def _after_blanks(document: bytes, place: int) -> int:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from elemta_milter.mime import read_octets
 from elemta_milter.rewriting import Banner, RewritingBounds, Skipped, add_banners
-from elemta_milter.rewriting.encoding import quoted_printable
+from elemta_milter.rewriting.encoding import quoted_printable, with_charset, with_fields
 
 TOP = Banner("From outside <x>")
 BOTTOM = Banner("Greetings\nfrom us", position="bottom")
@@ -158,6 +158,11 @@ def test_where_it_goes(content_type, body, want, numbers):
     assert skipped(fields, new) == "it bears the banner already"
 
 
+def test_an_attached_message_in_base64_is_no_reason_against_it():
+    attached = "Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\nU3ViamVjdDogeAoKeQo="
+    assert done(header(MIXED), parts(P + "\nhello", attached))[2].parts == ("1",)
+
+
 def test_all_else_stays_octet_by_octet():
     body = octets("preamble\n" + parts(P + "X-A:  1 \n\nhello", A + "\n%PDF\n\n") + "epilogue\n\n")
     fields = header(MIXED)
@@ -263,6 +268,34 @@ def test_the_other_parameters_are_kept_and_flowed_text_stays_so():
     message = parsed(fields, new)
     assert dict(message["Content-Type"].params) == {"charset": "utf-8", "format": "flowed", "delsp": "yes"}
     assert message.get_payload(decode=True).decode() == " > ☃\r\n  end\r\n From x\r\n\r\nhello \r\nworld\r\n"
+
+
+def test_a_part_whose_charset_cannot_hold_it_gets_another_and_keeps_its_other_fields():
+    told = "content-type: text/plain;\n\tcharset=us-ascii; format=flowed\nContent-Transfer-Encoding : 7bit\n"
+    _, new, _ = done(header(MIXED), parts(f"X-A: 1\n 2\n{told}Content-ID: <x>\n\nhello", A + "\n%PDF"), WIDE)
+    told = "Content-Type: text/plain; format=flowed; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n"
+    text = "Von drau=C3=9Fen =E2=98=83\n\nhello"
+    assert new == octets(parts(f"X-A: 1\n 2\nContent-ID: <x>\n{told}\n{text}", A + "\n%PDF"))
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept"),
+    [(b"A: 1\n\nB: 2", b"A: 1\n"), (b"A: 1\rX: 2\r 3\r", b"A: 1\r\n"), (b" A\r\nX: 2\r\nA: 1", b" A\r\nA: 1\r\n")],
+)
+def test_other_fields_of_a_part_however_its_lines_end(raw, kept):
+    assert with_fields(raw, [("X", "new")]) == kept + b"X: new\r\n\r\n"
+
+
+@pytest.mark.parametrize("value", [b"", b" text/plain; name=\xff", b" text/html; charset=x"])
+def test_a_content_type_that_would_not_be_read_with_its_charset_is_written_anew(value):
+    assert with_charset(value, "text/plain", "utf-8") == "text/plain; charset=utf-8"
+
+
+def test_a_text_that_ends_in_another_set_of_characters_does_not_swallow_it():
+    fields, new, _ = done(
+        header("text/plain; charset=iso-2022-jp"), "表示".encode("iso-2022-jp").removesuffix(b"\x1b(B"), BOTTOM
+    )
+    assert parsed(fields, new).get_content().splitlines() == ["表示", "", "Greetings", "from us"]
 
 
 def test_an_unknown_charset_takes_ascii_and_nothing_else():
