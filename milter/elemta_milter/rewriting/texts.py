@@ -106,10 +106,10 @@ def _into_plain(octets: bytes, top: bytes, bottom: bytes) -> bytes:
 
 def _into_html(octets: bytes, top: bytes, bottom: bytes) -> bytes:
     start = html.top(octets)
-    if top and not octets[start:].lstrip(_BLANKS).startswith(top):
+    if not octets[start:].lstrip(_BLANKS).startswith(top):  # as anything begins with nothing
         octets = octets[:start] + b"\r\n" + top + b"\r\n" + octets[start:]
     end = html.bottom(octets)
-    if bottom and not octets[:end].rstrip(_BLANKS).endswith(bottom):
+    if not octets[:end].rstrip(_BLANKS).endswith(bottom):
         octets = octets[:end] + b"\r\n" + bottom + b"\r\n" + octets[end:]
     return octets
 

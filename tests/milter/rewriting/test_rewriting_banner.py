@@ -248,6 +248,7 @@ def test_every_charset_and_encoding_holds_it(charset, encoding, subtype, banner)
     assert shown.count(words) == 1
     assert shown.replace(words, "").strip() == text.strip()
     assert message.get_content_charset("us-ascii") in (charset or "us-ascii", "utf-8")
+    assert new.endswith(b"\r\n")
     if encoding != "8bit":
         assert new.isascii()
     assert skipped(fields, new, banner) == "it bears the banner already"
