@@ -124,7 +124,7 @@ def test_the_subject_comes_from_the_mail_where_the_journal_has_none(place, elemt
         "*** ENVELOPE RECORDS hold/BzB ***\nsubject: no\n*** MESSAGE CONTENTS hold/BzB ***\nFrom: b\n"
     )
     _, out, _ = elemta("list", "--all")
-    assert "\n    föl ded \\x1b[2J\n" in out
+    assert out.count("\n    föl ded \\x1b[2J\n") == 1, "and it is not that of the next mail"
     assert "no" not in out.split()
     assert asked(place, "postcat") == ["-qeh AzA BzB"]
 
@@ -223,6 +223,14 @@ def test_what_postsuper_did_not_do_is_neither_told_nor_noted(place, elemta):
     status, out, err = elemta("delete", "AzA")
     assert (status, out, err) == (1, "", "AzA: somebody else was faster, it is not on hold any more\n")
     assert acts(place, "AAAAAAAAAA") == []
+    (place / "bin" / "postsuper").write_text("#!/bin/sh\necho 'postsuper: AzA: removed' >&2; exit 1\n")
+    assert elemta("delete", "AzA")[:2] == (0, "AzA  deleted  from alice@sender.test to bob@here.test\n")
+    assert [deed for deed, _ in acts(place, "AAAAAAAAAA")] == ["deleted"], "though it failed at another"
+
+
+def test_the_oldest_come_first(place):
+    on_hold(place, ("BzB", "", 1), ("CzC", "", 2), ("AzA", "", 2))
+    assert [mail.queue_id for mail in HoldQueue(str(place)).mails()] == ["AzA", "CzC", "BzB"]
 
 
 def test_show_gives_the_story_and_the_header_or_the_mail_alone(place, capsysbinary):
@@ -249,8 +257,8 @@ def test_show_gives_the_story_and_the_header_or_the_mail_alone(place, capsysbina
          os.EX_CONFIG, "quarantine.postfix"),
         ("postqueue", "echo 'postqueue: fatal: Queue report unavailable - mail system is down' >&2; exit 69",
          os.EX_UNAVAILABLE, "is Postfix running?"),
-        ("postsuper", "echo 'postsuper: fatal: use of this command is reserved for the superuser' >&2; exit 1",
-         os.EX_NOPERM, "run this as root"),
+        ("postsuper", "printf 'postsuper: warning: x\\npostsuper: fatal: reserved for the superuser\\n' >&2; exit 1",
+         os.EX_NOPERM, "postsuper: reserved for the superuser; run this as root"),
     ],
 )  # fmt: skip
 def test_errors_say_what_to_do(place, elemta, program, body, status, words):
@@ -289,6 +297,12 @@ def test_a_mail_that_is_all_header_does_not_fill_the_memory(place):
     (place / "cat").write_text(f"*** MESSAGE CONTENTS hold/a ***\n{(line + chr(10)) * 100}Subject: late\n")
     [header] = HoldQueue(str(place)).headers(["a"]).values()
     assert len(header) < queue.LONGEST_HEADER + queue.LONGEST_LINE
+
+
+def test_the_end_of_a_long_line_is_no_mark(place):
+    begin = "*** MESSAGE CONTENTS hold/"
+    (place / "cat").write_text(f"{begin}a ***\nX: {'y' * (queue.LONGEST_LINE - 3)}{begin}b ***\nSubject: forged\n")
+    assert list(HoldQueue(str(place)).headers(["a"])) == ["a"]
 
 
 def test_a_class_that_is_not_there_is_a_mistake(place, elemta):
