@@ -127,7 +127,6 @@ class _Reader:
         self.files[os.path.realpath(path)] = (path, named)
         text = self._text(path, named)
         if text is None:
-            self.readable = False
             return None
         tree = parse(text, path, lambda word, plain, origin: read_word(word, plain, origin, self.environment))
         self.problems += tree.problems
@@ -136,7 +135,7 @@ class _Reader:
             if tree.readable and named is None:
                 text = "this file says nothing; the shortest useful one is `host: mx1.example.org`"
                 self._fail(text, Origin(path, 1, 1))
-            return Node(Origin(path), {}) if tree.readable else None
+            return None
         if not isinstance(tree.root.value, dict):
             text = "the top must be a mapping; write `key: value` lines" + spaced(tree.root.value)
             self._fail(text, tree.root.origin)
@@ -222,7 +221,7 @@ class _Reader:
         except UnicodeDecodeError as error:
             start = octets.rfind(b"\n", 0, error.start) + 1
             line = octets.count(b"\n", 0, error.start) + 1
-            column = len(octets[start : error.start].decode(errors="replace")) + 1
+            column = len(octets[start : error.start].decode()) + 1
             text = f"the octet 0x{octets[error.start]:02X} is not UTF-8; save this file as UTF-8"
             self._fail(text, Origin(path, line, column))
             return None

@@ -65,7 +65,7 @@ class Log:
         self._timed = self.json or "JOURNAL_STREAM" not in os.environ
         self._second = 0, ""  # the present second, and how it is written
         logging.getLogger().handlers[:] = [_Standard(self)]
-        logging.getLogger().setLevel(max(self.level, logging.WARNING))  # libraries: only what is wrong
+        logging.getLogger().setLevel(logging.WARNING)  # libraries: only what is wrong
         logging.getLogger("elemta").setLevel(self.level)
 
     def started(self, **more: Told) -> None:

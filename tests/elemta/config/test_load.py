@@ -305,6 +305,15 @@ def test_an_include_without_its_variable_is_told_once(write):
     assert complaints(write("host: mx.test\ninclude: ${NOWHERE}/x.yaml\n")).count("\n") == 0
 
 
+@pytest.mark.parametrize("theirs", ["host: [\n", "- host\n", None])
+def test_what_an_included_file_would_say_is_not_missed_where_it_cannot_be_read(write, theirs):
+    if theirs:
+        write(theirs, "more.yaml")
+    told = complaints(write("include: more.yaml\n"))
+    assert told.count("\n") == 0, told
+    assert "more.yaml" in told
+
+
 def test_an_included_file_may_be_empty(write):
     write("# nothing yet\n", "conf.d/a.yaml")
     assert load(write("host: mx.test\ninclude: conf.d/a.yaml\n")).settings.host == "mx.test"

@@ -161,6 +161,17 @@ def test_the_level_silences_what_is_below_it(written):
     logging.getLogger("elemta.dns").info("quiet")
     log.trouble("loud")
     assert lines() == ["trouble text=loud"]
+    make("text", "error")
+    logging.getLogger("some.library").warning("quiet")
+    assert lines()[1:] == []
+
+
+def test_the_level_stands_in_json(written):
+    make, lines = written
+    log = make("json")
+    log.trouble("disk full")
+    log.worker_died(1)
+    assert [json.loads(line)["level"] for line in lines()] == ["warning", "error"]
 
 
 def test_what_modules_and_libraries_log_has_the_same_form(written):

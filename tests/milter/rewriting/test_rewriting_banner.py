@@ -110,7 +110,7 @@ MARKUP = b"\r\n<p>From outside &lt;x&gt;</p>\r\n"
         ),
         (
             'multipart/related; boundary=b; start="<x>"',
-            parts(P + "\nno", H + "Content-ID: <x>\n\nyes"),
+            parts(P + "X-ID: <x>\nContent-ID: <y>\n\nno", H + "Content-ID: <x>\n\nyes"),
             [("text/plain", b"no"), ("text/html", MARKUP + b"yes")],
             ("2",),
         ),
@@ -137,7 +137,19 @@ MARKUP = b"\r\n<p>From outside &lt;x&gt;</p>\r\n"
             ("2",),
         ),
         ('text/plain; name="a.txt"', "hello", [("text/plain", TEXT + b"hello")], ("1",)),
+        (
+            MIXED,
+            parts(P + "Content-Disposition: attachment\n\nfile", P + "\nhello"),
+            [("text/plain", b"file"), ("text/plain", TEXT + b"hello")],
+            ("2",),
+        ),
         # no text at all
+        (
+            MIXED,
+            parts(P + "Content-Disposition: attachment; filename=a.txt\n\nfile"),
+            [("text/plain", b"From outside <x>\r\n"), ("text/plain", b"file")],
+            ("new",),
+        ),
         (MIXED, parts(A + "\n%PDF"), [("text/plain", b"From outside <x>\r\n"), ("application/pdf", b"%PDF")], ("new",)),
         ("image/png", "PNG\n", [("text/plain", b"From outside <x>\r\n"), ("image/png", b"PNG\r\n")], ("new",)),
         (
@@ -158,9 +170,17 @@ def test_where_it_goes(content_type, body, want, numbers):
     assert skipped(fields, new) == "it bears the banner already"
 
 
-def test_an_attached_message_in_base64_is_no_reason_against_it():
-    attached = "Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\nU3ViamVjdDogeAoKeQo="
-    assert done(header(MIXED), parts(P + "\nhello", attached))[2].parts == ("1",)
+def test_an_attached_message_that_is_encoded_or_signed_is_no_reason_against_it():
+    for attached in (
+        "Content-Transfer-Encoding: base64\n\nU3ViamVjdDogeAoKeQo=",
+        "\n" + SIGNED + parts(P + "\nx", "\ny", boundary="c"),
+    ):
+        body = parts(P + "\nhello", "Content-Type: message/rfc822\n" + attached)
+        assert done(header(MIXED), body)[2].parts == ("1",)
+
+
+def test_a_multipart_without_parts_gets_a_text():
+    assert done(header("multipart/related; boundary=b"), "nothing\n")[2].parts == ("new",)
 
 
 def test_all_else_stays_octet_by_octet():
