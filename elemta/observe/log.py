@@ -20,6 +20,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from select import PIPE_BUF
 from typing import Literal
@@ -178,13 +179,14 @@ class MailLog:
     def _write(self) -> None:
         """Write what has gathered, in as few calls as keep the lines of several processes apart."""
         self._due = False  # before the lines are taken: who adds one afterwards sees to it that it is written
-        gathered, together = self._gathered, bytearray()
-        while gathered:
-            line = gathered.popleft()
-            if together and len(together) + len(line) > PIPE_BUF:
-                self._log.put(bytes(together))
-                together.clear()
-            together += line
+        together = bytearray()
+        with suppress(IndexError):  # all is taken, perhaps by another thread
+            while True:
+                line = self._gathered.popleft()
+                if together and len(together) + len(line) > PIPE_BUF:
+                    self._log.put(bytes(together))
+                    together.clear()
+                together += line
         if together:
             self._log.put(bytes(together))
 

@@ -7,6 +7,9 @@ import json
 import logging
 import os
 import re
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from select import PIPE_BUF
 
 import pytest
@@ -242,6 +245,25 @@ def test_a_line_is_written_also_when_the_loop_has_ended(written):
     loop.close()
     MailLog(make(), loop).decided(decision())
     assert len(lines()) == 1
+
+
+def test_threads_that_write_at_once_lose_no_line(written):
+    make, lines = written
+    of_mails, begin = MailLog(make()), threading.Barrier(8)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def judge(_):
+        begin.wait()
+        for _ in range(200):
+            of_mails.decided(decision())
+
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(judge, range(8)))
+    finally:
+        sys.setswitchinterval(before)
+    assert len(lines()) == 1600
 
 
 def test_a_line_longer_than_all_that_may_go_together_is_whole(written):
