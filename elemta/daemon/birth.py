@@ -90,5 +90,4 @@ def _live(
     except BaseException:  # noqa: BLE001 - whatever it was, a child must end here
         _log.exception("process for slot %d failed", slot)
     finally:
-        logging.shutdown()
         os._exit(status)

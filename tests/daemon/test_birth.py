@@ -4,12 +4,14 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from elemta.daemon import birth
 from elemta.daemon.generation import KEEPER, Process
+from elemta.daemon.worker import PATIENCE, RETIRE
 
 
 def test_a_stop_in_the_moment_of_birth_is_not_lost(monkeypatch):
@@ -68,6 +70,36 @@ def test_without_room_for_a_process_nothing_stays_open(monkeypatch):
     assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
+def test_what_was_printed_before_is_not_printed_by_the_child_too(monkeypatch, tmp_path):
+    with (tmp_path / "printed").open("w") as printed:
+        monkeypatch.setattr(sys, "stdout", printed)
+        printed.write("once")
+        process = birth.fork(None, None, 0, printed.flush)
+        monkeypatch.undo()
+    process.control.close()
+    os.waitpid(process.pid, 0)
+    assert (tmp_path / "printed").read_text() == "once"
+
+
+def test_only_workers_hand_over_and_may_be_patient_about_it(monkeypatch):
+    sent = []
+    monkeypatch.setattr(os, "kill", lambda *signalled: sent.append(signalled))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.setblocking(False)
+    with ours, theirs, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inbox:
+        worker, keeper, stopped = [Process(pid, slot, ours, 0.0) for pid, slot in ((7, 0), (8, KEEPER), (9, 0))]
+        for process, to in ((worker, inbox), (keeper, inbox), (stopped, None)):
+            birth.send_away(process, to)
+        word, [descriptor], *_ = socket.recv_fds(theirs, 100, 2)
+        os.close(descriptor)
+        assert word == RETIRE
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
+    assert sent == [(8, signal.SIGTERM), (9, signal.SIGTERM)]
+    assert [each.patience for each in (worker, keeper, stopped)] == [PATIENCE, 0.0, 0.0]
+    assert all(0 < each.until - time.monotonic() < birth.GRACE for each in (worker, keeper, stopped))
+
+
 def test_one_that_cannot_hand_over_its_connections_is_told_to_go_all_the_same(monkeypatch):
     sent = []
     monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
@@ -75,6 +107,4 @@ def test_one_that_cannot_hand_over_its_connections_is_told_to_go_all_the_same(mo
     theirs.close()  # as if it were about to die
     with ours, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inbox:
         birth.send_away(Process(7, 0, ours, 0.0), inbox)
-        assert sent == [(7, signal.SIGTERM)]
-        birth.send_away(Process(8, KEEPER, ours, 0.0), inbox)
-        assert sent == [(7, signal.SIGTERM), (8, signal.SIGTERM)]
+    assert sent == [(7, signal.SIGTERM)]
