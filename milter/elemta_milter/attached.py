@@ -122,8 +122,8 @@ class Attached:
                 return
         self.count += 1
         self._keep(self.declared, part.media_type)
-        name = part.filename or next(iter(part.filenames), "")
-        for each in (name, *part.filenames):
+        name = part.filename
+        for each in part.filenames:
             self._named(each)
         if is_composite(part) or not self.budget.goes_on():  # what an attached mail holds comes by itself
             return
