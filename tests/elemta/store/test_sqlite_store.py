@@ -74,7 +74,7 @@ def test_settling_is_cheap_when_nothing_was_written_and_notices_another_file(pat
     async def work(store):
         await store.greylist("t", "n", 0.0, TERMS)
         await store.settle()
-        monkeypatch.setattr(store, "_rows", None)
+        monkeypatch.setattr(sqlite, "_rows", None)
         await store.settle()
         monkeypatch.undo()
         os.rename(path, path + ".away")  # noqa: PTH104
@@ -89,14 +89,14 @@ def test_a_settling_that_is_cancelled_ends_before_the_file_is_closed(path, monke
 
     async def work(store):
         await store.greylist("t", "n", 0.0, TERMS)
-        rows, begun = store._rows, threading.Event()
+        rows, begun = sqlite._rows, threading.Event()
 
         def slowly(*asked):
             begun.set()
             time.sleep(0.1)
             done.append(rows(*asked))
 
-        monkeypatch.setattr(store, "_rows", slowly)
+        monkeypatch.setattr(sqlite, "_rows", slowly)
         settling = asyncio.create_task(store.settle())
         await asyncio.to_thread(begun.wait)
         settling.cancel()
@@ -113,7 +113,7 @@ def test_what_hinders_the_settling_is_told(path, monkeypatch):
 
     async def work(store):
         await store.greylist("t", "n", 0.0, TERMS)
-        monkeypatch.setattr(store, "_rows", fails)
+        monkeypatch.setattr(sqlite, "_rows", fails)
         with pytest.raises(StoreError, match=r"state\.db: disk I/O error"):
             await store.settle()
 
@@ -254,6 +254,52 @@ def test_a_failed_write_leaves_no_transaction_open(path):
     use(path, work)
 
 
+def test_attempts_of_one_turn_of_the_loop_are_one_transaction_and_see_each_other(path):
+    async def work(store):
+        begun = []
+        store._db.set_trace_callback(lambda text: begun.append(text) if text.startswith("BEGIN") else None)
+        keys = [f"t{number % 7}" for number in range(20)]
+        answers = await asyncio.gather(*(store.greylist(key, "n", 0.0, TERMS) for key in keys))
+        return [each.attempts for each in answers], len(begun)
+
+    assert use(path, work) == ([1] * 7 + [2] * 7 + [3] * 6, 1)
+
+
+def test_an_attempt_that_nobody_waits_for_is_counted_and_harms_no_other(path):
+    async def work(store):
+        first, *others = (asyncio.create_task(store.greylist("t", "n", 0.0, TERMS)) for _ in range(3))
+        await asyncio.sleep(0)
+        first.cancel()
+        answers = await asyncio.gather(*others)
+        assert (await store.greylist("t", "n", 1.0, TERMS)).attempts == 4
+        return [each.attempts for each in answers]
+
+    assert use(path, work) == [2, 3]
+
+
+def test_attempts_come_while_others_wait_for_the_lock_and_all_are_told_when_it_never_comes(path, monkeypatch):
+    async def work(store):
+        with sqlite3.connect(path, isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            waiting = [asyncio.create_task(store.greylist("t", "n", 0.0, TERMS))]
+            await asyncio.sleep(0.02)
+            waiting += [asyncio.create_task(store.greylist("u", "n", 0.0, TERMS)) for _ in range(2)]
+            await asyncio.sleep(0.02)
+            other.execute("COMMIT")
+            assert [each.attempts for each in await asyncio.gather(*waiting)] == [1, 1, 2]
+            other.execute("BEGIN IMMEDIATE")
+            monkeypatch.setattr(sqlite, "PATIENCE", 0.05)
+            told = await asyncio.gather(
+                *(store.greylist("v", "n", 0.0, TERMS) for _ in range(3)), return_exceptions=True
+            )
+            assert [str(each) for each in told] == [f"{path}: database is locked"] * 3
+            other.execute("COMMIT")
+        other.close()
+        assert (await store.greylist("v", "n", 0.0, TERMS)).attempts == 1
+
+    use(path, work)
+
+
 # ── expiry ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -269,8 +315,8 @@ def test_expire_throws_away_what_has_expired_and_nothing_else(path, monkeypatch)
         await store.greylist("known", "n", 300.0, TERMS)
         await store.add_to_set("s", "old", 1000.0)
         await store.add_to_set("s", "ever", 0.0)
-        slices, change = [], store._change
-        monkeypatch.setattr(store, "_change", lambda *asked: slices.append(change(*asked)) or slices[-1])
+        slices, change = [], sqlite._change
+        monkeypatch.setattr(sqlite, "_change", lambda *asked: slices.append(change(*asked)) or slices[-1])
         assert await store.expire(172_801.0) == 95 + 1
         monkeypatch.undo()
         assert max(slices) <= 10  # so long others wait to write
