@@ -1,8 +1,8 @@
 """Encoded words: what does "=?utf-8?Q?J=C3=B6rg?=" say to people?
 
 Takes header text, gives it as a mail program would show it.  For display and for finding disguises only, never for
-addresses.  Never raises: a word that cannot be decoded stays as it is.  Blanks within a word make it none by the RFC,
-but not for mail programs.  RFC 2047 sections 2 and 6.2, RFC 2231 section 5.
+addresses.  Never raises: a word that cannot be decoded stays as it is.  Blanks or question marks within a word make it
+none by the RFC, but not for mail programs.  RFC 2047 sections 2 and 6.2, RFC 2231 section 5.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from elemta.charsets import codec_of, decode
 MOST = 998
 """Characters of a display name kept."""
 
-_WORD = re.compile(r"=\?([^?]+)\?([bBqQ])\?([^?]*)\?=")
-_WORDS = re.compile(r"(?:=\?[^?]+\?[bBqQ]\?[^?]*\?=)++")
-_BLANKS, _LINE_ENDS = re.compile(r"\s+"), re.compile("[\r\n]+")
+_TEXT = r"[^?]*+(?:\?(?!=)(?:(?<!=\?)|(?=\?))[^?]*+){0,20}"  # bounded: each place where a word may begin is tried
+_WORD = re.compile(rf"=\?([^?]+)\?([bBqQ])\?({_TEXT})\?=")
+_WORDS = re.compile(rf"(?:=\?[^?]+\?[bBqQ]\?{_TEXT}\?=)+")
+_LINE_ENDS = re.compile("[\r\n]+")
 _FOLD = re.compile(r"\r?\n(?=[ \t])")
 _BETWEEN_WORDS = re.compile(r"(?<=\?=)[ \t\r\n]++(?==\?)")
 
@@ -69,8 +70,8 @@ def _octets(word: re.Match[str]) -> tuple[str, bytes]:
     charset, encoding, text = word.groups()
     charset = charset.partition("*")[0]  # RFC 2231 section 5: "charset*language"
     try:
-        octets = (_BLANKS if encoding in "bB" else _LINE_ENDS).sub("", text).encode("ascii")
-        padding = b"=" * (-len(octets) % 4)  # some leave it out
+        octets = _LINE_ENDS.sub("", text).encode("ascii")
+        padding = b"==="  # some leave it out; what is no base64 is passed over
         data = a2b_base64(octets + padding) if encoding in "bB" else a2b_qp(octets, header=True)
     except ValueError:
         data = None
