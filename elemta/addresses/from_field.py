@@ -276,7 +276,7 @@ class _FromField:
             self.trouble = self.trouble or "From has a domain that is none"
         if self.trouble or self.odd:
             decoders = (decode_words, decode_loosely) if "=?" in self.raw else ()  # for those who decode, then read
-            for text in (self.raw, "".join(self.bare), *(decode(self.raw) for decode in decoders)):
+            for text in (self.raw, "".join(self.bare).replace('"', ""), *(decode(self.raw) for decode in decoders)):
                 self._find(text)
         if not read or len(self.domains) > 1:
             self.trouble = self.trouble or self.odd

@@ -103,6 +103,8 @@ UNCLEAR = [
     (b"<x@evil.example> <ceo@example.com>", {"example.com", "evil.example"}),
     (b"ceo @example. com <x@evil.example>", {"example.com", "evil.example"}),  # RFC 5322 section 4.4: obs-domain
     (b"<x@evil.example> <ceo @ example\r\n .com>", {"example.com", "evil.example"}),
+    (b'ceo@"example.com" <x@evil.example>', {"example.com", "evil.example"}),
+    (b'x@evil.example, ceo@"example.com"', {"example.com", "evil.example"}),
     (b"ceo@(c)example.com <x@evil.example>", {"example.com", "evil.example"}),
     (b"<x@evil.example> ceo@(c)example (d) . com", {"example.com", "example", "evil.example"}),
     (b"=?utf-8?q?ceo_=40_example=2E_com?=, x@evil.example", {"example.com", "evil.example"}),
