@@ -133,7 +133,7 @@ class Worker:
         def arrived() -> None:
             try:
                 data, fds, _, _ = socket.recv_fds(self.inbox, 1 + WORD, 16)
-            except (BlockingIOError, InterruptedError):
+            except BlockingIOError:
                 return  # another worker took it
             for fd in fds:
                 callback(socket.socket(fileno=fd), data[1:])
@@ -144,7 +144,7 @@ class Worker:
         """Read what the supervisor says."""
         try:
             data, fds, _, _ = socket.recv_fds(self.control, 64, 1)
-        except (BlockingIOError, InterruptedError):
+        except BlockingIOError:
             return
         except OSError:
             data, fds = b"", []

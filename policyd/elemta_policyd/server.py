@@ -46,7 +46,7 @@ class Server:
         self._hand_over: HandOver | None = None
         self._full = False  # so that one line is logged, not thousands
         self._empty = asyncio.Event()
-        self._look = self._loop.call_later(LOOK, self._look_at_all)
+        self._loop.call_later(LOOK, self._look_at_all)
 
     @property
     def connections(self) -> int:
@@ -81,8 +81,7 @@ class Server:
             self._listener = None
 
     async def drain(self, hand_over: HandOver, grace: float) -> None:
-        """Accept no more, let what is under way finish, hand idle connections over; after `grace` seconds, go."""
-        self.stop_listening()
+        """Once we do not listen: let what is under way finish, hand idle connections over; in `grace` seconds, go."""
         self._hand_over = hand_over  # also for what an older worker hands over from now on
         if self._taking:
             await asyncio.wait(self._taking)
@@ -97,13 +96,12 @@ class Server:
             _log.warning("%d connections were still busy after %g s", len(self._connections), grace)
             for connection in tuple(self._connections):
                 connection.abort()
-        self._look.cancel()
 
     def _accept(self) -> None:
         assert self._listener is not None  # noqa: S101 - listen() comes first
         try:
             connection, _ = self._listener.accept()
-        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+        except (BlockingIOError, ConnectionAbortedError):
             return  # another worker was faster, or the peer has gone
         except OSError as error:
             if error.errno not in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
@@ -153,4 +151,4 @@ class Server:
         now = self._loop.time()
         for connection in tuple(self._connections):
             connection.cut_off_if_late(now)
-        self._look = self._loop.call_later(LOOK, self._look_at_all)
+        self._loop.call_later(LOOK, self._look_at_all)

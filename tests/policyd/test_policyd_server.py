@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import struct
@@ -151,6 +152,7 @@ def serve(test, family=socket.AF_UNIX, **options):
             finally:  # else uvloop's close waits for them
                 for client in world.clients:
                     client.writer.close()
+                world.server.stop_listening()
                 await world.server.drain(lambda *_: False, 1.0)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -526,9 +528,67 @@ def test_connections_above_the_cap_are_closed_and_later_ones_are_not(caplog):
         clients[0].writer.close()
         await world.open_connections(2)
         assert await (await world.client()).ask(request("ok@a")) == ["DUNNO"]
+        assert await (await world.client()).rest() == b""
 
     serve(test, most=3)
-    assert caplog.text.count("3 connections are open") == 1
+    assert caplog.text.count("3 connections are open") == 2  # once until there is room again
+
+
+class Failing(socket.socket):
+    """A listener that fails so often before it accepts."""
+
+    def accept(self):
+        if self.errors:
+            raise OSError(self.errors.pop(), "no")
+        return super().accept()
+
+
+def failing(world, *errors):
+    """Let the server listen on one that fails like this."""
+    world.server.stop_listening()
+    listener = Failing(fileno=world.listener.dup().detach())
+    listener.setblocking(False)
+    listener.errors = list(errors)
+    world.server.listen(listener)
+    return listener
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_without_room_for_a_connection_it_waits_a_second(caplog, number):
+    async def test(world):
+        with failing(world, number):
+            began = asyncio.get_running_loop().time()
+            assert await (await world.client()).ask(request("ok@a")) == ["DUNNO"]
+            assert 0.9 < asyncio.get_running_loop().time() - began < 5
+            world.server.stop_listening()
+        assert world.server._taking == set()
+
+    serve(test)
+    assert [record.getMessage() for record in caplog.records] == ["cannot accept for a second: no"]
+
+
+def test_who_stops_listening_in_that_second_does_not_begin_again(caplog):
+    async def test(world):
+        with failing(world, errno.EMFILE) as listener:
+            await world.client()
+            await eventually(lambda: not listener.errors)
+            world.server.stop_listening()
+            await asyncio.sleep(1.2)
+        assert world.server.connections == 0
+
+    serve(test)
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EAGAIN])
+def test_a_client_that_was_gone_before_it_was_accepted_is_no_trouble(caplog, number):
+    async def test(world):
+        with failing(world, number):
+            assert await (await world.client()).ask(request("ok@a")) == ["DUNNO"]
+            world.server.stop_listening()
+
+    serve(test)
+    assert caplog.records == []
 
 
 # ── ending ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -591,6 +651,20 @@ def test_a_message_under_way_is_known_to_the_workers_that_follow():
         assert third.engine.told == [("accepted", "i.1", 0), *judged]
 
     serve(test, counts=True)
+
+
+def test_who_does_not_listen_any_more_leaves_newcomers_to_others(caplog):
+    async def test(world):
+        world.server.stop_listening()
+        client = await world.client()
+        client.send(request("ok@a"))
+        await asyncio.sleep(0.1)
+        assert world.server.connections == 0
+        world.server.listen(world.listener)
+        assert await client.answers(1) == ["DUNNO"]
+
+    serve(test)
+    assert caplog.records == []
 
 
 def test_a_drain_ends_in_time():
