@@ -1,0 +1,101 @@
+"""The service within a worker: what if libmilter gives up, and who looks after the keys?"""
+
+import asyncio
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from elemta_milter import service as module
+from elemta_milter.service import MilterService
+
+
+class Wire:
+    """libmilter, until it is told to end, or as it ends by itself."""
+
+    connections = 0
+
+    def __init__(self, ends):
+        self.ends = ends
+
+    def __call__(self, *_, **told):
+        self.voucher = told["voucher"]
+        return self
+
+    def listen(self, descriptor):
+        self.descriptor = descriptor
+
+    def run(self):
+        self.ends()
+
+
+class World:
+    """A worker with such a libmilter."""
+
+    def __init__(self, monkeypatch, ends, voucher=None, slot=0):
+        self.told = []
+        self.watched = []
+        self.wire = Wire(ends)
+        monkeypatch.setattr(module, "Wire", self.wire)
+        monkeypatch.setattr(module, "Voucher", SimpleNamespace(of=lambda *_: voucher))
+        monkeypatch.setattr(module, "watch", self.watch)
+        door = SimpleNamespace(descriptor=7, shut=lambda: self.told.append("shut"), watch=lambda: asyncio.sleep(60))
+        monkeypatch.setattr(module, "Door", lambda _: door)
+        milter = SimpleNamespace(budget=1.0, trusted=())
+        settings = SimpleNamespace(milter=milter, host="mx.test")
+        policy = SimpleNamespace(parts={}, settings=settings, sets={})
+        wants = SimpleNamespace(early=False, body=False)
+        metrics = SimpleNamespace(connections="connections", gauge=lambda *_: None)
+        self.worker = SimpleNamespace(
+            slot=slot,
+            engine=SimpleNamespace(policy=policy, wants=wants, tools=None),
+            settings=settings,
+            opened=SimpleNamespace(metrics=metrics),
+            deadline=0.0,
+            ready=lambda: self.told.append("ready"),
+            closed=lambda: self.told.append("closed"),
+        )
+
+    async def watch(self, _settings, keys, *_):
+        self.watched.append(keys)
+        await asyncio.sleep(60)
+
+    def serve(self, *, stop=False, after=None):
+        async def run():
+            self.worker.listener, self.worker.stopping = None, asyncio.Event()
+            if stop:
+                asyncio.get_running_loop().call_later(0.1, self.worker.stopping.set)
+            async with asyncio.timeout(10):
+                await MilterService().serve(self.worker)
+            await asyncio.sleep(0)
+            assert asyncio.all_tasks() == {asyncio.current_task()}  # a look at the door would open it again
+            if after is not None:
+                after()
+                await asyncio.sleep(0.1)  # its thread ends
+
+        asyncio.run(run())
+
+
+def fails():
+    raise SystemExit("cannot listen")
+
+
+@pytest.mark.parametrize(("ends", "why"), [(fails, "cannot listen"), (lambda: None, "it stopped by itself")])
+def test_a_worker_whose_libmilter_gives_up_says_so_and_ends(monkeypatch, ends, why):
+    world = World(monkeypatch, ends)
+    with pytest.raises(RuntimeError, match="libmilter gave up") as raised:
+        world.serve()
+    assert str(raised.value.__cause__) == why
+    assert world.told == ["ready"]
+
+
+@pytest.mark.parametrize(
+    ("slot", "keys", "watched"), [(0, ("a key",), [("a key",)]), (1, ("a key",), []), (0, None, [])]
+)
+def test_the_first_worker_looks_after_the_keys_that_there_are(monkeypatch, slot, keys, watched):
+    ended = threading.Event()
+    voucher = keys and SimpleNamespace(keys=keys)
+    world = World(monkeypatch, ended.wait, voucher, slot)
+    world.serve(stop=True, after=ended.set)
+    assert world.wire.descriptor == 7
+    assert (world.watched, world.told, world.wire.voucher) == (watched, ["ready", "shut", "closed"], voucher)
