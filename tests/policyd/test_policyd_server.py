@@ -500,6 +500,35 @@ def test_looks_go_on_after_one_that_came_while_a_connection_began(monkeypatch):
     serve(test, idle=0.2)
 
 
+def test_who_never_says_a_word_is_cut_off_too(monkeypatch, caplog):
+    monkeypatch.setattr(server_module, "LOOK", 0.05)
+
+    async def test(world):
+        client = await world.client()
+        await world.open_connections(1)
+        async with asyncio.timeout(3):
+            assert await client.rest() == b""
+
+    serve(test, idle=0.3)
+    assert caplog.records == []
+
+
+def test_the_time_for_a_request_begins_with_its_first_octet(monkeypatch):
+    monkeypatch.setattr(connection_module, "SLOW", 0.5)
+    monkeypatch.setattr(server_module, "LOOK", 0.05)
+
+    async def test(world):
+        client = await world.client()
+        assert await client.ask(request("ok@a")) == ["DUNNO"]
+        await asyncio.sleep(0.7)
+        client.send(request("ok@a")[:40])
+        await asyncio.sleep(0.2)
+        client.send(request("ok@a")[40:])
+        assert await client.answers(1) == ["DUNNO"]
+
+    serve(test)
+
+
 def test_dripping_octets_do_not_buy_time(monkeypatch):
     monkeypatch.setattr(connection_module, "SLOW", 0.3)
     monkeypatch.setattr(server_module, "LOOK", 0.1)
