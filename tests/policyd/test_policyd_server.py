@@ -444,6 +444,30 @@ def test_who_never_takes_the_last_answers_is_cut_off_too():
     asyncio.run(test())
 
 
+def test_who_reads_again_is_answered_again_and_not_late():
+    async def test():
+        loop, engine = asyncio.get_running_loop(), Engine()
+        transport = Mock(is_closing=Mock(return_value=False))
+        soon = lambda connection: loop.call_soon(connection.flush)  # noqa: E731
+        connection = connection_module.Connection(engine.case, 100.0, soon, Mock())
+        connection.connection_made(transport)
+        connection.resume_writing()  # nobody had paused
+        await asyncio.sleep(0)
+        for number in range(1, 4, 2):
+            connection.pause_writing()
+            connection.data_received(request("one@a") + request("two@a"))
+            await asyncio.sleep(0.05)
+            assert [transport.write.call_count, len(engine.cases[0].asked)] == [number] * 2
+            connection.resume_writing()
+            await asyncio.sleep(0.05)
+            assert [transport.write.call_count, len(engine.cases[0].asked)] == [number + 1] * 2
+        connection.cut_off_if_late(loop.time() + connection_module.SLOW + 1.0)
+        transport.abort.assert_not_called()
+        connection.connection_lost(None)
+
+    asyncio.run(test())
+
+
 def test_slow_readers_get_everything_in_the_end():
     async def test(world):
         client = await world.client()
