@@ -55,13 +55,15 @@ class Port:
             tasks.append(task)
             task.add_done_callback(lambda _: answered.release())
 
+        def give_up() -> None:  # after `begin`, also where that comes as late
+            judged.cancel()
+            tasks[0].cancel()
+
         self._loop.call_soon_threadsafe(begin)
         deadline = time.monotonic() + self._limit
         while not answered.acquire(timeout=BOUNDS.progress):
             if time.monotonic() > deadline:
-                self.cancel(judged)
-                for task in tasks:
-                    self._loop.call_soon_threadsafe(task.cancel)
+                self._loop.call_soon_threadsafe(give_up)
                 raise TimeoutError(f"no decision within {self._limit:g} s")
             progress()
         return tasks[0].result()

@@ -59,7 +59,7 @@ def test_a_decision_that_is_at_hand_comes_without_the_loop(loop):
 
 def test_else_the_loop_is_waited_for(loop):
     case = Case(later="decision", wait=0.05)
-    assert Port(lambda: case, loop, 1).decide(case, Message(), lambda: None) == "decision"
+    assert Port(Case, loop, 1).decide(case, Message(), lambda: None) == "decision"
     assert case.calls == [("message_now", "MainThread"), ("message", "loop")]
 
 
@@ -99,6 +99,17 @@ def test_progress_is_told_until_the_decision_is_overdue(loop, monkeypatch):
     asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
     assert ("cancel", "loop") in case.calls
     assert not asyncio.all_tasks(loop)
+
+
+def test_what_is_overdue_before_the_loop_comes_to_it_is_not_decided_any_more(loop, monkeypatch):
+    monkeypatch.setattr(port, "BOUNDS", Bounds(progress=0.05, margin=0.1))
+    case, blocked = Case(later="decision"), threading.Event()
+    loop.call_soon_threadsafe(blocked.wait)
+    with pytest.raises(TimeoutError):
+        Port(lambda: case, loop, 0.1).decide(None, Message(), lambda: None)
+    blocked.set()
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0.05), loop).result()
+    assert case.calls == [("cancel", "loop")]
 
 
 def test_after_the_loop_has_ended_nothing_hangs(loop):
