@@ -117,11 +117,14 @@ class Worker:
             self.listener.close()  # ours alone: to shut it for all ends a libmilter that does not know yet
 
     def hand_over(self, connection: socket.socket, word: bytes = b"") -> bool:
-        """Give an open, idle connection to a worker of the next generation, with a word; False when there is none."""
+        """Give an open, idle connection to a worker of the next generation, with a word; False when there is none.
+
+        Of the word, `WORD` octets arrive.
+        """
         if self._outbox is None:
             return False
         try:
-            socket.send_fds(self._outbox, [b"+", word[:WORD]], [connection.fileno()])
+            socket.send_fds(self._outbox, [b"+", word], [connection.fileno()])
         except OSError as error:
             _log.warning("could not hand over a connection: %s", error)
             return False

@@ -54,6 +54,14 @@ def test_a_stop_after_a_reload_leaves_the_grace(told):
     assert left(told(say)) == pytest.approx(30, abs=20)
 
 
+def test_so_does_a_reload_after_a_stop(told):
+    def say(worker, *ends):
+        worker.go(worker.grace)
+        replace(worker, *ends)
+
+    assert left(told(say)) == pytest.approx(30, abs=20)
+
+
 def test_the_supervisor_kills_at_the_nearest_time_that_it_gave():
     process = Process(1, 0, None, 0.0)
     process.goes(600.0)
