@@ -211,11 +211,11 @@ def test_a_socket_is_given_up_after_its_uses_while_others_wait_for_answers_on_it
     async def go():
         async with serving(lambda query: [0.01, answer(query)]) as (exchange, server):
             found = await asyncio.gather(*(exchange.ask(f"n{number}.test", "TXT") for number in range(200)))
-            return {each.records for each in found}, max(map(server.from_ports.count, server.from_ports))
+            return {each.records for each in found}, len(set(server.from_ports))
 
-    found, most = asyncio.run(go())
+    found, ports = asyncio.run(go())
     assert found == {(b"here",)}
-    assert most <= 4
+    assert ports > 45  # 200 questions, 4 on a socket; a new socket may get the port of a closed one
 
 
 async def ask_in_turn(exchange, count):

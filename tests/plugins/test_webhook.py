@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import http.client
 import json
 import re
 import socket
@@ -158,8 +159,9 @@ def test_what_the_library_for_http_stumbles_over_is_trouble_and_no_crash(answer)
 
         def serve():
             connection, _ = listening.accept()
-            with connection:
-                connection.recv(65536)
+            with connection, connection.makefile("rb") as request:
+                request.readline()  # all of it, which may come in pieces: what is left unread resets the connection
+                request.read(int(http.client.parse_headers(request)["Content-Length"]))
                 connection.sendall(answer)
 
         thread = threading.Thread(target=serve)
@@ -192,8 +194,9 @@ def test_why_there_was_no_answer_is_told_in_few_words(answer, reason, monkeypatc
 
         def serve():
             connection, _ = listening.accept()
-            with connection:
-                connection.recv(65536)
+            with connection, connection.makefile("rb") as request:
+                request.readline()  # all of it, which may come in pieces: what is left unread resets the connection
+                request.read(int(http.client.parse_headers(request)["Content-Length"]))
                 if answer is None:
                     done.wait(10)
                 else:
