@@ -5,11 +5,11 @@ run: # a private Postfix with Elemta on loopback, and mail through it; ONCE=1 en
 	@tests/demo/run.sh $(if $(ONCE),--once)
 
 test: # everything but the benches; what needs Postfix, root or Docker is skipped, with the reason, where it is missing
-	@tests/prepare.sh test clamd:clamav-daemon rspamd redis-server file bsdtar:libarchive-tools
+	@tests/prepare.sh test clamd:clamav-daemon rspamd redis-server opendkim sqlite3 file bsdtar:libarchive-tools
 	@.venv/bin/python -m pytest
 
 coverage: # the same, and how many lines were run, of which modules not all; it is twice as slow, too slow for a few tests
-	@tests/prepare.sh test clamd:clamav-daemon rspamd redis-server file bsdtar:libarchive-tools
+	@tests/prepare.sh test clamd:clamav-daemon rspamd redis-server opendkim sqlite3 file bsdtar:libarchive-tools
 	@rm -rf /tmp/elemta-coverage && mkdir -m 1777 /tmp/elemta-coverage
 	-@.venv/bin/coverage run -m pytest
 	@.venv/bin/coverage combine -q
