@@ -86,7 +86,7 @@ def test_a_wrong_command_line_teaches(words, said, capsys):
 def test_closed_streams(tmp_path):
     """The shell's >&- and <&-: nothing is printed, nothing else is opened in their place."""
     config = tmp_path / "elemta.yaml"
-    config.write_text("host: mx.test\n")
+    config.write_text(f"host: mx.test\nstate: sqlite://{tmp_path}/state.db\n")
     code = "import sys; from elemta.cli import main; sys.exit(main(sys.argv[1:]))"
     for words, closed in (
         (f"config check {config}", ">&-"),
