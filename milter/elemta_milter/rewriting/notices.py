@@ -14,7 +14,6 @@ from elemta_milter.mime import Part, Tree
 from elemta_milter.rewriting.change import Change, Splice, in_place_of, merged
 from elemta_milter.rewriting.encoding import lines_of, text_part, with_fields
 
-_BLOCKS = frozenset({"uuencode", "base64", "yenc"})
 _LAST_LINES = (b"end", b"====", b"=yend")
 
 
@@ -42,7 +41,7 @@ def replace_parts(tree: Tree, notices: Iterable[tuple[Part, str]]) -> Change:
 
 def _is_block(part: Part) -> bool:
     """Whether it is a file within a text, without fields of its own."""
-    return not part.header and part.encoding in _BLOCKS and part.disposition == "attachment"
+    return not part.header and part.disposition == "attachment"
 
 
 def _after_block(tree: Tree, part: Part) -> int:

@@ -179,6 +179,16 @@ def test_an_attached_message_that_is_encoded_or_signed_is_no_reason_against_it()
         assert done(header(MIXED), body)[2].parts == ("1",)
 
 
+def test_a_new_text_stands_in_a_mixed_multipart_and_before_any_other():
+    fields, new, made = done(header(MIXED), parts(A + "\n%PDF"))
+    assert (new.count(b"--b\r\n"), made.change.fields, tuple(fields)) == (2, {}, header(MIXED))
+    fields, new, _ = done(header("multipart/related; boundary=b"), parts("Content-Type: image/png\n\nPNG"))
+    whole = parsed(fields, new)
+    assert [part.get_content_type() for part in (whole, *whole.iter_parts())] == [
+        "multipart/mixed", "text/plain", "multipart/related",
+    ]  # fmt: skip
+
+
 def test_a_multipart_without_parts_gets_a_text():
     assert done(header("multipart/related; boundary=b"), "nothing\n")[2].parts == ("new",)
 

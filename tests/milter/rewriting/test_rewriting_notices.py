@@ -35,11 +35,12 @@ PART += 'Content-Disposition: inline; filename="removed.txt"\n\nTaken out'
 EXE = 'Content-Type: application/x; name="a.exe"\nContent-Transfer-Encoding: base64\n\nTVo=\n'
 
 
-def test_a_part_and_nothing_else():
-    body = "pre\n--b\n\nhello\n--b\n" + EXE + "--b\nContent-Type: application/pdf\n\n%PDF \n\n--b--\nepilogue\n"
+@pytest.mark.parametrize("part", [EXE, "Content-Disposition: attachment\n" + EXE])
+def test_a_part_and_nothing_else(part):
+    body = "pre\n--b\n\nhello\n--b\n" + part + "--b\nContent-Type: application/pdf\n\n%PDF \n\n--b--\nepilogue\n"
     fields, new = replaced(MIXED, octets(body), {"2"})
 
-    assert new == octets(body.replace(EXE.removesuffix("\n"), PART))
+    assert new == octets(body.replace(part.removesuffix("\n"), PART))
     assert tuple(fields) == MIXED
 
 
@@ -87,6 +88,11 @@ def test_a_mail_that_is_one_attachment():
 def test_a_file_in_a_text(block):
     _, new = replaced((MIXED[0],), octets(f"hello\n\n{block}\nworld\n"), {"1"}, "Taken out ☃")
     assert new == octets("hello\n\nTaken out ?\n\nworld\n")
+
+
+@pytest.mark.parametrize("rest", ["`\nend", "\nworld\n"])
+def test_a_file_in_a_text_goes_to_the_end_of_its_last_line_or_of_the_text(rest):
+    assert replaced((MIXED[0],), octets(f"begin 644 a.exe\n#0V%T\n{rest}"), {"1"})[1] == b"Taken out\r\n"
 
 
 def test_blocks_in_each_other_go_together():
