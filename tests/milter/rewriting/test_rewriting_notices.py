@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elemta_milter.mime import read_octets
-from elemta_milter.rewriting import replace_parts
+from elemta_milter.rewriting import Change, replace_parts
 
 MIXED = ((b"From", b" a@b.test"), (b"Content-Type", b" multipart/mixed; boundary=b"))
 
@@ -64,6 +64,12 @@ def test_in_an_attached_message():
     assert new == octets(body.replace(EXE.removesuffix("\n"), PART))
     _, new = replaced(MIXED, octets(body), {"2", "2.1"})  # the message goes as a whole
     assert new == octets(body.replace(inner.removesuffix("\n"), PART))
+
+
+def test_a_field_that_is_other_stands_once():
+    change = Change(memoryview(b""), fields={"X": "new", "Y": None, "Z": None})
+    before = ((b"x", b" 1"), (b"A", b" 1"), (b"X", b" 2"), (b"Y", b" 1"))
+    assert change.header(before) == [(b"x", b" new"), (b"A", b" 1")]
 
 
 def test_a_mail_that_is_one_attachment():
