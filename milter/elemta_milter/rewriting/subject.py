@@ -30,7 +30,7 @@ def tagged(value: bytes, tag: str) -> str | None:
         tag: what shall stand before it.
     """
     tag, text = " ".join(tag.split()), _readable(value)
-    if not tag or _stands(tag, text):
+    if _stands(tag, text):  # as no tag does anywhere
         return None
     if tag.isascii():
         return f"{tag} {text}".rstrip()

@@ -67,6 +67,13 @@ def test_a_tag_is_put_once_and_is_shown(value, tag):
         assert all(len(word) <= 75 for word in new.split() if word.startswith("=?utf-8?b?"))
 
 
+def test_a_long_tag_is_written_in_several_words():
+    tag = f"[{'ü☃' * 30}]"
+    new = tagged(b" hello", tag)
+    assert decode_words(new) == f"{tag} hello"
+    assert max(map(len, new.split())) <= 75
+
+
 def asked(*actions, headers=()):
     actions = tuple(Action(ActionKind(kind), name, value, rule="".join(rule)) for kind, name, value, *rule in actions)
     message = Message(headers=headers)
