@@ -122,8 +122,8 @@ def test_octets_are_an_answer_or_refused(octets):
     "fields",
     [
         {"number": True}, {"number": 1.0}, {"number": 1 << 63}, {"number": 10**400}, {"share": 10**400},
-        {"share": True}, {"share": "0.5"}, {"yes": 1}, {"text": 1}, {"text": ["a"]}, {"words": "a"}, {"words": [1]},
-        {"where": "nowhere"}, {"where": 1}, {"other": 1},
+        {"share": True}, {"share": "0.5"}, {"yes": 1}, {"text": 1}, {"text": ["a"]}, {"words": "a"},
+        {"words": ["a", 1]}, {"where": "nowhere"}, {"where": 1}, {"other": 1},
     ],
 )  # fmt: skip
 def test_a_field_of_another_type_is_refused(fields):
@@ -155,12 +155,32 @@ def test_edits_that_no_mail_may_see_are_refused(edit):
     "evidence",
     [
         ["spf", "pass", "", []], ["x-a b", "pass", "", []], ["x-a\r\nb", "pass", "", []], ["probe", "pa;ss", "", []],
-        ["probe", "pass", "", [["policy", "a"]]], ["probe", "pass", "", ["policy.a"]], ["probe", "pass", None, []],
+        ["probe", "pass", "", [["policy.a", "b"], ["policy", "a"]]], ["probe", "pass", "", ["policy.a"]],
+        ["probe", "pass", None, []],
     ],
 )  # fmt: skip
 def test_evidence_that_is_not_its_own_or_breaks_the_header_is_refused(evidence):
     with pytest.raises(ValueError, match=r"authres"):
         read_finding(Probe, {"result": "pass", "authres": [evidence]})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"result": "softfail"}, {"result": "softfail", "trouble": True}, {"result": "temperror"},
+        {"result": "pass", "header": [["X-A", "b"]]}, {"result": "pass", "edits": [["add_header", "X-A", "b"]] * 101},
+    ],
+)  # fmt: skip
+def test_what_it_did_not_declare_or_may_not_say_is_refused(data):
+    with pytest.raises(ValueError, match=r"among those it declares|is for checks in process|at most 100"):
+        read_finding(Probe, data)
+
+
+def test_trouble_and_lawful_edits_are_taken():
+    assert read_finding(Probe, {"result": "temperror", "trouble": True}).trouble
+    edits = [["add_header", "X-A", "two words"], ["change_sender", "", ""], ["add_recipient", "", "a@b.test"]]
+    found = read_finding(Probe, {"result": "pass", "edits": edits}).edits
+    assert [[each.kind, each.name, each.value] for each in found] == edits
 
 
 def test_ip_address_means_both_kinds():
