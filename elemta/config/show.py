@@ -106,8 +106,6 @@ def _is_block(value: Any) -> bool:  # noqa: ANN401
 def _flow(value: Any) -> str:  # noqa: ANN401
     if isinstance(value, list):
         return f"[{', '.join(_flow(item) for item in value)}]"
-    if isinstance(value, Mapping):
-        return "{}"
     return _scalar(value) if isinstance(value, str) else json.dumps(value)
 
 

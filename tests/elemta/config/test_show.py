@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elemta.config.load import load
-from elemta.config.show import hidden, json_text, yaml_text
+from elemta.config.show import hidden, json_text, values, yaml_text
 
 TEXTS = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0")) | st.sampled_from(
     [
@@ -114,6 +114,16 @@ def test_origins_are_file_and_line_or_default(path, tmp_path):
         "origin": f"{path}:11",
     }
     assert rows["milter.budget"] == {"path": "milter.budget", "value": "25s", "origin": "default"}
+
+
+def test_each_value_is_told_by_itself_but_a_list_of_words_as_one():
+    of = {"a": {}, "b": [1, {"c": 2}], "d": ["x", "y"]}
+    assert list(values(of)) == [(("a",), {}), (("b", 0), 1), (("b", 1, "c"), 2), (("d",), ["x", "y"])]
+
+
+def test_lists_of_all_kinds_of_things_are_written_as_they_are():
+    of = {"a": [1, {"b": 2, "c": [{"d": {}}]}, ["x", [], ["y"]], [], "z"]}
+    assert yaml.safe_load(yaml_text(of)) == of
 
 
 def test_a_rule_shows_what_it_has(path):
