@@ -79,6 +79,14 @@ def test_a_file_of_the_folder_is_a_check_like_any_other(folder):
     assert not of.checks[0].plugin.trusted
 
 
+def test_a_file_of_the_folder_is_a_module_like_any_other(folder):
+    modern = "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+    modern += "@dataclass\nclass Pair:\n    one: int\n    two: int = 2\n"
+    (folder / "good.py").write_text(modern + GOOD.replace("VALUE = 1", "VALUE = len(__file__)"))
+    [finding] = judge(compiled(folder, trusted="[good]"), message()).findings
+    assert finding.fields["words"] == len(str(folder / "good.py"))
+
+
 def test_its_options_are_checked_with_their_place(folder):
     (folder / "good.py").write_text(GOOD)
     text = mistake(folder, "{good: {leest: 2}}")
@@ -217,8 +225,23 @@ def test_a_changed_file_is_read_at_the_next_load(folder):
 def test_a_changed_package_is_imported_anew(installed):
     for value in (1, 22):
         installed("acme", GOOD.replace("VALUE = 1", f"VALUE = {value}"), "good = acme:Good")
-        [finding] = judge(compiled('""'), message()).findings
-        assert finding.fields["words"] == value
+        for trusted in ("[]", "[good]"):  # in a process of its own, and in this one
+            [finding] = judge(compiled('""', trusted=trusted), message()).findings
+            assert finding.fields["words"] == value
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("import os\nos._exit(3)", "acme 1.5: its code ends the process that runs it, with exit status 3"),
+        ("import sys\nsys.exit(3)", "entry point good = acme:Good: "),
+        ("Good = 1", "entry point good = acme:Good: neither a check class nor a package of them"),
+        ("class Good: pass", "entry point good = acme:Good: neither a check class nor a package of them"),
+    ],
+)
+def test_what_is_wrong_with_a_package_is_told(installed, text, reason):
+    installed("acme", text, "good = acme:Good")
+    assert f"checks: the plugin cannot be used: {reason}" in mistake('""')
 
 
 def test_known_plugins(folder, installed):
