@@ -188,7 +188,7 @@ def checks_in(module: ModuleType) -> Iterator[type[Check[Any]]]:
 
 def _file(path: Path) -> FileSource:
     try:
-        unusable = unsafe(path) or unsafe(path.parent)
+        unusable = unsafe(path)
         if not path.is_file():
             return FileSource(str(path), unusable="it is not a file")
         with path.open("rb") as file:

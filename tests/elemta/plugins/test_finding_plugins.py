@@ -204,6 +204,19 @@ def test_what_others_may_write_is_not_executed(folder, what):
     assert "others may write to it (mode 777); chmod go-w" in mistake(folder)
 
 
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda path: path.mkdir(), "it is not a file"),
+        (lambda path: path.symlink_to("nowhere"), "no such file or directory"),
+        (lambda path: path.write_text(GOOD + "#" * (1 << 20)), "it is longer than 1 MiB"),
+    ],
+)
+def test_what_cannot_be_read_is_not_executed(folder, make, why):
+    make(folder / "good.py")
+    assert f"the plugin cannot be used: {folder}/good.py: {why}" in mistake(folder)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_what_belongs_to_another_user_is_not_executed(folder):
     (folder / "good.py").write_text(GOOD)
@@ -248,11 +261,13 @@ def test_known_plugins(folder, installed):
     (folder / "good.py").write_text(GOOD)
     (folder / "broken.py").write_text("1 / 0")
     (folder / "_shared.py").write_text("1 / 0")
+    (folder / "old.py~").write_text("1 / 0")
+    (folder / "more.py").write_text("from elemta.checks.iprev import Iprev" + GOOD.replace('"good"', '"better"'))
     installed("acme", "raise RuntimeError('never')", "other = acme:Other\nwanted = acme:Wanted")
     own = built_in(find_checks())
     known = {each.name: each for each in known_plugins(Plugins(folder=str(folder)), ["good", "wanted", "spf"], own)}
 
-    assert known.keys() == {"broken", "geoip", "good", "other", "wanted", "webhook"}
+    assert known.keys() == {"better", "broken", "geoip", "good", "other", "wanted", "webhook"}
     assert known["good"].plugin
     assert known["good"].enabled
     assert "ZeroDivisionError" in known["broken"].why
