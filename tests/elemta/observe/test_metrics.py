@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from elemta.findings import Finding, Result
 from elemta.observe import Metrics, exposition
-from elemta.observe.metrics import CHILDREN, LABELS, SILENT_FOR, prepare
+from elemta.observe.metrics import CHILDREN, LABELS, SILENT_FOR, bury, prepare
 from elemta.verdict import Action, ActionKind, Disposition
 from harness.decisions import decision
 
@@ -61,6 +61,52 @@ def test_counts_that_are_damaged_begin_anew(directory, caplog, place, octets):
     metrics = Metrics(directory, "milter")
     metrics.close()
     assert "counter_milter-0.db: damaged" in caplog.text
+
+
+def test_of_a_dead_process_the_gauges_go_and_the_counts_stay(directory):
+    metrics = Metrics(directory, "milter")
+    metrics.gauge(metrics.connections, lambda: 5)
+    metrics.decided(decision())
+    metrics.flush()
+    bury(directory, "milter")
+    assert samples(directory)["elemta_connections{daemon=milter}"] == 5, "it lives"
+    metrics._claim.close()
+    bury(directory, "milter")
+    found = samples(directory)
+    assert "elemta_connections{daemon=milter}" not in found
+    assert found["elemta_shadow_matches_total{rule=executable}"] == 1
+
+
+def test_what_a_supervisor_tells_and_what_is_left_when_it_ends(directory):
+    metrics = Metrics(directory, "milter", "supervisor")
+    metrics.restarted()
+    for ok in (True, False, False):
+        metrics.reloaded(ok=ok)
+    metrics.gauge(metrics.connections, lambda: 5)
+    metrics.close()
+    found = samples(directory)
+    assert found["elemta_worker_restarts_total{daemon=milter}"] == 1
+    assert found["elemta_reloads_total{daemon=milter,outcome=ok}"] == 1
+    assert found["elemta_reloads_total{daemon=milter,outcome=refused}"] == 2
+    assert found["elemta_connections{daemon=milter}"] == 0
+    assert any(key.startswith("elemta_build_info{daemon=milter,python=3.") for key in found)
+
+
+def test_nothing_is_handed_over_after_the_end(directory, monkeypatch):
+    monkeypatch.setattr("elemta.observe.metrics.FLUSH", 0.01)
+    calls = []
+
+    async def life():
+        metrics = Metrics(directory, "milter")
+        metrics.each_second(lambda: calls.append(None))
+        metrics.open()
+        await asyncio.sleep(0.1)
+        metrics.close()
+        before = len(calls)
+        await asyncio.sleep(0.1)
+        return before
+
+    assert asyncio.run(life()) == len(calls) > 2
 
 
 def test_a_decision_is_counted_by_everything_that_is_known_of_it(directory):
