@@ -201,6 +201,9 @@ def test_bounds_are_told():
     assert look(*((f"{at}.txt", b"x") for at in range(4)), max_parts=3).fields["excess"] == ("3 attachments",)
     assert look(("a" * 40 + ".exe", b"x"), max_name=20).fields["extension"] == ("exe",)
     deep = zipped(("b.zip", zipped(("c.zip", zipped(("d", b""))))))
+    parts = b"From: a@b.test\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n\r\nx\r\n" * 1001
+    found = run(Attachments, received(parts))
+    assert (found.fields["excess"], found.result) == (("1000 parts",), Result.NEUTRAL)
     assert look(("a.zip", deep), max_depth=2).fields["excess"] == ("depth 2",)
     assert look(("a.zip", zipped(("b", b""), ("c", b""))), max_entries=1).fields["excess"] == ("1 files in archives",)
     assert look(("a.zip", zipped(("b", bytes(range(256)) * 40))), max_octets="5K").fields["excess"]
