@@ -62,6 +62,10 @@ def zipped(name):
     return made.getvalue()
 
 
+EML = b"Content-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n"
+EML += b"Content-Type: application/x; name=a.exe\r\n\r\nMZ\r\n--c--\r\n"
+
+
 # ── banners ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -186,6 +190,7 @@ def test_what_is_known_of_a_signature(headers, finding, why):
         ("Invoice 7.ZIP", b"x", "application/octet-stream", True),
         ("a.zip", zipped("deep/a.exe"), "application/zip", True),
         ("a.zip", zipped("deep/a.txt"), "application/zip", False),
+        ("a.eml", EML, "application/octet-stream", True),
         ("a.pdf", b"%PDF", "application/pdf", False),
         ("exe", b"x", "application/octet-stream", False),
     ],
