@@ -276,3 +276,18 @@ def test_a_mail_in_s_mime_is_known_by_its_name_too(kind, flag, form):
         flag == "encrypted",
         flag == "unread",
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "flag"),
+    [
+        (b"signed-data", "unread"),
+        (b"Compressed-Data", "unread"),
+        (b"certs-only", "unread"),
+        (b"enveloped-data", "encrypted"),
+    ],
+)
+def test_s_mime_is_what_it_says_it_is(kind, flag):
+    signed = bytes.fromhex("3080 06092a864886f70d010702 a080") if flag == "encrypted" else b""
+    found = mixed(TEXT, part(b"Content-Type: application/pkcs7-mime; smime-type=" + kind, content=signed + bytes(50)))
+    assert (found.fields["encrypted"], found.fields["unread"]) == (flag == "encrypted", flag == "unread")

@@ -213,6 +213,17 @@ def test_bounds_are_told():
     assert "exe" in told["extension"]
 
 
+def test_an_attachment_that_is_too_long_is_not_called_clean(monkeypatch):
+    monkeypatch.setattr("elemta_milter.attached.LONGEST", 10)
+    found = look(("a.txt", b"x" * 11))
+    assert (found.fields["excess"], found.result) == (("10 octets of an attachment",), Result.NEUTRAL)
+
+
+def test_many_mails_beside_each_other_are_not_deep():
+    found = look(*((f"{number}.eml", b"Subject: x\r\n\r\nhello\r\n") for number in range(12)))
+    assert (found.fields["count"], found.fields["excess"], found.result) == (12, (), Result.PASS)
+
+
 def test_a_mail_that_was_cut_is_not_called_clean():
     whole = mail(("a.txt", b"x"))
     cut = Message(whole.envelope, whole.headers, whole.body, "4,000 header fields")
