@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from elemta.daemon.birth import GRACE
 from elemta.daemon.generation import KEEPER, Process
 from elemta.daemon.overdue import HUNG, STILL, Overdue
 from harness.daemon import Daemon
@@ -157,8 +158,17 @@ def process(slot=0, **told):
 
 
 @pytest.mark.parametrize("ready", [True, False], ids=["up", "not up yet"])
-def test_one_that_says_nothing_is_asked_then_killed(looked, ready):
+def test_one_that_says_nothing_is_asked_then_killed(looked, ready, caplog):
     assert looked(process(ready=ready), HUNG + 3.0, 0.5) == [signal.SIGUSR1, signal.SIGKILL]
+    [told] = caplog.messages
+    assert told.startswith("worker 0 (process 1) has said nothing for 60 s")
+
+
+def test_one_that_does_not_go_in_time_is_killed_until_it_is_gone(looked, caplog):
+    one = process(leaving=1000.0, until=1035.0)
+    assert looked(one, 34.5, 0.5) == []
+    assert looked(one, 2 * GRACE, 0.5) == [signal.SIGKILL] * 2
+    assert caplog.messages[0] == "process 1 did not finish within 36 s: killed"
 
 
 @pytest.mark.parametrize("told", [{"leaving": 1000.0}, {"slot": KEEPER}], ids=["told to go", "the keeper"])
