@@ -553,6 +553,21 @@ def test_the_time_for_a_request_begins_with_its_first_octet(monkeypatch):
     serve(test)
 
 
+def test_the_time_to_be_silent_begins_with_the_answer(monkeypatch):
+    monkeypatch.setattr(server_module, "LOOK", 0.05)
+
+    async def test(world):
+        client = await world.client()
+        client.send(request("wait@a"))
+        await asyncio.sleep(0.8)
+        world.engine.release.set()
+        assert await client.answers(1) == ["DUNNO"]
+        await asyncio.sleep(0.2)
+        assert world.server.connections == 1
+
+    serve(test, idle=0.6)
+
+
 def test_dripping_octets_do_not_buy_time(monkeypatch):
     monkeypatch.setattr(connection_module, "SLOW", 0.3)
     monkeypatch.setattr(server_module, "LOOK", 0.1)
