@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elemta.config.names import dns_server, host_name, masked
+from elemta.config.names import dns_server, host_name, masked, selector, signed_name, smtp_server
 from elemta.config.types import Listen, duration, duration_text, network, size, size_text
 
 
@@ -201,3 +201,47 @@ def test_a_network_of_mapped_addresses_is_the_ipv4_network(text, meant):
 def test_a_network_that_is_none_is_told_with_the_one_meant(text, advice):
     with pytest.raises(ValueError, match=re.escape(advice) + "$"):
         network(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("mx.test", "mx.test:25"), ("mx.test.:2525", "mx.test:2525"), ("127.0.0.1", "127.0.0.1:25"),
+        ("127.0.0.1:26", "127.0.0.1:26"), ("[::1]", "[::1]:25"), ("[::1]:26", "[::1]:26"),
+        ("[10.0.0.1]:25", "10.0.0.1:25"),
+    ],
+)  # fmt: skip
+def test_smtp_servers(text, meant):
+    assert smtp_server(text) == meant
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "::1", "[::1]x", "[::1:25", "::1]:25", "127.0.0.1:0", "mx.test:65536", "mx.test:\u0662\u0665", "mx.test:",
+     ":25", "mx.test:x", "mx.test:1234567", "1.2.3:25", " mx.test"],
+)  # fmt: skip
+def test_not_smtp_servers(text):
+    with pytest.raises(ValueError, match="is not an SMTP server; write HOST:PORT"):
+        smtp_server(text)
+
+
+def test_selectors_and_names_of_fields_are_lower_case():
+    assert (selector("R2026.b-1"), signed_name("X-A")) == ("r2026.b-1", "x-a")
+
+
+@pytest.mark.parametrize("text", ["", "a..b", "a_b", "-a", "a" * 64, "x." * 95 + "x"])
+def test_not_selectors(text):
+    with pytest.raises(ValueError, match="is not a selector"):
+        selector(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        *((text, "is not a header field's name") for text in ("", "x a", "x;y", "From:", "\u00e9")),
+        *((text, "is added or removed on a mail's way") for text in ("Received", "ARC-Seal", "DKIM-Signature", "bcc")),
+    ],
+)
+def test_fields_that_no_signature_covers(text, why):
+    with pytest.raises(ValueError, match=why):
+        signed_name(text)
