@@ -125,6 +125,20 @@ def test_of_several_lines_in_one_call_those_are_counted_that_did_not_get_out(pip
     assert made.dropped == before + 3
 
 
+def test_a_line_that_finds_too_little_room_after_others_that_found_none_is_cut_too(pipe):
+    read, write = pipe
+    os.set_blocking(write, False)
+    made = Outlet(write)
+    fill(made)
+    dropped = made.dropped
+    os.read(read, 8192)
+    assert not made.put(b"y" * 100_000 + b"\n")
+    assert made.dropped == dropped + 1
+    assert everything(read).endswith(b"y")
+    assert made.put(LINE)
+    assert everything(read) == b"\n" + LINE
+
+
 def test_a_pipe_is_opened_anew_and_the_giver_s_is_left_as_it_is(pipe, monkeypatch):
     monkeypatch.setattr(outlet, "_detached", {})
     read, write = pipe
