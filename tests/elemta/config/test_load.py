@@ -283,6 +283,23 @@ def test_includes_are_merged_in_order(write):
     assert [Path(file).name for file in loaded.source.files] == ["elemta.yaml", "10.yaml", "20.yaml"]
 
 
+def test_a_key_may_be_an_alias_and_have_one(write):
+    sets = load(write("host: mx.test\nsets: {&k one: [&w two], *w : [*k]}\n")).settings.sets
+    assert (list(sets), sets["two"]) == (["one", "two"], ("one",))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('"a\\0b": 1', "a key cannot hold a NUL character; remove it"),
+        ("sets: {a: &a [x], *a : [y]}", "a key must be a word; write `key: value`"),
+        ("log: &a {level: debug}\nmilter: {<<: [*a, 5]}", "`<<` merges mappings; write `<<: *NAME` of one"),
+    ],
+)
+def test_keys_that_are_none(write, text, why):
+    assert why in complaints(write(f"host: mx.test\n{text}\n"))
+
+
 def test_a_pattern_may_match_nothing(write):
     assert load(write("host: mx.test\ninclude: conf.d/*.yaml\n")).settings.host == "mx.test"
 
