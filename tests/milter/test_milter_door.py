@@ -1,6 +1,7 @@
 """The door: who comes while this worker takes nobody waits for another one, or for better times."""
 
 import asyncio
+import errno
 import os
 import resource
 import socket
@@ -77,3 +78,14 @@ def test_nobody_is_taken_while_few_descriptors_are_left(monkeypatch, caplog):
     told, again = [record.getMessage() for record in caplog.records]
     assert told.startswith("no new connection is taken: this process may open ")
     assert again == "new connections are taken again"
+
+
+@pytest.mark.parametrize(
+    ("number", "left"), [(errno.EMFILE, 0), (errno.ENFILE, 0), (errno.ENOENT, "all"), (errno.EACCES, "all")]
+)
+def test_where_not_even_a_look_is_possible_none_are_left_but_where_nobody_tells_all_are(monkeypatch, number, left):
+    def listdir(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert module._left() == (resource.getrlimit(resource.RLIMIT_NOFILE)[0] if left == "all" else left)
