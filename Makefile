@@ -1,6 +1,9 @@
 # What can be done here; the work is done by the scripts named. PYTEST_ADDOPTS="-k spf" passes options to pytest.
 .PHONY: run test coverage lint docs bench
 
+# where Debian keeps clamd, OpenDKIM and Postfix's commands, and where those who are not root do not look
+export PATH := $(PATH):/usr/sbin:/sbin
+
 run: # a private Postfix with Elemta on loopback, and mail through it; ONCE=1 ends after the table
 	@tests/demo/run.sh $(if $(ONCE),--once)
 
