@@ -38,6 +38,7 @@ RESERVED = frozenset({
     "sender", "recipients", "recipient", "size", "shadow", "labels", "ms", "reply", "daemon", "findings",
 })  # fmt: skip
 GATHER = 0.05  # seconds that a line about a mail waits for others
+LATE = 1.0  # seconds after which the loop that should write them is taken to hang
 LONGEST_TEXT = 8000  # characters of a text of our own, such as a traceback
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -152,19 +153,19 @@ class MailLog:
         self._enabled = log.level <= logging.INFO
         self._keys: dict[str, str] = {}
         self._gathered: deque[bytes] = deque()
-        self._due = False  # `_write` will be called
+        self._due = 0.0  # until when (`time.monotonic`) the loop will have called `_write`; 0 when it shall not
 
     def decided(self, decision: Decision) -> None:
         """Write it soon, on any thread."""
         if not self._enabled:
             return
         self._gathered.append(self._log.finished(self._line(decision, self._keys)))
-        if self._due:
+        now, due = time.monotonic(), self._due
+        if now < due:
             return
-        self._due = True
-        loop = self._loop
+        self._due, loop = now + LATE, self._loop
         try:
-            if loop is not None:
+            if loop is not None and not due:
                 loop.call_soon_threadsafe(loop.call_later, GATHER, self._write)
                 return
         except RuntimeError:  # the loop has ended
@@ -178,7 +179,7 @@ class MailLog:
 
     def _write(self) -> None:
         """Write what has gathered, in as few calls as keep the lines of several processes apart."""
-        self._due = False  # before the lines are taken: who adds one afterwards sees to it that it is written
+        self._due = 0.0  # before the lines are taken: who adds one afterwards sees to it that it is written
         together = bytearray()
         with suppress(IndexError):  # all is taken, perhaps by another thread
             while True:

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from select import PIPE_BUF
 
@@ -245,6 +246,23 @@ def test_a_line_is_written_also_when_the_loop_has_ended(written):
     loop.close()
     MailLog(make(), loop).decided(decision())
     assert len(lines()) == 1
+
+
+def test_a_loop_that_hangs_holds_up_lines_for_a_second_only(written, monkeypatch):
+    make, lines = written
+    monkeypatch.setattr("elemta.observe.log.LATE", 0.2)
+
+    async def hang():
+        of_mails = MailLog(make(), asyncio.get_running_loop())
+        of_mails.decided(decision())
+        time.sleep(0.3)  # noqa: ASYNC251 - that is the point
+        of_mails.decided(decision())
+        found = len(lines())
+        of_mails.decided(decision())
+        await asyncio.sleep(GATHER * 3)
+        return found, len(lines())
+
+    assert asyncio.run(hang()) == (2, 3)
 
 
 def test_threads_that_write_at_once_lose_no_line(written):
