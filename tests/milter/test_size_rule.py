@@ -32,4 +32,4 @@ def test_what_the_client_announces_does_not_matter(daemon, options):
 
     assert verdict == REPLY
     assert (told["smtpcode"], told["text"]) == ("552", "5.3.4 1518 octets")
-    assert " size=1518 " in daemon.log()
+    daemon.wait_for(" size=1518 ")
