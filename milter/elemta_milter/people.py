@@ -30,7 +30,7 @@ _LOOKS_LIKE = str.maketrans(
     "aeopcyxijshdqwrkbmhtzbaopviktuxnilodole",
 )
 _WORD = re.compile(r"[^\W_]+")
-_NO_WIDTH = frozenset({"Mn", "Me", "Cf"})  # accents, variation selectors, what shows nothing
+_NO_WIDTH = frozenset({"Mn", "Me", "Cf"})  # most accents, variation selectors, what shows nothing
 
 Words = frozenset[str]
 
@@ -110,8 +110,12 @@ def _letters(words: list[str]) -> Words:
 
 def _words(name: str) -> list[str]:
     plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name[:MAX_NAME]).casefold())
-    plain = "".join(char for char in plain if unicodedata.category(char) not in _NO_WIDTH)
+    plain = "".join(char for char in plain if not _is_mark(char))
     return _WORD.findall(plain.translate(_LOOKS_LIKE))
+
+
+def _is_mark(char: str) -> bool:
+    return unicodedata.category(char) in _NO_WIDTH or unicodedata.combining(char) != 0
 
 
 def listed(people: Mapping[str, Iterable[str]]) -> dict[Words, Person]:
