@@ -28,9 +28,9 @@ from contextlib import suppress
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from elemta.sqlite_form import beside, identity, opened
-from elemta.store import Grey, GreyTerms, Quota, StoreError, Use, sqlite_contacts, sqlite_limits
+from elemta.store import Grey, GreyTerms, Quota, StoreError, Use, sqlite_contacts, sqlite_greylist, sqlite_limits
 from elemta.store.sqlite_file import PATIENCE, is_busy, leave, open_file, open_other
-from elemta.store.sqlite_greylist import Attempt, Key, count, look
+from elemta.store.sqlite_greylist import Attempt, Key
 
 LOOK = 1.0  # seconds between two looks at the file
 SLICE = 1000  # rows looked at in one transaction of `expire`: about a millisecond
@@ -80,9 +80,9 @@ class SqliteStore:
         if time.monotonic() >= self._next_look:
             self._look()
         try:
-            grey = look(self._db, keys, now, terms)
+            grey = sqlite_greylist.look(self._db, keys, now, terms)
         except sqlite3.Error:
-            grey = await self._patiently(look, keys, now, terms)
+            grey = await self._patiently(sqlite_greylist.look, keys, now, terms)
         if grey is not None:
             return grey
         loop = asyncio.get_running_loop()
@@ -98,7 +98,7 @@ class SqliteStore:
         """Count all attempts of this turn of the loop together: a transaction for each costs several times as much."""
         together, self._attempts = self._attempts, []
         try:
-            found = await self._patiently(count, [asked for asked, _ in together])
+            found = await self._patiently(sqlite_greylist.count, [asked for asked, _ in together])
         except Exception as error:  # noqa: BLE001 - whoever asked is told
             for _, answer in together:
                 if not answer.done():  # nobody waits any more

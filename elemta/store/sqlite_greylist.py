@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard, TypeVar
 
 from elemta.store import Grey, GreyTerms
 from elemta.store.greylisting import Network, Triplet, attempt
 
 Key = str | bytes
 Keys = tuple[Key, Key]  # of a triplet and of its network
-Memory = tuple[Triplet | None, Network | None]
+Remembered = TypeVar("Remembered", Triplet, Network)
 
 _READ = """
     SELECT first, until, attempts, passed FROM triplets WHERE key = ?
@@ -36,7 +36,7 @@ def look(db: sqlite3.Connection, keys: Keys, now: float, terms: GreyTerms) -> Gr
     """The answer to an attempt that leaves nothing to write, as of who is known; else None."""
     triplet, network = _read(db, keys)
     grey, triplet_after, network_after = attempt(triplet, network, now, terms)
-    return None if _is_new(triplet, triplet_after) or _is_new(network, network_after) else grey
+    return None if _is_new(triplet_after, triplet) or _is_new(network_after, network) else grey
 
 
 def count(db: sqlite3.Connection, attempts: Iterable[Attempt]) -> list[Grey]:
@@ -46,17 +46,17 @@ def count(db: sqlite3.Connection, attempts: Iterable[Attempt]) -> list[Grey]:
     for asked in attempts:
         before = _read(db, asked.keys)
         grey, triplet, network = attempt(*before, asked.now, asked.terms)
-        if triplet is not None and _is_new(before[0], triplet):
+        if _is_new(triplet, before[0]):
             row = (asked.keys[0], triplet.first, triplet.until, triplet.attempts, int(triplet.passed))
             db.execute(_WRITE_TRIPLET, row)
-        if network is not None and _is_new(before[1], network):
+        if _is_new(network, before[1]):
             db.execute(_WRITE_NETWORK, (asked.keys[1], network.passes, network.counted, network.until))
         answers.append(grey)
     db.execute("COMMIT")
     return answers
 
 
-def _read(db: sqlite3.Connection, keys: Keys) -> Memory:
+def _read(db: sqlite3.Connection, keys: Keys) -> tuple[Triplet | None, Network | None]:
     triplet = network = None
     for since, until, amount, passed in db.execute(_READ, keys):
         if passed is None:
@@ -66,6 +66,6 @@ def _read(db: sqlite3.Connection, keys: Keys) -> Memory:
     return triplet, network
 
 
-def _is_new(before: Triplet | Network | None, after: Triplet | Network | None) -> bool:
+def _is_new(after: Remembered | None, before: Remembered | None) -> TypeGuard[Remembered]:
     """Whether there is something to write; what is over (None) is left to `expire`."""
     return after is not None and after is not before

@@ -68,10 +68,11 @@ def reserve(db: sqlite3.Connection, message: str, quotas: Sequence[Quota], now: 
 def _used(db: sqlite3.Connection, message: str, quota: Quota, now: float) -> int:
     """What others used and reserved, and this message for its other parts."""
     window = quota.window
-    slots = {"oldest": oldest(now, window), "newest": newest(now, window)}
-    times = {"now": now, "latest": now + 2 * window}
-    place = {"key": quota.key, "message": message, "part": quota.part}
-    [(used,)] = db.execute(_USED, slots | times | place).fetchall()
+    asked = {
+        "key": quota.key, "message": message, "part": quota.part, "now": now, "latest": now + 2 * window,
+        "oldest": oldest(now, window), "newest": newest(now, window),
+    }  # fmt: skip
+    [(used,)] = db.execute(_USED, asked).fetchall()
     return int(used)
 
 
