@@ -15,7 +15,8 @@ NAME = "Received-SPF"
 LONGEST = 320
 """Characters kept of one value: an address of RFC 5321 section 4.5.3.1."""
 
-_DOT_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+# but for what makes an encoded word behind the "=": programs that decode first would find something else
+_DOT_ATOM = re.compile(r"(?!\?|.*=\?)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _IN_COMMENT = {"(": "[", ")": "]", "\\": "/", "=?": "= ?"}
 _NOT_COMMENT = re.compile(r"[()\\]|=\?")  # encoded words: some programs decode them, and then see where a comment ends
 
@@ -31,7 +32,7 @@ def received_spf(result: str, comment: str, pairs: Sequence[tuple[str, str]]) ->
 
 def _quoted(value: str) -> str:
     text = _printable(value)
-    if _DOT_ATOM.fullmatch(text) and "=?" not in f"={text}":
+    if _DOT_ATOM.fullmatch(text):
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("=?", "=\\?") + '"'
 

@@ -32,7 +32,8 @@ LINE = 78  # RFC 5322 section 2.1.1: should; 998 is a must, and no value comes n
 _USUAL = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+|\w+(?:\.\w+)*@[\w-]+(?:\.[\w-]+)*", re.ASCII)
 """A token (RFC 2045 section 5.1), or an address as most are."""
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u00a1-\U0010ffff-]+"
-_DOT_ATOM = re.compile(rf"(?:{_ATOM}(?:\.{_ATOM})*)?")  # RFC 5322 section 3.2.3, RFC 6532
+# but for what makes an encoded word behind the "=" (see _quoted)
+_DOT_ATOM = re.compile(rf"(?!\?|.*=\?)(?:{_ATOM}(?:\.{_ATOM})*)?")  # RFC 5322 section 3.2.3, RFC 6532
 _LABEL = r"[A-Za-z0-9_\u00a1-\U0010ffff-]+"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _KEYWORD = re.compile(r"[A-Za-z0-9-]+")  # RFC 5321 section 4.1.1.1
@@ -96,7 +97,7 @@ def _value(value: str) -> str:
         return _quoted(text)
     local, domain = split(text)
     if "@" in text and _DOMAIN.fullmatch(domain):
-        if _DOT_ATOM.fullmatch(local) and "=?" not in f"={local}":  # see _quoted; it stands behind an "="
+        if _DOT_ATOM.fullmatch(local):
             return text
         if len(local) > 1 and local[0] == local[-1] == '"':
             return f"{_quoted(local[1:-1])}@{domain}"
