@@ -154,7 +154,8 @@ class _FromField:
                     token = _TOKEN_AFTER_OPEN_QUOTE
             elif text in {")", "]"}:
                 self.odd = self.odd or f"From has a stray {text}"
-            self.bare += () if kind == "comment" else (text,)
+            if kind != "comment":
+                self.bare.append(text)
             count += 1
             if count > MAX_TOKENS:
                 self.trouble = self.trouble or "From has too many parts"
