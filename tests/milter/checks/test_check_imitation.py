@@ -33,7 +33,7 @@ def look(sender, people=PEOPLE):
         ("jane  doe <jane@evil.test>", "fail", "name"),
         ("Jané Dôe <jane@evil.test>", "fail", "name"),
         ('"Dôe, Jané" <jane@evil.test>', "fail", "name"),
-        *((f'"D{hidden}oe, Jane" <jane@evil.test>', "fail", "name") for hidden in "\u200b\u00ad\u2060\ufe0f\u034f\u302e"),
+        *((f'"D{sign}oe, Jane" <jane@evil.test>', "fail", "name") for sign in "\u200b\u00ad\u2060\ufe0f\u034f\u302e"),
         ("=?utf-8?b?0IhhbmUgRG9l?= <jane@evil.test>", "fail", "name"),
         ("J\u0430n\u0435 D\u043ee <jane@evil.test>", "fail", "name"),
         ("J\u200bane Doe <jane@evil.test>", "fail", "name"),
