@@ -187,6 +187,50 @@ rules: {recipient: [{id: new, when: {greylist: fail}, label: new}, {id: full, wh
         assert "budget of 1 s" in found(decision, check).reason
 
 
+GREYLISTED = (
+    "host: mx.test\nchecks: {greylist: }\nrules: {recipient: [{id: new, when: {greylist: fail}, then: defer}]}\n"
+)
+
+
+def test_whoever_is_cut_off_while_the_store_hangs_gets_no_answer():
+    async def run():
+        case = Case(Engine(policy(GREYLISTED), tools(store=Hangs(60.0))), budget=30.0)
+        asked = asyncio.create_task(case.recipient(envelope()))
+        await asyncio.sleep(0.01)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+    asyncio.run(run())
+
+
+def test_a_connection_whose_check_came_too_late_lives_on():
+    """Its task is not left as one that somebody wants to end."""
+
+    async def run():
+        case = Case(Engine(policy(GREYLISTED), tools(store=Hangs(60.0))), budget=0.05)
+        for _ in range(2):
+            assert found(await case.recipient(envelope()), "greylist").reason.endswith("budget of 0.05 s")
+            assert asyncio.current_task().cancelling() == 0
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(60)
+
+    asyncio.run(run())
+
+
+def test_whoever_is_cut_off_in_the_turn_in_which_its_check_comes_too_late_gets_no_answer():
+    async def run():
+        case = Case(Engine(policy(GREYLISTED), tools(store=Hangs(60.0))), budget=0.05)
+        asked = asyncio.create_task(case.recipient(envelope()))
+        asyncio.get_running_loop().call_later(0.02, time.sleep, 0.1)
+        asyncio.get_running_loop().call_later(0.06, asked.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(
     ("trouble", "login", "disposition"),
     [
