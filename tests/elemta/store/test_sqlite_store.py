@@ -260,9 +260,31 @@ def test_attempts_of_one_turn_of_the_loop_are_one_transaction_and_see_each_other
         store._db.set_trace_callback(lambda text: begun.append(text) if text.startswith("BEGIN") else None)
         keys = [f"t{number % 7}" for number in range(20)]
         answers = await asyncio.gather(*(store.greylist(key, "n", 0.0, TERMS) for key in keys))
-        return [each.attempts for each in answers], len(begun)
+        return [each.attempts for each in answers], begun
 
-    assert use(path, work) == ([1] * 7 + [2] * 7 + [3] * 6, 1)
+    assert use(path, work) == ([1] * 7 + [2] * 7 + [3] * 6, ["BEGIN", "BEGIN IMMEDIATE"])
+
+
+def test_reading_ends_with_the_turn_of_the_loop_or_with_the_next_write(path):
+    async def work(store):
+        for now in (0.0, 300.0):
+            await store.greylist("t", "n", now, TERMS)
+        await asyncio.sleep(0)
+        for now in (301.0, 302.0):  # neither waits
+            assert (await store.greylist("t", "n", now, TERMS)).known
+            assert store._db.in_transaction
+        await store.add_to_set("s", "bob", 0.0)
+        assert not store._db.in_transaction
+        assert (await store.greylist("t", "n", 303.0, TERMS)).known
+        await asyncio.sleep(0)
+        assert not store._db.in_transaction
+        with sqlite3.connect(path) as other:
+            other.execute("DELETE FROM triplets")
+        other.close()
+        assert (await store.greylist("t", "n", 304.0, TERMS)).attempts == 1
+        assert await store.set_size("s", 0.0) == 1
+
+    use(path, work)
 
 
 def test_an_attempt_that_nobody_waits_for_is_counted_and_harms_no_other(path):
