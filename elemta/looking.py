@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from elemta.at_once import at_once, eager_task, resumed
+from elemta.at_once import at_once, eager_task, resumed, within
 from elemta.check import CLASS, UNTIL, Seen, Stage
 from elemta.dns import DEADLINE, DnsError
 from elemta.engine import Engine
@@ -166,24 +166,10 @@ class Looking:
         """The finding of a check that had to wait, within what is left of the budget."""
         if wanted.rest is None:
             raise wanted
-        task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]
-        cancelled_before, late = task.cancelling(), False
-
-        def expire() -> None:
-            nonlocal late
-            late = True
-            task.cancel()
-
-        # What `asyncio.timeout` does, in a third of its time: every first contact that is greylisted comes here.
-        timer = asyncio.get_running_loop().call_later(max(0.0, self._until - time.monotonic()), expire)
         try:
-            return await wanted.rest
-        except asyncio.CancelledError:
-            if late and task.uncancel() <= cancelled_before:
-                return _trouble(wanted.check, self._too_late())
-            raise
-        finally:
-            timer.cancel()
+            return await within(self._until - time.monotonic(), wanted.rest)
+        except TimeoutError:
+            return _trouble(wanted.check, self._too_late())
 
     def _too_late(self) -> str:
         return f"no answer within the mail's budget of {self.budget:g} s"

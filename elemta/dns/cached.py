@@ -11,7 +11,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from elemta.at_once import elsewhere, on_loop
+from elemta.at_once import elsewhere, on_loop, within
 from elemta.config.model import Dns
 from elemta.dns.exchange import Exchange, servers_of
 from elemta.dns.port import DEADLINE, Answer, DnsError, Record
@@ -82,8 +82,7 @@ class CachedResolver:
         if left == float("inf"):
             return await asyncio.shield(task)
         try:
-            async with asyncio.timeout(left):
-                return await asyncio.shield(task)  # others may be waiting for it too
+            return await within(left, asyncio.shield(task))  # others may be waiting for it too
         except TimeoutError:
             raise DnsError(*key, "the mail's DNS budget is spent") from None
 

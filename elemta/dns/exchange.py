@@ -21,6 +21,7 @@ import dns.exception
 import dns.flags
 import dns.rdatatype
 
+from elemta.at_once import within
 from elemta.dns.port import Answer, DnsError, Status
 from elemta.dns.question import WITHOUT_EDNS, Question, RcodeError, Response, answer_of, wire_name
 
@@ -34,6 +35,8 @@ LAST_FOR = 30.0  # seconds until one question goes to it first again
 _TRUNCATED = dns.flags.TC >> 8  # in the third octet: RFC 1035 section 4.1.1
 
 Server = tuple[str, int]
+
+_random = random.SystemRandom()  # not to be guessed: RFC 5452 section 9.2
 
 
 class NoServers(OSError):  # noqa: N818 - that there are none is what is wrong
@@ -96,9 +99,7 @@ class Exchange:
         question = Question(asked, dns.rdatatype.from_text(rdtype))
         for server in [*self._in_order()] * ROUNDS:
             try:
-                async with asyncio.timeout(self.timeout):
-                    response = await self._ask(server, question)
-                return answer_of(question, response)
+                return answer_of(question, await within(self.timeout, self._ask(server, question)))
             except TimeoutError:
                 self._was_silent(server)
                 why = f"no answer within {self.timeout:g} s{question.passed_over()}"
@@ -138,7 +139,7 @@ class Exchange:
 
     async def _once(self, server: Server, question: Question, *, edns: bool = True) -> Response:
         endpoint = await self._endpoint(server)
-        number = random.SystemRandom().randrange(65536)
+        number = _random.getrandbits(16)
         while number in endpoint.open:
             number = (number + 1) % 65536
         wire = question.wire(number, edns=edns)
@@ -171,7 +172,7 @@ class Exchange:
                     _, endpoint = await loop.create_datagram_endpoint(_Endpoint, remote_addr=server)
                     pool.append(endpoint)
                     return endpoint
-        endpoint = random.SystemRandom().choice(pool)
+        endpoint = _random.choice(pool)
         endpoint.uses += 1
         if endpoint.uses >= USES:
             self._give_up(server, endpoint)  # with this question as its last

@@ -29,6 +29,7 @@ MOST_RECORDS = 512  # records of one response that are looked at
 MOST_ALIASES = 16  # steps from a name to its records
 
 _HEADER = 12  # octets; RFC 1035 section 4.1.1, as what follows
+_TO_QUESTION = b"\xc0\x0c"  # in place of a name: the one that stands in the question; RFC 1035 section 4.1.4
 _RESPONSE = dns.flags.QR >> 8  # in the third octet
 _RESPONSE_TO_QUERY = _RESPONSE | 0x78  # with the opcode, which is 0
 _RCODE = 0x0F  # in the fourth octet
@@ -168,7 +169,7 @@ def _read(question: Question, data: bytes, rcode: int, counts: list[int]) -> Res
     refers, place, left = False, _HEADER + question.size, MOST_RECORDS
     for section, count in enumerate(counts):
         for _ in range(min(count, left)):
-            name, used = dns.name.from_wire(data, place)
+            name, used = _owner(question, data, place)
             place += used + _FIELDS.size
             if place > len(data):
                 raise ValueError("it breaks off")
@@ -192,6 +193,13 @@ def _read(question: Question, data: bytes, rcode: int, counts: list[int]) -> Res
             break
         left -= count
     return response._replace(rcode=rcode, refers=refers)
+
+
+def _owner(question: Question, data: bytes, place: int) -> tuple[dns.name.Name, int]:
+    """The name that a record begins with, and how many octets of it stand there."""
+    if data.startswith(_TO_QUESTION, place):  # as a rule
+        return question.name, len(_TO_QUESTION)
+    return dns.name.from_wire(data, place)
 
 
 def _labels(name: dns.name.Name) -> Labels:
