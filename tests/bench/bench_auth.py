@@ -42,6 +42,7 @@ from harness.postfix import PrivatePostfix
 from harness.rspamd import PrivateRspamd
 from harness.rspamd import why_not as why_no_rspamd
 from harness.signatures import rsa_key, signed, wire
+from harness.unbound import unbound
 
 SENDER = "sender.example"
 POLICY = """
@@ -59,21 +60,6 @@ rules:
     - {{id: dmarc-reject, class: inbound, when: {{dmarc: fail, dmarc.policy: reject}}, then: reject,
         unless: {{arc: pass, arc.trusted: true}}}}
     - {{id: dmarc-quarantine, class: inbound, when: {{dmarc: fail, dmarc.policy: quarantine}}, then: quarantine}}
-"""
-UNBOUND = """
-server:
-  interface: 127.0.0.1
-  do-daemonize: no
-  username: ""
-  chroot: ""
-  pidfile: ""
-  use-syslog: no
-  logfile: "{directory}/unbound.log"
-  module-config: "iterator"
-  local-zone: "." static
-{records}
-remote-control:
-  control-enable: no
 """
 OPENDKIM = """
 Mode v
@@ -120,7 +106,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name, contextlib.ExitStack() as stack:
         directory = Path(name)
         directory.chmod(0o755)
-        stack.enter_context(_dns(directory))
+        stack.enter_context(unbound(directory, 53, _records()))
         mail = _mail(directory)
         setups = {"plain": stack.enter_context(_postfix(False))}
         others = (("open", _open), ("rspamd", _rspamd), ("tuned", _tuned))
@@ -179,23 +165,15 @@ def _mail(directory: Path) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def _dns(directory: Path) -> Iterator[None]:
+def _records() -> dict[str, list[str]]:
     key = rsa_key(SENDER)
     parts = [key.record[at : at + 250] for at in range(0, len(key.record), 250)]
-    records = {
+    return {
         SENDER: ['TXT "v=spf1 include:_spf.sender.example -all"', "A 192.0.2.1", "MX 10 mx.sender.example."],
         f"_spf.{SENDER}": ['TXT "v=spf1 ip4:192.0.2.0/24 ip4:127.0.0.0/8 -all"'],
         key.record_name: ["TXT " + "".join(f'"{part}"' for part in parts)],
         f"_dmarc.{SENDER}": ['TXT "v=DMARC1; p=reject; rua=mailto:dmarc@sender.example"'],
     }
-    lines = [f"  local-data: '{name}. 3600 IN {value}'" for name, values in records.items() for value in values]
-    lines += [f'  local-zone: "{name}." transparent' for name in ("sender.example",)]
-    conf = directory / "unbound.conf"
-    conf.write_text(UNBOUND.format(directory=directory, records="\n".join(lines)))
-    with _program(["unbound", "-d", "-c", str(conf)], directory / "unbound.out"):
-        time.sleep(1)
-        yield
 
 
 @contextlib.contextmanager
