@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from elemta.case import Case
@@ -82,12 +84,25 @@ class MilterService:
 
     def _run(self, wire: Wire, worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
         """Be libmilter's thread."""
+        _stay(worker.slot, worker.settings.milter.workers)
         try:
             wire.run()
             self._failure = RuntimeError("it stopped by itself")
         except BaseException as error:  # noqa: BLE001 - whatever it is, the worker must end and say so
             self._failure = error
         loop.call_soon_threadsafe(worker.stopping.set)
+
+
+def _stay(slot: int, workers: int) -> None:
+    """Keep this thread, and those that it starts, on one processor, where each gets as many workers as the others.
+
+    The threads of a worker take turns at the interpreter. On several processors they spend up to a tenth of their time
+    on waiting for each other there, and on fetching from another processor's cache what they need.
+    """
+    with suppress(OSError):  # a processor was taken away just now, or we may not ask
+        processors = sorted(os.sched_getaffinity(0))  # those that we may use: systemd's CPUAffinity=, a cpuset
+        if workers % len(processors) == 0:
+            os.sched_setaffinity(0, {processors[slot % len(processors)]})
 
 
 def trust(engine: Engine) -> Callable[[Client], bool]:

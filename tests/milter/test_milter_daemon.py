@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import time
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from miltertest import MilterError
@@ -152,3 +154,24 @@ def test_an_idle_session_does_not_hold_up_the_end_for_longer_than_the_grace(conn
         assert mta.carry() == [(ACCEPT, {})]
         mta.packet("Q")
         assert daemon.process.wait(10) == 0
+
+
+def processors(pid):
+    """Where each thread of a process may run, "0-1"."""
+    return [
+        re.search(r"Cpus_allowed_list:\t(.*)", (task / "status").read_text())[1]
+        for task in Path(f"/proc/{pid}/task").iterdir()
+    ]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+def test_libmilters_threads_stay_on_the_processor_of_their_worker(connect):
+    own = re.search(r"Cpus_allowed_list:\t(.*)", Path("/proc/self/status").read_text())[1]
+    each = sorted(os.sched_getaffinity(0))
+    with Daemon("milter", workers=len(each)) as daemon:
+        assert connect(daemon).carry() == [(ACCEPT, {})]
+        seen = [Counter(processors(pid)) for pid in daemon.worker_pids()]
+
+    assert all(threads[own] >= 1 for threads in seen)  # the loop, which starts other processes
+    alone = [max(set(threads) - {own}, key=threads.get) for threads in seen]
+    assert sorted(map(int, alone)) == each

@@ -41,7 +41,7 @@ class World:
         monkeypatch.setattr(module, "watch", self.watch)
         door = SimpleNamespace(descriptor=7, shut=lambda: self.told.append("shut"), watch=lambda: asyncio.sleep(60))
         monkeypatch.setattr(module, "Door", lambda _: door)
-        milter = SimpleNamespace(budget=1.0, trusted=())
+        milter = SimpleNamespace(budget=1.0, trusted=(), workers=999_983)
         settings = SimpleNamespace(milter=milter, host="mx.test")
         policy = SimpleNamespace(parts={}, settings=settings, sets={})
         wants = SimpleNamespace(early=False, body=False)
@@ -99,3 +99,37 @@ def test_the_first_worker_looks_after_the_keys_that_there_are(monkeypatch, slot,
     world.serve(stop=True, after=ended.set)
     assert world.wire.descriptor == 7
     assert (world.watched, world.told, world.wire.voucher) == (watched, ["ready", "shut", "closed"], voucher)
+
+
+# ── processors ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("processors", "workers", "places"),
+    [
+        ({0, 1}, 2, [{0}, {1}]),
+        ({6, 3}, 4, [{3}, {6}, {3}, {6}]),
+        ({0, 1}, 3, []),  # one would have twice the work of the other
+        ({0, 1, 2, 3}, 2, []),  # which are busy is for the kernel to see
+        ({5}, 1, [{5}]),
+    ],
+)
+def test_workers_stay_each_on_its_processor_where_all_have_as_many(processors, workers, places, monkeypatch):
+    stayed = []
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: processors)
+    monkeypatch.setattr(module.os, "sched_setaffinity", lambda _, where: stayed.append(where))
+    for slot in range(workers):
+        module._stay(slot, workers)
+
+    assert stayed == places
+
+
+@pytest.mark.parametrize("call", ["sched_getaffinity", "sched_setaffinity"])
+def test_a_worker_serves_where_it_may_not_choose_its_processor(call, monkeypatch):
+    def refused(*_):
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr(module.os, call, refused)
+
+    module._stay(0, 1)
