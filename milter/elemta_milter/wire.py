@@ -191,7 +191,7 @@ class Wire:
             if agreed.acts & Act.CHOOSE_MACROS:
                 ctx.setsymlist(Milter.M_ENVFROM, " ".join(MAIL_MACROS))
                 ctx.setsymlist(Milter.M_EOM, " ".join(EOM_MACROS))
-                ctx.setsymlist(Milter.M_ENVRCPT, "{none}")  # there is none, which saves a packet a recipient
+                ctx.setsymlist(Milter.M_ENVRCPT, "{none}")  # there is none: an empty packet comes
             if room and agreed.acts & _MARKS != _MARKS:
                 _log.warning("the MTA lets us change no header fields: no Authentication-Results is added or removed")
             self._link(ctx, agreed, room=room)
