@@ -2,7 +2,7 @@
 # `make bench`: every bench in turn; fails if one of them does.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-tests/prepare.sh test postgrey clamd:clamav-daemon
+tests/prepare.sh test postgrey clamd:clamav-daemon unbound opendkim opendmarc rspamd
 failed=()
 for bench in tests/bench/bench_*.py; do
   printf '\n== %s\n' "$(basename "$bench" .py)"
