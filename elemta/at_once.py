@@ -69,11 +69,13 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
     try:
         return await work
     except asyncio.CancelledError:
-        if late and task.uncancel() <= cancelled_before:
+        if late and task.cancelling() <= cancelled_before + 1:
             raise TimeoutError from None
         raise
     finally:
         timer.cancel()
+        if late:  # also where `work` gives or raises something else when it is cancelled
+            task.uncancel()
 
 
 def eager_task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

@@ -231,6 +231,32 @@ def test_whoever_is_cut_off_in_the_turn_in_which_its_check_comes_too_late_gets_n
     asyncio.run(run())
 
 
+class TwoTooLate:
+    """A case of which an early check has come too late, and another waits that a rule at RCPT TO asks for."""
+
+    text = """
+host: mx.test
+checks: {stuck: , greylist: }
+rules: {recipient: [{id: one, when: {stuck: fail}, label: one}, {id: new, when: {greylist: fail}, then: defer}]}
+"""
+
+    def __init__(self, monkeypatch):
+        found = plugins.find_checks() | {"stuck": Stuck}
+        monkeypatch.setattr("elemta.policy.find_checks", lambda: found)
+        self.case = Case(Engine(policy(self.text), tools(store=Hangs(60.0))), budget=0.05)
+
+
+def test_a_connection_of_whose_checks_two_came_too_late_lives_on(monkeypatch):
+    two = TwoTooLate(monkeypatch)
+
+    async def run():
+        decision = await two.case.recipient(envelope())
+        assert [found(decision, check).trouble for check in ("stuck", "greylist")] == [True, True]
+        assert asyncio.current_task().cancelling() == 0
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(
     ("trouble", "login", "disposition"),
     [
