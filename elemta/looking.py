@@ -86,6 +86,7 @@ class Looking:
             self.findings[name] = await task
         self._tasks.clear()
         self._disarm()
+        self._expired = False  # who is cancelled from now on was not late
 
     async def _look(self, plan: CheckPlan, facts: Any) -> Finding:  # noqa: ANN401 - the type its class names
         """Let one check run: the only place where its time, its crash and its absence are dealt with."""

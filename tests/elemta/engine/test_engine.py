@@ -257,6 +257,20 @@ def test_a_connection_of_whose_checks_two_came_too_late_lives_on(monkeypatch):
     asyncio.run(run())
 
 
+def test_whoever_is_cut_off_after_an_early_check_came_too_late_gets_no_answer(monkeypatch):
+    two = TwoTooLate(monkeypatch)
+
+    async def run():
+        await two.case.recipient(envelope())
+        asked = asyncio.create_task(two.case.recipient(envelope()))
+        await asyncio.sleep(0.01)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(
     ("trouble", "login", "disposition"),
     [
