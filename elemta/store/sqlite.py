@@ -102,8 +102,9 @@ class SqliteStore:
             asyncio.get_running_loop().call_soon(self._end_reading)
 
     def _end_reading(self) -> None:
-        if self._db.in_transaction:
-            self._db.execute("COMMIT")
+        with suppress(sqlite3.ProgrammingError):  # it was closed meanwhile
+            if self._db.in_transaction:
+                self._db.execute("COMMIT")
 
     async def _count(self) -> None:
         """Count all attempts of this turn of the loop together: a transaction for each costs several times as much."""

@@ -287,6 +287,25 @@ def test_reading_ends_with_the_turn_of_the_loop_or_with_the_next_write(path):
     use(path, work)
 
 
+def test_a_store_that_is_closed_in_the_turn_in_which_it_was_read_leaves_nothing_to_do(path):
+    async def run():
+        wrong = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+        store = SqliteStore(path)
+        for now in (0.0, 300.0):
+            await store.greylist("t", "n", now, TERMS)
+        await asyncio.sleep(0)
+        for now in (301.0, 302.0):
+            assert (await store.greylist("t", "n", now, TERMS)).known
+            await store.add_to_set("s", "bob", 0.0)
+        assert (await store.greylist("t", "n", 303.0, TERMS)).known
+        await store.close()
+        await asyncio.sleep(0.01)
+        assert wrong == []
+
+    asyncio.run(run())
+
+
 def test_an_attempt_that_nobody_waits_for_is_counted_and_harms_no_other(path):
     async def work(store):
         first, *others = (asyncio.create_task(store.greylist("t", "n", 0.0, TERMS)) for _ in range(3))
