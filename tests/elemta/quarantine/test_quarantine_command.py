@@ -321,3 +321,24 @@ def test_a_class_that_is_not_there_is_a_mistake(place, elemta):
 def test_no_header_is_too_strange(header):
     subject = subject_of(header)
     assert len(subject) <= 1000
+
+
+@pytest.mark.parametrize(
+    ("instance", "age", "known"),
+    [("7a1.6", 60, True), ("7a1.7", 60, False), ("", 60, False), ("7a1.6", 86400, False)],
+)
+def test_a_mail_held_at_the_recipients_has_the_ids_of_all_of_them(place, elemta, instance, age, known):
+    on_hold(place, ("4f1zKq2n3z4c", "", 60))
+    writer = JournalWriter(str(place / "journal.db"), print)
+    writer.open()
+    verdict = {"stage": "recipient", "disposition": Disposition.QUARANTINE, "rule": "hold", "reply": ""}
+    verdict |= {"sender": "alice@sender.test", "queue_id": ""}
+    first = {"at": NOW - 60, "recipients": ("bob@here.test",), "instance": "7a1.6", **verdict}
+    other = {"at": NOW - age, "recipients": ("other@here.test",), "instance": instance, **verdict}
+    writer.decided(decision(id="AAAAAAAAAA", **first))
+    writer.decided(decision(id="BBBBBBBBBB", **other))
+    assert writer.close() == 0
+
+    for reference, found in (("AAAAAAAAAA", True), ("BBBBBBBBBB", known)):
+        status, out, err = elemta("show", reference)
+        assert (status == 0, "4f1zKq2n3z4c" in out, "is not on hold" in err) == (found, found, not found)
