@@ -105,8 +105,7 @@ class Courier:
     def policy(self, fingerprint: str, document: Mapping[str, object]) -> None:
         """Keep the words of a policy (`Policy.describe()`) beside the decisions that it will make."""
         self._words[fingerprint] = in_words(document)
-        if self._process is not None:
-            self._frame([fingerprint, self._words[fingerprint]])
+        self._frame([fingerprint, self._words[fingerprint]])
 
     def decided(self, decision: Decision) -> None:
         """Take note, on any thread; some five microseconds, never raises, never waits."""
@@ -253,6 +252,7 @@ class Courier:
             self._frame([again, packed])
 
     def _frame(self, told: list[object]) -> None:
+        """Tell the process, if it runs."""
         if self._process is not None and self._process.stdin is not None:
             data = self._encode(told)
             self._process.stdin.write(len(data).to_bytes(4, "big") + data)
