@@ -31,8 +31,8 @@ async def until(condition, seconds=20.0):
         await asyncio.sleep(0.01)
 
 
-def opened(path, reports, **more):
-    courier = Courier(str(path), reports.append, interval=0.02, **more)
+def opened(path, reports, interval=0.02, **more):
+    courier = Courier(str(path), reports.append, interval=interval, **more)
     courier.policy("cafe00", POLICY)
     courier.open()
     return courier
@@ -102,6 +102,29 @@ def test_the_words_of_a_policy_that_comes_later_are_kept_too(tmp_path):
 
     asyncio.run(run())
     assert [rule["id"] for rule in found(path, later.id).rules] == ["new"]
+
+
+def test_one_decision_does_not_wait_for_others(tmp_path):
+    async def run():
+        courier = opened(tmp_path / "journal.db", [])
+        for number in range(1, 4):
+            courier.decided(decision())
+            await until(lambda written=number: courier.written == written)
+        await courier.close()
+
+    asyncio.run(run())
+
+
+def test_nor_does_a_hundred_wait_for_the_interval(tmp_path):
+    async def run():
+        courier = opened(tmp_path / "journal.db", [], interval=1000.0)
+        await until(lambda: courier._process is not None)
+        for _ in range(module.BATCH):
+            courier.decided(decision())
+        await until(lambda: courier.written == module.BATCH)
+        await courier.close()
+
+    asyncio.run(run())
 
 
 def test_a_writing_process_that_is_killed_costs_no_decision_and_doubles_none(tmp_path, monkeypatch):
