@@ -66,10 +66,10 @@ class _Mistake:
     value: object
     message: str
     context: Mapping[str, Any]
-    on_key: bool = False
-    missing: str = ""
-    union: Path | None = None
-    arm: str = ""
+    on_key: bool
+    missing: str
+    union: Path | None
+    arm: str
 
     @property
     def shape(self) -> bool:
