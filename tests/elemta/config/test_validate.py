@@ -6,13 +6,13 @@ from collections.abc import Callable
 from enum import StrEnum
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field
 
 from elemta.check import Options
-from elemta.config.types import Size
+from elemta.config.types import Duration, Size
 from elemta.config.validate import read_options, validated
 
 
@@ -34,6 +34,7 @@ class Outer(Options):
     word: Annotated[str, Field(min_length=2, max_length=4, pattern="^[a-z]+$")] = "ab"
     percent: Annotated[int, Field(gt=0, lt=100, multiple_of=5)] = 5
     limit: Size = 0
+    until: Literal["never"] | Duration = "never"
     strict: bool = False
     inner: dict[str, Inner] | Inner | None = None
 
@@ -92,6 +93,7 @@ def test_what_is_right():
             {"limit": "lots"},
             'checks.x.limit: "lots" is not a size; write octets or a number and K, M or G, such as 25M',
         ),
+        ({"until": "5"}, 'checks.x.until: "5" is not a duration; write the unit too, such as 5s or 5m'),
         ({"inner": 5}, "checks.x.inner: the number 5 stands here; write a mapping of `key: value` or a mapping"),
         ({"inner": {"a": {"wieght": 5}}}, 'checks.x.inner.a: unknown key "wieght"; did you mean "weight"?'),
         ({"trouble": "acept"}, 'checks.x.trouble: unknown word "acept"; did you mean "accept"?'),
