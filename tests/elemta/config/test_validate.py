@@ -25,6 +25,11 @@ class Inner(Options):
     weight: float = 1.0
 
 
+class Named(Options):
+    name: str
+    note: str = ""
+
+
 class Outer(Options):
     colour: Colour = Colour.RED
     network: IPv4Network | None = None
@@ -37,6 +42,7 @@ class Outer(Options):
     until: Literal["never"] | Duration = "never"
     strict: bool = False
     inner: dict[str, Inner] | Inner | None = None
+    named: Named | None = None
 
 
 def complaints(**options):
@@ -95,6 +101,11 @@ def test_what_is_right():
         ),
         ({"until": "5"}, 'checks.x.until: "5" is not a duration; write the unit too, such as 5s or 5m'),
         ({"inner": 5}, "checks.x.inner: the number 5 stands here; write a mapping of `key: value` or a mapping"),
+        ({"named": {"name": None}}, "checks.x.named.name: nothing stands here; write text"),
+        (
+            {"named": {"name": "a", "note": None}},
+            "checks.x.named.note: nothing stands here; write text, or remove the key",
+        ),
         ({"inner": {"a": {"wieght": 5}}}, 'checks.x.inner.a: unknown key "wieght"; did you mean "weight"?'),
         ({"trouble": "acept"}, 'checks.x.trouble: unknown word "acept"; did you mean "accept"?'),
         (
