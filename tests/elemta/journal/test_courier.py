@@ -318,7 +318,16 @@ def test_memory_is_bounded_while_nothing_can_be_written_and_the_newest_stay(tmp_
         assert lost == 100 - courier.written - (courier.dropped - lost)
 
     asyncio.run(run())
-    assert any("unwritten" in words for words in reports)
+    assert any("unwritten: " in words and "does not exist" in words for words in reports)
+
+
+def test_a_stop_that_has_no_time_says_so(tmp_path):
+    reports = []
+    courier = Courier(str(tmp_path / "journal.db"), reports.append)  # no process is started
+    courier.decided(decision())
+    assert asyncio.run(courier.close(0.0)) == 1
+    assert (courier.waiting, courier.dropped) == (0, 1)
+    assert reports == ["journal: stopped with 1 decisions unwritten: out of time"]
 
 
 def test_memory_is_bounded_in_octets_too(tmp_path, monkeypatch):
