@@ -229,6 +229,26 @@ def test_a_process_that_says_what_is_no_answer_is_replaced(tmp_path, monkeypatch
     assert any("no answer" in words for words in reports)
 
 
+def test_a_process_that_cannot_be_started_is_told_and_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "RETRY", 0.05)
+    path, reports, honest = tmp_path / "journal.db", [], sys.executable
+    monkeypatch.setattr(module.sys, "executable", str(tmp_path / "missing"))
+
+    async def run():
+        courier = opened(path, reports)
+        courier.decided(decision())
+        await until(lambda: courier.failures > 1)
+        assert "ended: it cannot be started: [Errno 2]" in courier.trouble
+        monkeypatch.setattr(module.sys, "executable", honest)
+        await until(lambda: courier.written == 1 and courier.trouble == "")
+        assert await courier.close() == 0
+
+    asyncio.run(run())
+    assert len(senders(path)) == 1
+    assert "it cannot be started: [Errno 2]" in reports[0]
+    assert reports[0].endswith("another is started, 1 waiting, 0 dropped")
+
+
 def test_a_worker_that_is_killed_costs_at_most_the_last_quarter_of_a_second(tmp_path):
     path = tmp_path / "journal.db"
     code = """
