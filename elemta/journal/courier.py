@@ -161,9 +161,8 @@ class Courier:
             self._lost += lost
             with self._counting:
                 self._taken += len(self._queue)
-                self._queue.clear()
-                self._sent.clear()
-                self._octets = self._octets_sent = 0
+                self._queue.clear()  # what was on the way, too: it was taken back
+                self._octets = 0
         return lost
 
     async def _work(self) -> None:
