@@ -172,7 +172,7 @@ class Courier:
                 why = await self._serve()
             except OSError as error:
                 why = f"it cannot be started: {error}"
-            except ValueError as error:  # msgspec's errors are of this kind, and a line that does not end is
+            except ValueError as error:  # as msgspec's errors are, and a line that does not end
                 why = f"it said what is no answer: {error}"
             finally:
                 self._take_back()
@@ -208,6 +208,8 @@ class Courier:
     def _learn(self, state: State) -> None:
         before, self._told = self._told, state
         state.settled = max(state.settled, before.settled)  # counted while rows went by, it may be too low for a moment
+        if state.settled - before.settled > len(self._sent):
+            raise ValueError(f"{state.settled} decisions settled, more than it was sent")
         for _ in range(state.settled - before.settled):
             self._octets_sent -= len(self._sent.popleft())
         written = state.written - before.written

@@ -207,7 +207,10 @@ def test_what_was_counted_too_low_for_a_moment_is_settled_once(tmp_path):
         assert courier.waiting == waiting
 
 
-@pytest.mark.parametrize("said", ["nonsense", '{"settled": 1}', "x" * 100_000])
+MORE = '{"settled": 9, "written": 9, "failures": 0, "trouble": ""}'  # than it was sent
+
+
+@pytest.mark.parametrize("said", ["nonsense", '{"settled": 1}', "x" * 100_000, MORE])
 def test_a_process_that_says_what_is_no_answer_is_replaced(tmp_path, monkeypatch, said):
     monkeypatch.setattr(module, "RETRY", 0.05)
     path, reports, liar = tmp_path / "journal.db", [], tmp_path / "liar"
