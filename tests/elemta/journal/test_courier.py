@@ -67,6 +67,7 @@ def test_every_decision_of_a_clean_run_stands_in_the_file_with_the_words_of_its_
         assert courier.waiting == len(given)
         assert await courier.close() == 0
         assert (courier.written, courier.waiting, courier.dropped, courier.failures) == (len(given), 0, 0, 0)
+        assert (courier._octets, courier._octets_sent) == (0, 0)  # else nothing would be sent one day
 
     asyncio.run(run())
     assert senders(path) == sorted(each.envelope.sender for each in given)
@@ -369,13 +370,17 @@ def test_memory_is_bounded_in_octets_too(tmp_path, monkeypatch):
         largest = len(courier._queue[-1])
         assert largest > 100_000
         assert courier._octets == sum(map(len, courier._queue)) <= 1 << 20
-        assert courier._octets_sent == sum(map(len, courier._sent)) <= (1 << 18) + module.BATCH * largest
         assert b"199@x.test" in courier._queue[-1]
-        await until(lambda: courier.waiting + courier.dropped == 200)
+        await until(lambda: courier._sent)
+        assert courier._octets_sent == sum(map(len, courier._sent)) <= (1 << 18) + module.BATCH * largest
+        assert courier.waiting + courier.dropped == 200
+        for number in range(200, 220):  # so many that those on the way find no room when they come back
+            courier.decided(decision(sender=f"{number}@x.test", recipients=recipients))
         courier._process.kill()
         await until(lambda: courier.failures and not courier._sent)
         assert courier._octets == sum(map(len, courier._queue)) <= 1 << 20
-        assert courier.waiting + courier.dropped == 200
+        assert courier._octets_sent == 0
+        assert courier.waiting + courier.dropped == 220
         await courier.close(0.2)
 
     asyncio.run(run())
