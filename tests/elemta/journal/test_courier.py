@@ -150,6 +150,20 @@ def test_a_writing_process_that_is_killed_costs_no_decision_and_doubles_none(tmp
     assert any("signal" in text or "exit status -9" in text for text in reports)
 
 
+def test_a_writing_process_that_is_killed_when_nothing_waits_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "RETRY", 0.05)
+
+    async def run():
+        courier = opened(tmp_path / "journal.db", [])
+        for number in range(1, 4):
+            courier.decided(decision())
+            await until(lambda written=number: (courier.written, courier.waiting) == (written, 0))
+            await killed(courier)
+        assert await courier.close() == 0
+
+    asyncio.run(run())
+
+
 @contextmanager
 def deaf(courier, monkeypatch):
     """While every acknowledgement is lost."""
@@ -198,6 +212,25 @@ def test_nor_are_more_of_them_than_one_batch_holds(tmp_path, monkeypatch):
 
     asyncio.run(run())
     assert senders(path) == sorted(f"{number}@x.test" for number in range(many))
+
+
+def test_nothing_is_lost_when_the_process_ends_during_the_stop(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "RETRY", 0.05)
+    path = tmp_path / "journal.db"
+
+    async def run():
+        courier = opened(path, [])
+        with deaf(courier, monkeypatch):
+            for number in range(50):
+                courier.decided(decision(sender=f"{number}@x.test"))
+            await until(lambda: stored(path) == 50)
+            closing = asyncio.create_task(courier.close(60))
+            await until(lambda: courier._process is None)
+        assert await asyncio.wait_for(closing, 20) == 0
+        assert (courier.written, courier.dropped) == (50, 0)
+
+    asyncio.run(run())
+    assert senders(path) == sorted(f"{number}@x.test" for number in range(50))
 
 
 def test_what_was_counted_too_low_for_a_moment_is_settled_once(tmp_path):
