@@ -93,7 +93,6 @@ class Courier:
         self._told = State(0, 0, 0, "")  # by the present process
         self._loop: asyncio.AbstractEventLoop | None = None
         self._working: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
 
     def open(self) -> None:
@@ -144,8 +143,6 @@ class Courier:
     async def close(self, grace: float = 5.0) -> int:
         """Write what waits, for at most `grace` seconds; the number of decisions that are lost."""
         deadline = time.monotonic() + grace
-        if self._timer is not None:
-            self._timer.cancel()
         while self._queue and time.monotonic() < deadline:
             self._deliver()
             await asyncio.sleep(0.01)
@@ -234,7 +231,7 @@ class Courier:
     def _tick(self) -> None:
         if self._loop is not None and not self._stopping:
             self._deliver()
-            self._timer = self._loop.call_later(self._interval, self._tick)
+            self._loop.call_later(self._interval, self._tick)
 
     def _deliver(self) -> None:
         """Send what waits."""
