@@ -130,7 +130,8 @@ class Writer:
     @property
     def dropped(self) -> int:
         """Decisions that will never stand in the file."""
-        return max(0, self._offered - self._taken - len(self._queue)) + self._lost + self._unmade
+        gone = self._offered - len(self._queue) - self._taken  # in this order it is never too many, on either thread
+        return max(0, gone) + self._lost + self._unmade
 
     def close(self, grace: float = 5.0) -> int:
         """Write what waits, for at most `grace` seconds; the number of decisions that are lost."""

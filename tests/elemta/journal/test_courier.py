@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import deque
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -425,6 +426,20 @@ STRANGE = [
     decision(findings=(Finding("odd", Result.PASS, fields={"loop": CYCLIC}),)),
     decision(timings={"spf": float("nan")}),
 ]
+
+
+def test_rows_that_the_writer_takes_while_they_are_counted_are_not_dropped():
+    writer = write.Writer("journal.db", [].append)
+
+    class Moving(deque):
+        def __len__(self):
+            writer._taken += 1  # its thread is at work at this moment
+            self.popleft()
+            return super().__len__()
+
+    writer.take([("a",), ("b",)])
+    writer._queue = Moving(writer._queue)
+    assert writer.dropped == 0
 
 
 @pytest.mark.parametrize("strange", STRANGE, ids=["a value without end", "a time that is no number"])
