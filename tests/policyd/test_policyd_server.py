@@ -405,7 +405,7 @@ def test_a_question_and_the_end_at_once_get_the_answer():
     serve(test)
 
 
-def test_who_does_not_read_is_not_read(monkeypatch):
+def test_who_does_not_read_is_not_read(monkeypatch, caplog):
     monkeypatch.setattr(connection_module, "SLOW", 0.5)
     monkeypatch.setattr(server_module, "LOOK", 0.1)
 
@@ -425,6 +425,7 @@ def test_who_does_not_read_is_not_read(monkeypatch):
         assert world.server._connections == set()
 
     serve(test)
+    assert "closed a connection from a socket: it does not read our answers" in caplog.messages
 
 
 def test_who_never_takes_the_last_answers_is_cut_off_too():
