@@ -264,6 +264,11 @@ def test_a_message_of_which_nothing_was_asked_is_judged_whole(state):
     assert heard == [("whole, not sure", "i.1", 4), ("given up", "i.1", 4)]
 
 
+def test_a_message_without_an_instance_is_judged_whole_too():
+    refusal = Verdict(Disposition.REJECT, "r", "550 5.7.1 too much")
+    assert told(request("", "", END), of_whole=refusal)[0] == ["550 5.7.1 too much"]
+
+
 def test_the_first_message_of_a_connection_may_have_been_judged_by_a_worker_that_died():
     heard = told(*(request("", instance, END) for instance in ("i.1", "i.2", "i.3")))[1]
     assert [what for what, *_ in heard[::2]] == ["whole, not sure", "whole", "whole"]
@@ -718,6 +723,21 @@ def test_a_message_under_way_is_known_to_the_workers_that_follow():
         assert (first.engine.told, second.engine.told) == ([("accepted", "i.2", 0)], [])
         judged = [("whole, not sure", "i.2", 0), ("accepted", "i.2", 0)]
         assert third.engine.told == [("accepted", "i.1", 0), *judged]
+        assert await asked.ask(request("", "i.3", END)) == ["DUNNO"]  # which nobody has judged
+        assert third.engine.told[3:] == [("whole", "i.3", 0), ("accepted", "i.3", 0)]
+
+    serve(test, counts=True)
+
+
+def test_a_message_that_was_refused_whole_is_not_under_way_for_the_worker_that_follows():
+    async def test(first):
+        second = World(first.listener, counts=True)
+        client = await first.client()
+        for worker in (first, second):
+            worker.engine.of_whole = Verdict(Disposition.DEFER, "r", "450 4.7.1 too much")
+        assert await client.ask(request("", state="DATA")) == ["450 4.7.1 too much"]
+        await first.server.drain(lambda sock, *word: second.server.take(sock.dup(), *word), 5.0)
+        assert await client.ask(request("", state="DATA")) == ["450 4.7.1 too much"]
 
     serve(test, counts=True)
 
