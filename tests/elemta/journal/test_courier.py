@@ -428,6 +428,17 @@ STRANGE = [
 ]
 
 
+def test_a_writer_that_was_woken_sleeps_again(tmp_path):
+    writer = write.Writer(str(tmp_path / "journal.db"), [].append)
+    writer.open()
+    writer.flush()
+    time.sleep(0.1)
+    began = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - began < 0.25
+    assert writer.close() == 0
+
+
 def test_rows_that_the_writer_takes_while_they_are_counted_are_not_dropped():
     writer = write.Writer("journal.db", [].append)
 

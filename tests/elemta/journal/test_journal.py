@@ -413,9 +413,10 @@ def test_a_file_that_stays_unwritable_does_not_hold_up_the_stop(tmp_path):
     keeping.keep(decision(), decision())
     began = time.monotonic()
     assert keeping.writer.close(grace=0.2) == 2
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 2  # and the writer's own thread does not hold it up longer
     assert keeping.writer.dropped == 2
-    assert "2 decisions unwritten" in keeping.reports[-1]
+    assert "2 decisions unwritten: " in keeping.reports[-1]
+    assert "does not exist" in keeping.reports[-1]
 
 
 def test_a_journal_moved_away_without_its_log_lacks_nothing(keeping, tmp_path):
