@@ -306,6 +306,11 @@ def test_a_unix_socket_is_taken_over_from_the_dead_but_not_from_the_living(tmp_p
     on_the_loop(run())
 
 
+def test_a_unix_socket_without_its_directory_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        pages.listener(Listen(path=str(tmp_path / "absent" / "metrics.sock")))
+
+
 def test_what_is_old_goes_and_what_is_new_stays(settings, monkeypatch):
     monkeypatch.setattr(keeper, "SLICE", 10)
     monkeypatch.setattr(keeper, "REST", 0)
