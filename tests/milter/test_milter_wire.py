@@ -197,6 +197,13 @@ def test_an_edit_that_the_mta_does_not_allow_defers_the_mail(echo, connect):
     assert mta.carry() == [(ACCEPT, {})]
 
 
+def test_where_the_mta_lets_no_header_be_changed_a_forged_result_does_not_defer_the_mail(echo, connect):
+    mta = connect(echo, actions=0x2E)
+    mta.hello()
+    assert mta.carry((b"Authentication-Results", b" mx1.example.org; spf=pass")) == [(ACCEPT, {})]
+    assert "the MTA lets us change no header fields" in echo.log()
+
+
 @pytest.mark.parametrize("trouble", [{"raise": "RuntimeError"}, {"raise": "OSError"}, {"exit": True}])
 def test_trouble_in_the_engine_defers_the_mail_and_nothing_else(mta, trouble):
     assert mta.carry(do=trouble)[-1][0] == TEMPFAIL
