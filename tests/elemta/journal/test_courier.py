@@ -173,6 +173,13 @@ def deaf(courier, monkeypatch):
         yield
 
 
+async def all_stored(courier, path, many):
+    """So many new decisions stand in the file, of 0@x.test and so on."""
+    for number in range(many):
+        courier.decided(decision(sender=f"{number}@x.test"))
+    await until(lambda: stored(path) == many)
+
+
 async def killed(courier):
     """The writing process is dead, and what it still said is read."""
     dead = courier._process
@@ -187,9 +194,7 @@ def test_what_was_stored_but_not_acknowledged_is_not_stored_twice(tmp_path, monk
     async def run():
         courier = opened(path, [])
         with deaf(courier, monkeypatch):
-            for number in range(50):
-                courier.decided(decision(sender=f"{number}@x.test"))
-            await until(lambda: stored(path) == 50)
+            await all_stored(courier, path, 50)
             await killed(courier)
         assert await courier.close(20) == 0
         assert courier.dropped == 0
@@ -205,9 +210,7 @@ def test_nor_are_more_of_them_than_one_batch_holds(tmp_path, monkeypatch):
     async def run():
         courier = opened(path, [])
         with deaf(courier, monkeypatch):
-            for number in range(many):
-                courier.decided(decision(sender=f"{number}@x.test"))
-            await until(lambda: stored(path) == many)
+            await all_stored(courier, path, many)
             await killed(courier)
         assert await courier.close(20) == 0
 
@@ -222,9 +225,7 @@ def test_nothing_is_lost_when_the_process_ends_during_the_stop(tmp_path, monkeyp
     async def run():
         courier = opened(path, [])
         with deaf(courier, monkeypatch):
-            for number in range(50):
-                courier.decided(decision(sender=f"{number}@x.test"))
-            await until(lambda: stored(path) == 50)
+            await all_stored(courier, path, 50)
             closing = asyncio.create_task(courier.close(60))
             await until(lambda: courier._process is None)
         assert await asyncio.wait_for(closing, 20) == 0
