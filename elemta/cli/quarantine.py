@@ -27,7 +27,7 @@ from elemta.clock import believed
 from elemta.config.load import load
 from elemta.config.model import Settings
 from elemta.config.types import duration
-from elemta.journal import Deed, Entry, JournalError, Reader, record
+from elemta.journal import Deed, JournalError, Reader, record
 from elemta.printable import clean
 from elemta.quarantine import Choice, Held, HoldQueue, QueueError, held
 from elemta.quarantine.acting import acts, delete, release
@@ -96,7 +96,7 @@ class _Hold:
                 return each
         with closing(Reader(self.settings.journal.path)) as reader:
             entries = reader.find(name)
-        return next((each for each in among for entry in entries if _is_about(entry, each)), None)
+        return next((each for each in among for entry in entries if each.told_by(entry)), None)
 
     def subjects(self, mails: Sequence[Held]) -> dict[str, str]:
         """Subjects by queue id; none where we may not read the mails."""
@@ -228,17 +228,6 @@ def _done(hold: _Hold, mails: Sequence[Held], done: dict[str, Deed]) -> int:
             who = f"from {each.mail.sender or '<>'} to {', '.join(each.mail.recipients)}"
             _terminal.out(clean(f"{each.mail.queue_id}  {what}  {who}") + "\n")
     return fail(f"elemta quarantine: done, but not noted: {trouble}", os.EX_IOERR) if trouble else status
-
-
-def _is_about(entry: Entry, held: Held) -> bool:
-    """Whether a decision is about this mail: the one that holds it, or one of another step or recipient."""
-    decision = held.decision
-    if decision is not None and entry.id == decision.id:
-        return True
-    same = entry.queue_id == held.mail.queue_id
-    if decision is not None and decision.instance:  # at RCPT TO there is no queue id yet
-        same |= entry.instance == decision.instance
-    return same and fits(held.mail, entry)
 
 
 def _absent(name: str) -> str:

@@ -51,6 +51,16 @@ class Held:
             f"{each.check}: {each.reason or each.result}" for each in entry.findings if each.check in behind
         )
 
+    def told_by(self, entry: Entry) -> bool:
+        """Whether a decision is about this mail: the one that holds it, or one of another step or recipient."""
+        same, decision = entry.queue_id == self.mail.queue_id, self.decision
+        if decision is not None:
+            if entry.id == decision.id:
+                return True
+            if decision.instance:  # at RCPT TO there is no queue id yet
+                same |= entry.instance == decision.instance
+        return same and fits(self.mail, entry)
+
 
 def held(mails: Iterable[Queued], reader: Reader, times: Quarantine) -> Iterator[Held]:
     """Each of `mails` with what holds it, in their order.
