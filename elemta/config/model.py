@@ -74,10 +74,7 @@ class Milter(Section):
 
     listen: Listen = Field(Listen(path="/var/spool/postfix/elemta/milter.sock"), description="where Postfix finds it")
     workers: int = Field(
-        2,
-        ge=1,
-        le=64,
-        description="processes; one a processor is a good number, each then stays on its own",
+        2, ge=1, le=64, description="processes; one a processor is a good number, each then stays on its own"
     )
     budget: Positive = Field(25.0, description="one mail; keep it below Postfix's milter_content_timeout")
     group: str = Field("postfix", description="the group that may use a unix socket (mode 0660)")
