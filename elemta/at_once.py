@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from functools import partial
 from types import coroutine
 from typing import Any, TypeVar
@@ -48,34 +48,6 @@ def resumed(work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any,
             waits_for = step()
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
-
-
-async def within(seconds: float, work: Awaitable[T]) -> T:
-    """What `asyncio.timeout` does for one thing to wait for, in a third of its time: it stands on the hot path.
-
-    Raises:
-        TimeoutError: it was not done in so many seconds, and is cancelled.
-        Exception: whatever `work` raises.
-    """
-    task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]
-    cancelled_before, late = task.cancelling(), False
-
-    def expire() -> None:
-        nonlocal late
-        late = True
-        task.cancel()
-
-    timer = asyncio.get_running_loop().call_later(max(0.0, seconds), expire)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if late and task.cancelling() <= cancelled_before + 1:
-            raise TimeoutError from None
-        raise
-    finally:
-        timer.cancel()
-        if late:  # also where `work` gives or raises something else when it is cancelled
-            task.uncancel()
 
 
 def eager_task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

@@ -13,12 +13,13 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from elemta.at_once import at_once, eager_task, resumed, within
+from elemta.at_once import at_once, eager_task, resumed
 from elemta.check import CLASS, UNTIL, Seen, Stage
 from elemta.dns import DEADLINE, DnsError
 from elemta.engine import Engine
 from elemta.facts import Client, Envelope, Message
 from elemta.findings import Finding, Result
+from elemta.patience import within
 from elemta.plans import CheckPlan
 from elemta.rules.view import Wanted
 from elemta.servers import ServerError

@@ -11,10 +11,11 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from elemta.at_once import elsewhere, on_loop, within
+from elemta.at_once import elsewhere, on_loop
 from elemta.config.model import Dns
 from elemta.dns.exchange import Exchange, servers_of
 from elemta.dns.port import DEADLINE, Answer, DnsError, Record
+from elemta.patience import within
 
 LONGEST = 86400.0  # seconds that any answer is kept
 LONGEST_NO = 900.0  # seconds that "there is none" is kept

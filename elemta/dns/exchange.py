@@ -21,9 +21,9 @@ import dns.exception
 import dns.flags
 import dns.rdatatype
 
-from elemta.at_once import within
 from elemta.dns.port import Answer, DnsError, Status
 from elemta.dns.question import WITHOUT_EDNS, Question, RcodeError, Response, answer_of, wire_name
+from elemta.patience import within
 
 ROUNDS = 2  # times that each server is asked
 ENDPOINTS = 8  # open UDP sockets a server: as many source ports to guess
@@ -138,8 +138,8 @@ class Exchange:
         return response
 
     async def _once(self, server: Server, question: Question, *, edns: bool = True) -> Response:
-        endpoint = await self._endpoint(server)
-        number = _random.getrandbits(16)
+        luck = _random.getrandbits(32)  # half for the number, half for the socket
+        number, endpoint = luck & 0xFFFF, await self._endpoint(server, luck >> 16)
         while number in endpoint.open:
             number = (number + 1) % 65536
         wire = question.wire(number, edns=edns)
@@ -162,8 +162,8 @@ class Exchange:
         question.answered_by(number, data, cut=True)  # its records are not looked at: RFC 2181 section 9
         return question.answered_by(number, await _ask_tcp(server, wire))
 
-    async def _endpoint(self, server: Server) -> _Endpoint:
-        """A UDP socket to `server`: one of several, each for a bounded number of questions."""
+    async def _endpoint(self, server: Server, luck: int) -> _Endpoint:
+        """A UDP socket to `server`: one of several, by luck, each for a bounded number of questions."""
         pool = self._endpoints.setdefault(server, [])
         if len(pool) < ENDPOINTS:
             async with self._opening:  # or all who ask now would open one
@@ -172,7 +172,7 @@ class Exchange:
                     _, endpoint = await loop.create_datagram_endpoint(_Endpoint, remote_addr=server)
                     pool.append(endpoint)
                     return endpoint
-        endpoint = _random.choice(pool)
+        endpoint = pool[luck % len(pool)]
         endpoint.uses += 1
         if endpoint.uses >= USES:
             self._give_up(server, endpoint)  # with this question as its last

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from elemta.at_once import at_once, elsewhere, on_loop, within
+from elemta.at_once import at_once, elsewhere, on_loop
 from elemta.case import Case
 from elemta.dns import Answer, DnsError, Status
 from elemta.dns.cached import CachedResolver
@@ -134,30 +134,3 @@ def test_at_once_closes_what_would_wait_and_lets_errors_out():
     assert at_once(answers()) == Answer(Status.OK)
     with pytest.raises(DnsError):
         at_once(fails())
-
-
-@pytest.mark.parametrize(("seconds", "outcome"), [(60.0, "itself"), (0.01, "late")])
-@pytest.mark.parametrize("answer", ["given", "raised", None])
-def test_a_task_is_not_left_as_one_that_somebody_wants_to_end(seconds, outcome, answer):
-    """Whatever becomes of what it waited for too long."""
-
-    async def work():
-        try:
-            await asyncio.sleep(0.01 if seconds > 1 else 60)
-        except asyncio.CancelledError:
-            if answer == "raised":
-                raise DnsError("a.test", "TXT", "late") from None
-            if answer is None:
-                raise
-            return "late"
-        return "itself"
-
-    async def run():
-        try:
-            found = await within(seconds, work())
-        except (DnsError, TimeoutError):
-            found = "late"
-        assert found == outcome
-        assert asyncio.current_task().cancelling() == 0
-
-    asyncio.run(run())
