@@ -18,7 +18,7 @@ from elemta.engine import Engine
 from elemta.facts import Envelope, Message
 from elemta.looking import Looking
 from elemta.rules.judge import judge
-from elemta.rules.ruleset import Ruleset
+from elemta.rules.ruleset import Judgement, Ruleset
 from elemta.rules.view import View, Wanted
 from elemta.verdict import KEPT
 
@@ -151,10 +151,10 @@ class Case(Looking):
                 await self._settle()
         view = View(envelope, None, self.findings)
         view.look = partial(self._look_now, envelope)
-        reference = new_id()
+        reference, begun = new_id(), Judgement()
         while True:
             try:
-                return self._judge(rules, view, reference, began)
+                return self._judge(rules, view, reference, began, begun)
             except Wanted as wanted:
                 view.findings[wanted.check] = await self._rest(wanted)
 
@@ -162,7 +162,9 @@ class Case(Looking):
         view = View(message.envelope, message, self.findings | self.engine.absent["message"])
         return self._judge(self.engine.policy.rules["message"], view, new_id(), began)
 
-    def _judge(self, rules: Ruleset, view: View, reference: str, began: float) -> Decision:
+    def _judge(
+        self, rules: Ruleset, view: View, reference: str, began: float, begun: Judgement | None = None
+    ) -> Decision:
         """Judge, and tell the observers.
 
         Raises:
@@ -171,7 +173,7 @@ class Case(Looking):
         engine, policy, message, found = self.engine, self.engine.policy, view.message, view.findings
         view.klass = self.klass
         stage: StageName = "recipient" if message is None else "message"
-        verdict, judgement = judge(rules, engine.weighing[stage], view, reference)
+        verdict, judgement = judge(rules, engine.weighing[stage], view, reference, begun)
         if message is None:
             found = found | engine.absent["recipient"] | found  # what was seen stands first
         findings = tuple(found.values())

@@ -44,7 +44,9 @@ class Meaning(Protocol):
         ...
 
 
-def judge(rules: Ruleset, checks: Sequence[Meaning], view: View, reference: str) -> tuple[Verdict, Judgement]:
+def judge(
+    rules: Ruleset, checks: Sequence[Meaning], view: View, reference: str, begun: Judgement | None = None
+) -> tuple[Verdict, Judgement]:
     """Judge one mail.
 
     Args:
@@ -52,11 +54,12 @@ def judge(rules: Ruleset, checks: Sequence[Meaning], view: View, reference: str)
         checks: the enabled checks whose trouble weighs in.
         view: the mail's facts and findings.
         reference: the decision's id, for `{id}` in replies.
+        begun: see `Ruleset.decide`.
 
     Raises:
         Wanted: a rule asks for a check that has to wait; wait for it and judge again.
     """
-    judgement = rules.decide(view, reference)
+    judgement = rules.decide(view, reference, begun)
     rule = judgement.rule
     disposition = rule.disposition if rule else Disposition.ACCEPT
     decided_by = rule.id if rule else ""

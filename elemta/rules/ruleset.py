@@ -74,28 +74,34 @@ class Ruleset:
     rules: tuple[Rule, ...] = ()
     for_good: bool = True
 
-    def decide(self, view: View, reference: str) -> Judgement:
-        """Read the rules. Pure: nothing but `view` is looked at, nothing but `view` remembers.
+    def decide(self, view: View, reference: str, begun: Judgement | None = None) -> Judgement:
+        """Read the rules. Pure: nothing but `view` is looked at, nothing but `view` and `begun` remember.
+
+        Args:
+            view: the mail's facts and findings.
+            reference: the decision's id, for `{id}` in actions.
+            begun: what was read until a check was wanted; it is gone on with, and given.
 
         Raises:
             Wanted: a rule asks for a check that has to wait; wait for it and decide again.
         """
-        judgement = Judgement()
+        judgement = Judgement() if begun is None else begun
         trace = judgement.trace
-        for rule in self.rules:
+        if judgement.rule is not None:
+            return judgement
+        for rule in self.rules[len(trace) :]:
             for index, test in enumerate(rule.tests):
                 if not test(view):
                     trace.append(index)
                     break
             else:
+                if rule.actions and not rule.shadow:
+                    values = filling(view, reference)  # may want a check, as tests may: until here nothing is noted
+                    judgement.actions += [make(values) for make in rule.actions]
                 trace.append(MATCHED)
                 if rule.shadow:
                     judgement.shadow.append(rule.id)
-                    continue
-                if rule.actions:
-                    values = filling(view, reference)
-                    judgement.actions += [make(values) for make in rule.actions]
-                if rule.final:
+                elif rule.final:
                     judgement.rule = rule
                     break
         return judgement

@@ -12,6 +12,7 @@ from elemta import plugins
 from elemta.case import Case
 from elemta.check import UNTIL, Check, Field, Options
 from elemta.config.problems import ConfigErrors
+from elemta.decision import MATCHED
 from elemta.dns import DEADLINE
 from elemta.engine import Engine
 from elemta.facts import Client, Envelope, Message
@@ -695,6 +696,46 @@ rules: {recipient: [{id: else, when: {helo: else.test}, then: reject}, {id: new,
     store = Answers(nap)
     decision = judge(of, envelope(), store=store)
     assert (decision.verdict.rule, store.asked, len(read)) == ("new", 1, readings)
+
+
+@pytest.mark.parametrize("wants", ["when: {greylist: fail}, add_header: {X-Wait: later}", "label: 'x {greylist.wait}'"])
+@pytest.mark.parametrize(
+    ("reply", "says"), [("", "451 4.7.1 Not now"), (", reply: '450 4.7.1 in {greylist.wait}'", "450 4.7.1 in 1m")]
+)
+def test_rules_are_read_on_from_where_a_check_was_wanted(wants, reply, says):
+    """What the rules before it asked for is asked for once; a shadow rule is told once."""
+    of = policy(f"""
+host: mx.test
+checks: {{greylist: }}
+rules:
+  recipient:
+    - {{id: before, label: first}}
+    - {{id: try, mode: shadow, then: reject}}
+    - {{id: else, when: {{helo: else.test}}, label: never}}
+    - {{id: wants, {wants}}}
+    - {{id: new, unless: {{helo: else.test}}, then: defer{reply}}}
+    - {{id: after, then: reject}}
+""")
+    decision = judge(of, envelope(), store=Answers(0.01))
+    assert list(decision.trace) == [MATCHED, MATCHED, 0, MATCHED, MATCHED]
+    assert decision.shadow == ("try",)
+    assert [action.rule for action in decision.verdict.actions] == ["before", "wants"]
+    assert decision.verdict.rule == "new"
+    assert decision.verdict.reply.startswith(says)
+
+
+def test_a_reply_may_be_the_first_to_want_a_check():
+    of = policy("""
+host: mx.test
+checks: {greylist: }
+rules:
+  recipient:
+    - {id: new, unless: {login: x}, then: defer, reply: "450 4.7.1 in {greylist.wait}"}
+    - {id: after, then: reject}
+""")
+    decision = judge(of, envelope(), store=Answers(0.01))
+    assert (decision.verdict.rule, list(decision.trace)) == ("new", [MATCHED])
+    assert decision.verdict.reply == "450 4.7.1 in 1m"
 
 
 def test_what_was_seen_stands_before_what_was_not_asked():
