@@ -1,7 +1,7 @@
 """Authentication-Results, read: what does this field say, and does it claim to be ours?
 
-Takes the raw value of a field; gives what stands in it, as far as it can be read (`valid` tells whether all of it
-follows the grammar), and whether it bears one of our names, also when that is disguised.  Never raises, and takes
+Takes the raw value of a field; gives what stands in it, as far as it can be read (`reason` tells what of it does not
+follow the grammar), and whether it bears one of our names, also when that is disguised.  Never raises, and takes
 time in proportion to the size.  Whether a field may be believed is not asked here.
 
 RFC 8601 section 2.2 (grammar) and section 5 (removing forgeries), RFC 8616 (U-labels), RFC 2047 (encoded words).
