@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from pathlib import Path
 from typing import Self
 from unittest import SkipTest
@@ -55,6 +57,9 @@ class Daemon:
         self.name = name
         self.directory = Path(tempfile.mkdtemp(prefix=f"elemta-{name}-"))
         self.directory.chmod(0o755)
+        weakref.finalize(
+            self, shutil.rmtree, self.directory, ignore_errors=True
+        )  # what it left is looked at until then
         self.listen = listen or f"unix:{self.directory}/{name}.sock"
         self.address = self.listen
         self.workers = workers
