@@ -57,9 +57,7 @@ class Daemon:
         self.name = name
         self.directory = Path(tempfile.mkdtemp(prefix=f"elemta-{name}-"))
         self.directory.chmod(0o755)
-        weakref.finalize(
-            self, shutil.rmtree, self.directory, ignore_errors=True
-        )  # what it left is looked at until then
+        weakref.finalize(self, shutil.rmtree, self.directory, ignore_errors=True)
         self.listen = listen or f"unix:{self.directory}/{name}.sock"
         self.address = self.listen
         self.workers = workers
