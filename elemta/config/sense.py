@@ -1,20 +1,24 @@
 """Sense: do the settings, each right by itself, also fit together and this machine?
 
-Looks at settings and at the files that sets name.  Knows no rules and no checks, and opens nothing for writing.
+Looks at settings and at the files that sets name.  Knows no facts and no checks, and opens nothing for writing.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from elemta.config.model import FileSet, Settings
-from elemta.config.problems import Problem, quoted, suggest
+from elemta.config.problems import Path, Problem, printable, quoted, suggest
 from elemta.config.state_url import state_place
 from elemta.config.types import Listen, duration_text
 from elemta.config.words import unreadable
 
 _MILTER_CONTENT_TIMEOUT = 300.0  # postconf(5): the default of Postfix
 _POLICY_SERVICE_TIMEOUT = 100.0  # postconf(5): smtpd_policy_service_timeout
+_TAKES_PATTERNS = ("glob", "regex")
+_SLASHES = re.compile(r"/(.+)/([ims]*)")  # as others write a regular expression
+_WORD = re.compile(r"\w")  # *** alone may well be a text
 
 
 def mistakes(settings: Settings) -> Iterator[Problem]:
@@ -72,12 +76,44 @@ def doubts(settings: Settings) -> Iterator[Problem]:
 
 
 def _patterns(settings: Settings) -> Iterator[Problem]:
-    """Entries of sets that look like patterns and are none."""
+    """Texts that look like patterns and are none: in sets, and compared with facts."""
     for name, entries in settings.sets.items():
         for index, entry in enumerate(entries if isinstance(entries, tuple) else ()):
             if "*" in entry.removeprefix("*.") or entry.startswith("@"):
                 text = f"{quoted(entry)} is no pattern here and means itself only; write .DOMAIN, or glob in the rule"
                 yield Problem(("sets", name, index), text)
+    for klass, conditions in settings.classes.items():
+        yield from _compared(conditions, ("classes", klass))
+    for stage in ("recipient", "message"):
+        for index, rule in enumerate(getattr(settings.rules, stage)):
+            yield from _compared(rule.when, ("rules", stage, index, "when"))
+            yield from _compared(rule.unless, ("rules", stage, index, "unless"))
+
+
+def _compared(asked: object, path: Path) -> Iterator[Problem]:
+    """Patterns where a text is only equal to itself."""
+    if isinstance(asked, dict):
+        for key, each in asked.items():
+            if key not in _TAKES_PATTERNS:
+                yield from _compared(each, (*path, key))
+    elif isinstance(asked, list):
+        for index, each in enumerate(asked):
+            yield from _compared(each, (*path, index))
+    elif isinstance(asked, str):
+        if regex := _SLASHES.fullmatch(asked):
+            flags = f"(?{regex[2]})" if regex[2] else ""
+            instead = f"regex: {_in_yaml(flags + regex[1])}"
+        elif "*" in asked and _WORD.search(asked):
+            instead = f"glob: {_in_yaml(asked)}"
+        else:
+            return
+        yield Problem(
+            path, f"{quoted(asked)} is no pattern here and means itself only; for a pattern write {{{instead}}}"
+        )
+
+
+def _in_yaml(text: str) -> str:
+    return "'" + printable(text).replace("'", "''") + "'"
 
 
 def _signs(settings: Settings, domain: str) -> bool:

@@ -138,6 +138,29 @@ def test_a_pattern_in_a_set_is_doubted(write):
 
 
 @pytest.mark.parametrize(
+    ("when", "place", "instead"),
+    [
+        ('subject.text: "*invoice*"', ("subject.text",), "{glob: '*invoice*'}"),
+        ("client.name: [a.test, 'mx*.b.test']", ("client.name", 1), "{glob: 'mx*.b.test'}"),
+        ("subject: {not: {eq: 'Re: *'}}", ("subject", "not", "eq"), "{glob: 'Re: *'}"),
+        ("any: [{helo: {in: ['mail*.test']}}]", ("any", 0, "helo", "in", 0), "{glob: 'mail*.test'}"),
+        ("subject: /viagra/", ("subject",), "{regex: 'viagra'}"),
+        ("subject: /a.c/i", ("subject",), "{regex: '(?i)a.c'}"),
+        ("subject: '/it''s/i'", ("subject",), "{regex: '(?i)it''s'}"),
+        ('header.x-spam-level: "*****"', (), ""),
+        ("header.path: /usr/lib", (), ""),
+        ("client.name: {glob: ['mx*.test']}, subject: {regex: 'a.*b'}, size: {gt: 5}", (), ""),
+    ],
+)
+def test_a_pattern_where_a_text_is_only_equal_is_doubted(write, when, place, instead):
+    rule = f"{{id: x, when: {{{when}}}, unless: {{{when}}}}}"
+    warnings = load(write(f"host: mx.test\nclasses: {{c: {{{when}}}}}\nrules: {{message: [{rule}]}}\n")).warnings
+    wheres = [("classes", "c"), ("rules", "message", 0, "when"), ("rules", "message", 0, "unless")]
+    assert [each.path for each in warnings] == ([(*where, *place) for where in wheres] if place else [])
+    assert all(each.message.endswith(f"for a pattern write {instead}") for each in warnings)
+
+
+@pytest.mark.parametrize(
     ("sign", "warned"),
     [
         ("", True),
