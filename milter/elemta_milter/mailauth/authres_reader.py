@@ -92,7 +92,7 @@ def claims(value: bytes | str, host: str) -> bool:
     where they end, it is enough that ours is mentioned anywhere, or that the field is too long to be read to its end.
     """
     text, own = _text(value), _comparable(host)
-    return any(_claims(text, shown, own) for shown in _plain(text))
+    return any(_claims(text, shown, own) for shown in _readings(text))
 
 
 def is_ours(field: Parsed, host: str) -> bool:
@@ -278,11 +278,16 @@ def _text(value: bytes | str) -> str:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
-def _plain(text: str) -> Iterator[str]:
-    """Take off what hides a name from a program but not from a reader; some take it for nothing, some for a space."""
-    text = decode_words(text[:MAX_OCTETS])
+def _readings(text: str) -> Iterator[str]:
+    """Give the field as it stands, and without what hides a name from a program but not from a reader.
+
+    The latter may end a comment where no program sees an end.  Some take what is hidden for nothing, some for a space.
+    """
+    yield (raw := text[:MAX_OCTETS])
+    text = decode_words(raw)
     if text.isascii() and not _INVISIBLE.search(text):
-        yield text
+        if text != raw:
+            yield text
         return
     text = unicodedata.normalize("NFKC", _with_few_marks(text)).replace("\u3002", ".")
     hidden = [ord(char) for char in set(text) if unicodedata.category(char) in _HIDDEN and char not in "\t\r\n"]

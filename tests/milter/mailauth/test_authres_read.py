@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elemta_milter.mailauth.authres import claims, is_authentication_results, parse
+from elemta_milter.mailauth.authres import claims, is_authentication_results, is_ours, parse
 
 
 def shown(value):
@@ -153,6 +153,8 @@ def is_claimed(value):
         "i=1; mx.example.net; dmarc=pass",
         "spf=pass (mx.example.net: good) smtp.mailfrom=a@b; dmarc=pass",
         "(bücher.example",
+        "(\uff09 other.example; \uff08) mx.example.net; dmarc=pass",  # what looks like a parenthesis and is none
+        "(=?utf-8?b?) mx.example.net; spf=pass (?=)",  # what mail programs decode and readers of results do not
     ],
 )
 def test_our_name_is_recognized_in_any_disguise(value):
@@ -214,6 +216,12 @@ def test_fields_of_others_stay(value):
 )
 def test_the_name_of_the_field(name, expected):
     assert is_authentication_results(name) is expected
+
+
+@given(st.lists(st.sampled_from(["(", ")", "\uff08", "\uff09", "=?utf-8?b?", "?=", "x", "other.example;"]), max_size=7))
+def test_a_field_that_says_plainly_that_it_is_ours_is_always_taken_for_ours(pieces):
+    value = f"({' '.join(pieces)}) mx.example.net; dmarc=pass"
+    assert is_claimed(value) or not is_ours(parse(value), "mx.example.net")
 
 
 @given(st.one_of(st.binary(max_size=200), st.text(st.sampled_from('mx.examplnt;:=?()"\\ \r\n\x00/1ü-'), max_size=60)))
