@@ -42,6 +42,7 @@ class Port:
 
         Raises:
             TimeoutError: none came within the budget and its margin.
+            Exception: of `progress`: the MTA is gone, and nobody decides any more.
         """
         if case is not None and (at_once := case.message_now(message)) is not None:
             return at_once  # no loop, no waiting: the early checks are done and no others are enabled
@@ -61,9 +62,12 @@ class Port:
 
         self._loop.call_soon_threadsafe(begin)
         deadline = time.monotonic() + self._limit
-        while not answered.acquire(timeout=BOUNDS.progress):
-            if time.monotonic() > deadline:
-                self._loop.call_soon_threadsafe(give_up)
-                raise TimeoutError(f"no decision within {self._limit:g} s")
-            progress()
+        try:
+            while not answered.acquire(timeout=BOUNDS.progress):
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"no decision within {self._limit:g} s")  # noqa: TRY301 - given up in one place
+                progress()
+        except BaseException:
+            self._loop.call_soon_threadsafe(give_up)
+            raise
         return tasks[0].result()

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from unittest.mock import Mock
 
 import pytest
 
@@ -96,6 +97,17 @@ def test_progress_is_told_until_the_decision_is_overdue(loop, monkeypatch):
         Port(lambda: case, loop, 0.1).decide(None, Message(), lambda: told.append(1))
     assert time.monotonic() - began < 5
     assert len(told) >= 3
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
+    assert ("cancel", "loop") in case.calls
+    assert not asyncio.all_tasks(loop)
+
+
+def test_when_the_mta_is_gone_nothing_is_decided_any_more(loop, monkeypatch):
+    """A decision would be kept in the journal as if it had been carried out."""
+    monkeypatch.setattr(port, "BOUNDS", Bounds(progress=0.05))
+    case, gone = Case(wait=60), Mock(side_effect=OSError("cannot notify progress"))
+    with pytest.raises(OSError, match="progress"):
+        Port(lambda: case, loop, 60).decide(None, Message(), gone)
     asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
     assert ("cancel", "loop") in case.calls
     assert not asyncio.all_tasks(loop)
