@@ -17,7 +17,7 @@ from elemta.charsets import codec_of, decode
 MOST = 998
 """Characters of a display name kept."""
 
-_TEXT = r"[^?]*+(?:\?(?!=)(?:(?<!=\?)|(?=\?))[^?]*+){0,20}"  # bounded: each place where a word may begin is tried
+_TEXT = r"[^?]*+(?:\?(?!=)(?!(?<==\?)(?!\?))[^?]*+){0,20}"  # bounded: each place where a word may begin is tried
 _WORD = re.compile(rf"=\?([^?]+)\?([bBqQ])\?({_TEXT})\?=")
 _WORDS = re.compile(rf"(?:=\?[^?]+\?[bBqQ]\?{_TEXT}\?=)+")
 _LINE_ENDS = re.compile("[\r\n]+")

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +38,12 @@ from elemta.addresses.encoded_words import decode_words
 )
 def test_decode_words(text, expected):
     assert decode_words(text) == expected
+
+
+def test_a_word_of_question_marks_without_an_end_is_tried_once():
+    start = time.process_time()
+    decode_words(f"=?utf-8?b?{'?' * 22} " * 100)
+    assert time.process_time() - start < 1  # it took six seconds
 
 
 @given(st.text(st.sampled_from("=?utf-8qb_aZ 09*é\udc80"), max_size=80))
