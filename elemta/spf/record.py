@@ -19,6 +19,7 @@ from elemta.spf.macro import MacroError, MacroString, domain_spec, macro_string,
 from elemta.spf.result import FAIL, NEUTRAL, PASS, SOFTFAIL
 
 TEXT = 255  # characters of a term that are kept to show; what is beyond is cut
+MOST_TERMS = 1000  # in a record: 512 octets, which a record should fit, have room for half of that
 CACHED_RECORDS = 1024
 CACHED_OCTETS = 1024  # of one record; a parsed record takes some twenty times that
 
@@ -94,12 +95,15 @@ def _parse(octets: bytes) -> Record:
         text = octets.decode("ascii")  # RFC 7208 section 3.1
     except UnicodeDecodeError:
         return Record(error="a character that is not ASCII")
+    terms = list(filter(None, text[6:].split(" ")))  # RFC 7208 section 4.6.1: 1*SP
+    if len(terms) > MOST_TERMS:
+        return Record(error=f"more than {MOST_TERMS} terms")
     terms4: list[Term] = []
     terms6: list[Term] = []
     modifiers: dict[str, MacroString] = {}
     parsed = 0
     try:
-        for term in filter(None, text[6:].split(" ")):  # RFC 7208 section 4.6.1: 1*SP
+        for term in terms:
             if modifier := _MODIFIER.match(term):
                 _modifier(modifier[1].lower(), term[modifier.end() :], modifiers)
             else:

@@ -193,6 +193,11 @@ def test_ordinary_records_are_parsed_once_and_huge_ones_are_not_kept():
     assert parse(huge) is not parse(bytes(bytearray(huge)))
 
 
+def test_the_terms_of_a_record_are_bounded():
+    assert parse(b"v=spf1" + b" a" * 1000).error == ""
+    assert parse(b"v=spf1" + b" a" * 1001).error == "more than 1000 terms"
+
+
 def test_the_text_kept_of_a_term_is_bounded():
     (term,) = parse(b"v=spf1 a:" + b"x" * 5000 + b".test").terms4
     assert len(term.text) == 255
