@@ -68,7 +68,6 @@ def listener(listen: Listen) -> socket.socket:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         made.bind((listen.host, listen.port))
         made.listen(BACKLOG)
-        made.setblocking(False)
     except OSError:
         made.close()
         raise
@@ -91,7 +90,6 @@ def _unix_listener(path: str) -> socket.socket:
         made.bind(path)
         os.chmod(path, 0o660)  # noqa: PTH101 - a socket's path
         made.listen(BACKLOG)
-        made.setblocking(False)
     except OSError:
         made.close()
         raise
