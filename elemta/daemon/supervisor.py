@@ -143,8 +143,7 @@ class Supervisor:
             return
         sdnotify.reloading()
         try:
-            policy = self.load()
-            self.candidate = self._generation(policy, self._listener_for(policy))
+            self.candidate = self._generation(self.load())
         except (ConfigErrors, OSError) as error:
             self._refuse(f"{error}; the old policy stays in force")
         except Exception as error:  # noqa: BLE001 - whatever a new policy does, the old one serves on
@@ -168,12 +167,13 @@ class Supervisor:
 
     # ── generations ──────────────────────────────────────────────────────────────────────────────────────
 
-    def _generation(self, policy: Policy, listener: socket.socket) -> Generation:
+    def _generation(self, policy: Policy, listener: socket.socket | None = None) -> Generation:
         inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         own = section(policy.settings, self.service.name)
-        generation = Generation(policy, own.workers, own.listen, listener, inbox)
         gc.collect()
         gc.freeze()  # the policy's pages stay shared with the workers
+        listener = listener or self._listener_for(policy)  # last: a new place where nobody answers shall not be left
+        generation = Generation(policy, own.workers, own.listen, listener, inbox)
         all(self._fork(generation, slot) for slot in generation.slots)  # where one has no room, the others go again
         return generation
 
