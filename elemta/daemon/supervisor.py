@@ -182,7 +182,7 @@ class Supervisor:
         candidate = self.candidate
         if candidate is None:
             return
-        if candidate.ready:
+        if candidate.ready and not self.stopping:  # else the old workers would hand over to some that go, too
             old, self.current, self.candidate = self.current, candidate, None
             if old is None:
                 self.watch.log.started(version=VERSION, listen=str(candidate.listen), **candidate.told)
@@ -195,7 +195,8 @@ class Supervisor:
             self.candidate = None
             self._retire(candidate, None)
             if self.current is not None:
-                self._refuse("the new workers did not come up; the old policy stays in force")
+                if not self.stopping:
+                    self._refuse("the new workers did not come up; the old policy stays in force")
                 if candidate.listener is not self.current.listener:
                     sockets.remove(candidate.listener, candidate.listen)
 
@@ -210,7 +211,8 @@ class Supervisor:
             self._in_force(self.current)
 
     def _in_force(self, generation: Generation) -> None:
-        sdnotify.notify("READY=1", f"STATUS=answering with policy {generation.policy.fingerprint}")
+        if not self.stopping:
+            sdnotify.notify("READY=1", f"STATUS=answering with policy {generation.policy.fingerprint}")
 
     def _retire(self, old: Generation, new: Generation | None) -> None:
         for process in old.processes.values():

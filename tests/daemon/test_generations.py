@@ -9,7 +9,7 @@ import pytest
 
 from elemta.config.types import Listen
 from elemta.daemon import supervisor as module
-from elemta.daemon.generation import BACK_OFF, Generation, Process
+from elemta.daemon.generation import BACK_OFF, KEEPER, Generation, Process
 from elemta.daemon.supervisor import MOST_LEAVING, SETTLED, START_LIMIT, Supervisor
 
 
@@ -138,3 +138,20 @@ def test_a_reload_whose_workers_do_not_come_up_in_time_is_refused(supervisor, mo
         ("reloaded", False, "the new workers did not come up; the old policy stays in force")
     ]
     assert notified == [("READY=1", "STATUS=reload refused, see the log")]  # else systemctl reload would wait
+
+
+def test_new_workers_that_come_up_while_the_daemon_ends_go_and_take_nobodys_place(supervisor, monkeypatch):
+    told, notified = [], []
+    monkeypatch.setattr(module, "send_away", lambda process, inbox: told.append((process.pid, inbox)))
+    monkeypatch.setattr(module.sdnotify, "notify", lambda *lines: notified.append(lines))
+    old, new = supervisor.made(), supervisor.made()
+    for pid, slot, generation in ((1, KEEPER, old), (2, 0, old), (3, KEEPER, new), (4, 0, new)):
+        generation.processes[pid] = process(slot, pid)
+        generation.processes[pid].ready = True
+    supervisor.current, supervisor.candidate, supervisor.stopping = old, new, True
+    supervisor._promote()
+    assert (supervisor.current, supervisor.candidate) == (old, None)
+    assert told == [(3, None), (4, None)]
+    assert (supervisor.watch.told, notified) == ([], [])  # neither done nor refused
+    for each in (*old.processes.values(), *new.processes.values()):
+        each.control.close()
