@@ -274,9 +274,9 @@ class Supervisor:
             self._selector.unregister(process.control)
         process.control.close()
         self.watch.ended(status)
-        if not generation.processes and generation in self.leaving:
-            self.leaving.remove(generation)
-            generation.close()
+        if not generation.processes and (self.stopping or generation in self.leaving):
+            self.leaving = [each for each in self.leaving if each is not generation]
+            generation.close()  # what was handed to it and not taken is closed, too
         if process.leaving:
             return
         lived = time.monotonic() - process.born

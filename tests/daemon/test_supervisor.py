@@ -174,3 +174,21 @@ def test_a_reload_to_another_directory_of_metrics_takes_the_status_along_and_mak
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert not (daemon.directory / "metrics" / "policyd.status").exists()
+
+
+def test_who_is_answered_while_the_daemon_ends_after_a_reload_is_not_left_waiting_for_workers_that_are_gone():
+    with Daemon("policyd", workers=1) as daemon:
+        [old] = daemon.worker_pids()
+        first, second = daemon.connect(), daemon.connect()
+        for each in first, second:
+            each.sendall(REQUEST[:20])
+        time.sleep(0.3)  # the worker has them, and waits for the rest
+        daemon.reload(REJECT)
+        daemon.signal(signal.SIGTERM)
+        until(lambda: daemon.children() == [old])
+        first.sendall(REQUEST[20:])
+        assert first.recv(100) == b"action=DUNNO\n\n"
+        first.settimeout(5)
+        assert first.recv(100) == b""  # Postfix asks elsewhere, or says 4xx
+        second.close()
+        assert daemon.process.wait(10) == 0
