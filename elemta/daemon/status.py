@@ -75,10 +75,8 @@ class WorkerStatus:
 
     def gone(self) -> None:
         """The worker ends."""
-        try:
+        with suppress(OSError):
             write_status(self._directory, self._name, None)
-        except OSError:
-            self._told = None
 
 
 def touch(directory: str, daemon: str) -> None:

@@ -25,7 +25,7 @@ from elemta.daemon import keeper, pages
 from elemta.daemon.keeper import keep
 from elemta.daemon.status import FRESH, WorkerStatus, missing, write_status
 from elemta.journal import Reader
-from elemta.store import GreyTerms
+from elemta.store import GreyTerms, StoreError
 from elemta.store.urls import open_store
 from elemta.verdict import Disposition
 from harness.decisions import decision
@@ -132,17 +132,19 @@ def age(path):
     os.utime(path, (time.time() - FRESH - 1,) * 2)
 
 
-def test_the_keeper_keeps_its_own_supervisors_status_fresh(settings, tmp_path):
+def test_the_keeper_keeps_its_own_supervisors_status_fresh(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(keeper, "ALIVE", 0.05)
     write_status(str(tmp_path), "milter", {"workers": 1, "ready": 1})
-    age(tmp_path / "milter.status")
-    assert missing(str(tmp_path))[0]
 
     async def run():
-        async with keeping(settings):
-            await answering(settings.metrics.listen)
+        async with keeping(settings), asyncio.timeout(10):
+            for _ in range(3):
+                age(tmp_path / "milter.status")
+                assert missing(str(tmp_path))[0]
+                while missing(str(tmp_path)) != ([], []):  # noqa: ASYNC110 - a file tells nobody
+                    await asyncio.sleep(0.01)
 
     on_the_loop(run())
-    assert missing(str(tmp_path)) == ([], [])
 
 
 def test_what_a_dead_worker_said_is_not_heard_for_ever(tmp_path):
@@ -184,6 +186,26 @@ def test_metrics_of_all_processes_are_served(settings, tmp_path):
     assert b"\nelemta_healthy 0.0\n" in on_the_loop(page_of()).body
     absent = on_the_loop(keeper.table(str(tmp_path / "absent"))["/metrics"]())
     assert absent.status == "503 Service Unavailable"
+
+
+def test_metrics_are_added_up_for_one_at_a_time(tmp_path, monkeypatch):
+    at_work, most = [], []
+
+    def slow(*_, **__):
+        at_work.append(1)
+        most.append(len(at_work))
+        time.sleep(0.05)
+        at_work.pop()
+        return b"metrics"
+
+    monkeypatch.setattr(keeper, "exposition", slow)
+    page_of = keeper.table(str(tmp_path))["/metrics"]
+
+    async def run():
+        return await asyncio.gather(*(page_of() for _ in range(3)))
+
+    assert [answer.body for answer in on_the_loop(run())] == [b"metrics"] * 3
+    assert most == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -414,6 +436,49 @@ def test_expiry_that_fails_is_told_and_tried_again(settings, monkeypatch, caplog
     on_the_loop(run())
 
 
+class Store:
+    """A state store that is out of order at first; `open` are those that were not closed."""
+
+    open, ill = 0, 2
+
+    def __init__(self, _):
+        Store.open += 1
+
+    async def work(self, *_):
+        Store.ill -= 1
+        if Store.ill >= 0:
+            raise StoreError("no room")
+
+    expire = settle = work
+
+    async def close(self):
+        Store.open -= 1
+
+
+@pytest.mark.parametrize("what", ["nothing expires", "the state is not settled"])
+def test_a_state_store_that_is_out_of_order_is_told_once_and_not_left_open(settings, monkeypatch, caplog, what):
+    for pause in "MINUTE", "SETTLE":
+        monkeypatch.setattr(keeper, pause, 0.01)
+    monkeypatch.setattr(keeper.random, "uniform", lambda low, high: 0)
+    monkeypatch.setattr(keeper, "open_store", Store)
+    monkeypatch.setattr(Store, "open", 0)
+    monkeypatch.setattr(Store, "ill", 2)
+    caplog.set_level("INFO", keeper._log.name)
+
+    async def run():
+        work = keeper._settle(settings) if "settled" in what else keeper._expire("it", keeper.expire_store, settings)
+        task = asyncio.create_task(work)
+        async with asyncio.timeout(10):
+            while Store.ill > -5:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    on_the_loop(run())
+    assert caplog.messages == [f"{what}: no room", f"mended: {what}: no room"]
+    assert Store.open == 0
+
+
 # ── reports ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -428,8 +493,8 @@ class Reporting:
 
     async def run(self, settings, reports, now):
         self.runs.append((reports, now))
-        if len(self.runs) == 1:
-            raise self.LedgerError("disk full")
+        if len(self.runs) < 3:
+            raise (self.LedgerError, OSError)[len(self.runs) - 1]("disk full")
         return [f"report {len(self.runs)}"]
 
 
@@ -448,7 +513,7 @@ def test_the_milters_keeper_reports_where_it_is_asked_to(tmp_path, monkeypatch, 
         stopping = asyncio.Event()
         task = asyncio.create_task(keep(of.model_copy(update={"reports": reports}), daemon, stopping))
         for _ in range(100):
-            if len(reporting.runs) > 2 or not wanted:
+            if len(reporting.runs) > 4 or not wanted:
                 break
             await asyncio.sleep(0.02)
         stopping.set()
@@ -457,10 +522,23 @@ def test_the_milters_keeper_reports_where_it_is_asked_to(tmp_path, monkeypatch, 
     on_the_loop(run())
     assert bool(reporting.runs) is wanted
     if wanted:
-        assert reporting.runs[0][0] is reports
-        assert caplog.messages.count("no DMARC reports: disk full") == 1
-        assert "mended: no DMARC reports: disk full" in caplog.messages
-        assert "report 2" in caplog.messages
+        assert reporting.runs[0] == (reports, pytest.approx(time.time(), abs=60))
+        told = [message for message in caplog.messages if "disk" in message]
+        assert told == ["no DMARC reports: disk full", "mended: no DMARC reports: disk full"]
+        assert "report 3" in caplog.messages
+
+
+def test_a_keeper_that_was_just_started_reports_nothing_yet(monkeypatch):
+    reporting = Reporting()
+    monkeypatch.setattr(keeper, "import_module", {keeper.REPORTING: reporting}.__getitem__)
+
+    async def run():
+        task = asyncio.create_task(keeper._report(Settings(host="mx.test")))
+        await asyncio.sleep(0.1)
+        task.cancel()
+
+    on_the_loop(run())
+    assert reporting.runs == []
 
 
 def test_what_the_keeper_calls_is_there():
