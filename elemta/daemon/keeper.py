@@ -34,7 +34,8 @@ _log = logging.getLogger("elemta.daemon.keeper")
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
-AGAIN = 30.0  # seconds until a taken address, or a work that failed, is tried again
+AGAIN = 30.0  # seconds until a work that failed is tried again
+SOON = 1.0  # seconds until a taken address is tried again
 ALIVE = 5.0  # seconds between two signs of life for the supervisor's status
 MINUTE = 60.0
 REPORT = 300.0  # seconds between two looks at which reports are due
@@ -77,14 +78,18 @@ async def _ever(work: Work) -> None:
 
 
 async def _serve(settings: Settings, directory: str) -> None:
-    """Answer on the configured address, whenever it becomes ours."""
-    complaint = _Complaint()
+    """Answer on the configured address, whenever it becomes ours.
+
+    A unix socket has one keeper at a time: that of the policy before is about to go, that of the other daemon may be.
+    """
+    complaint, since = _Complaint(), time.monotonic()
     while True:
         try:
             listening = pages.listener(settings.metrics.listen)
         except OSError as error:
-            complaint.about(f"no metrics on {settings.metrics.listen}: {error.strerror or error}; trying on")
-            await asyncio.sleep(AGAIN)
+            if not isinstance(error, FileExistsError) or time.monotonic() > since + AGAIN:
+                complaint.about(f"no metrics on {settings.metrics.listen}: {error.strerror or error}; trying on")
+            await asyncio.sleep(SOON)
         else:
             complaint.about("")
             await pages.serve(table(directory), listening)

@@ -11,7 +11,7 @@ import shutil
 import socket
 import sqlite3
 import time
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -294,10 +294,18 @@ def test_two_keepers_share_an_address_and_either_goes_without_harm(settings):
     on_the_loop(run())
 
 
-def test_a_taken_address_is_told_once_and_tried_again(settings, monkeypatch, caplog):
-    monkeypatch.setattr(keeper, "AGAIN", 0.05)
+@pytest.mark.parametrize("unix", [False, True], ids=["inet", "unix"])
+def test_a_taken_address_is_told_once_and_tried_again(settings, monkeypatch, caplog, tmp_path, unix):
+    monkeypatch.setattr(keeper, "AGAIN", 0.1)
+    monkeypatch.setattr(keeper, "SOON", 0.05)
     caplog.set_level("INFO", "elemta.daemon.keeper")
-    stranger = socket.create_server((settings.metrics.listen.host, settings.metrics.listen.port))
+    if unix:
+        settings = configured(tmp_path, Listen(path=str(tmp_path / "metrics.sock")))
+        stranger = socket.socket(socket.AF_UNIX)
+        stranger.bind(settings.metrics.listen.path)
+        stranger.listen(100)
+    else:
+        stranger = socket.create_server((settings.metrics.listen.host, settings.metrics.listen.port))
 
     async def run():
         async with keeping(settings):
@@ -326,6 +334,22 @@ def test_a_unix_socket_is_taken_over_from_the_dead_but_not_from_the_living(tmp_p
             await asyncio.sleep(0.05)
 
     on_the_loop(run())
+
+
+def test_at_a_unix_socket_the_keeper_of_the_next_policy_or_the_other_daemon_follows_soon(tmp_path, caplog):
+    listen = Listen(path=str(tmp_path / "metrics.sock"))
+    settings = configured(tmp_path, listen)
+
+    async def run():
+        async with AsyncExitStack() as second:
+            async with keeping(settings):
+                await answering(listen)
+                await second.enter_async_context(keeping(settings))
+                await asyncio.sleep(0.1)
+            assert (await answering(listen))[0] == "200 OK"
+
+    on_the_loop(run())
+    assert caplog.messages == []
 
 
 def test_a_unix_socket_without_its_directory_is_refused(tmp_path):
