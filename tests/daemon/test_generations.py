@@ -1,5 +1,7 @@
 """Generations: when is a slot filled again, and who must go soon?  On a supervisor that forks nothing."""
 
+import os
+import selectors
 import signal
 import socket
 import time
@@ -11,6 +13,7 @@ from elemta.config.types import Listen
 from elemta.daemon import supervisor as module
 from elemta.daemon.generation import BACK_OFF, KEEPER, Generation, Process
 from elemta.daemon.supervisor import MOST_LEAVING, SETTLED, START_LIMIT, Supervisor
+from elemta.daemon.worker import ALIVE, CLOSED, READY
 
 
 class Watch:
@@ -155,3 +158,42 @@ def test_new_workers_that_come_up_while_the_daemon_ends_go_and_take_nobodys_plac
     assert (supervisor.watch.told, notified) == ([], [])  # neither done nor refused
     for each in (*old.processes.values(), *new.processes.values()):
         each.control.close()
+
+
+@pytest.mark.parametrize("unheard", [False, True], ids=["in peace", "before it heard what it was told"])
+def test_one_that_has_gone_is_not_listened_to_any_more(supervisor, unheard):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        if unheard:
+            ours.send(b"retire")  # then the end is an error
+        theirs.close()
+        gone = Process(1, 0, ours, time.monotonic())
+        supervisor._heard(supervisor._selector.register(ours, selectors.EVENT_READ, gone))
+        assert ours.fileno() not in supervisor._selector.get_map()
+
+
+@pytest.mark.parametrize(
+    ("word", "ready", "closed"), [(READY, True, False), (ALIVE, False, False), (CLOSED, False, True)]
+)
+def test_whatever_one_says_is_a_sign_of_life(supervisor, word, ready, closed):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        one = Process(1, 0, ours, time.monotonic())
+        supervisor.pass_by(50.0)
+        theirs.send(word)
+        supervisor._heard(supervisor._selector.register(ours, selectors.EVENT_READ, one))
+        assert (one.heard, one.ready, one.closed) == (time.monotonic(), ready, closed)
+
+
+def test_no_policy_is_read_while_the_daemon_ends(supervisor, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(supervisor, "load", lambda: loaded.append(1))
+    supervisor.current, supervisor.stopping = supervisor.made(), True
+    supervisor._reload()
+    assert (loaded, supervisor.watch.told) == ([], [])
+
+
+def test_a_signal_wakes_once(supervisor):
+    os.write(supervisor._wake_w, b"\x01\x02")
+    supervisor._heard(supervisor._selector.register(supervisor._wake_r, selectors.EVENT_READ))
+    assert supervisor._selector.select(0) == []
