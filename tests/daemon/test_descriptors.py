@@ -21,9 +21,12 @@ def opened(pid):
     return {kind: count for kind, count in found.items() if not kind.startswith("/")}
 
 
+def links(pid):
+    return [str(each.readlink()) for each in Path(f"/proc/{pid}/fd").glob("[0-9]*")]
+
+
 def pipes(pid):
-    links = {str(each.readlink()) for each in Path(f"/proc/{pid}/fd").glob("[0-9]*")}
-    return {each for each in links if each.startswith("pipe:")}
+    return {each for each in links(pid) if each.startswith("pipe:")}
 
 
 def of_all(daemon):
@@ -43,6 +46,7 @@ def test_they_are_as_many_after_reloads_and_deaths_as_before():
         assert supervisor == {"socket": 6, "anon_inode": 1, "pipe": 2}  # the listener, two of the inbox, three controls
         assert first == second
         assert not pipes(daemon.process.pid) & pipes(daemon.worker_pids()[0])
+        assert links(daemon.worker_pids()[0]).count("anon_inode:[eventpoll]") == 1  # its own, not the supervisor's
         daemon.reload(WRONG, ok=False)
         for _ in range(2):
             daemon.reload("")

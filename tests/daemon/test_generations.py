@@ -20,7 +20,10 @@ class Watch:
     """What an administrator is told."""
 
     def __init__(self):
-        self.told = []
+        self.told, self.shown = [], []
+
+    def status(self, **told):
+        self.shown.append(told)
 
     def ended(self, status):
         pass
@@ -191,6 +194,62 @@ def test_no_policy_is_read_while_the_daemon_ends(supervisor, monkeypatch):
     supervisor.current, supervisor.stopping = supervisor.made(), True
     supervisor._reload()
     assert (loaded, supervisor.watch.told) == ([], [])
+
+
+@pytest.mark.parametrize("under_way", ["candidate", "replaced"])
+def test_one_policy_is_read_at_a_time(supervisor, monkeypatch, under_way):
+    loaded = []
+    monkeypatch.setattr(supervisor, "load", lambda: loaded.append(1))
+    supervisor.current = supervisor.made()
+    setattr(supervisor, under_way, supervisor.made())
+    supervisor._reload()
+    assert (loaded, supervisor.watch.told) == ([], [])
+
+
+def test_who_waits_is_turned_away_once_no_worker_takes_him(supervisor, monkeypatch):
+    shut = []
+    monkeypatch.setattr(module.sockets, "shut", shut.append)
+    supervisor.current, earlier = supervisor.made(), supervisor.made()
+    supervisor.leaving.append(earlier)
+    workers = [process(pid=pid) for pid in (1, 2)]
+    for generation, worker in zip((supervisor.current, earlier), workers, strict=True):
+        generation.processes[worker.pid] = worker
+        worker.control.close()
+        supervisor._turn_away()
+        supervisor.stopping = True
+        supervisor._turn_away()  # libmilter ends, and its mails with it, where the listener is shut before it knows
+        assert shut == []
+        worker.closed = True
+    supervisor._turn_away()
+    assert shut == [supervisor.current.listener]
+
+
+def test_a_generation_for_which_there_was_no_room_leaves_nothing_open(supervisor):
+    none = supervisor.made()
+    supervisor._retire(none, None)
+    assert (supervisor.leaving, [end.fileno() for end in none.inbox]) == ([], [-1, -1])
+
+
+def test_readyz_is_told_of_workers_that_answer_and_of_the_newest_listener(supervisor, monkeypatch):
+    monkeypatch.setattr(module.sockets, "unreachable", lambda listener, _: f"{listener} is gone")
+    first, second = supervisor.made(2), supervisor.made(3)
+    first.listener, second.listener = "first", "second"
+    for pid, slot in enumerate((KEEPER, 0, 1)):
+        first.processes[pid] = process(slot, pid)
+        first.processes[pid].ready = slot != 1
+        first.processes[pid].control.close()
+    supervisor.candidate = first  # as at the start
+    supervisor._report()
+    supervisor.current, supervisor.candidate, supervisor.restarts = first, second, 1
+    supervisor._report()
+    supervisor.stopping = True
+    supervisor._report()
+    told = {"workers": 2, "ready": 1, "policy": "f"}
+    assert supervisor.watch.shown == [
+        told | {"restarts": 0, "unreachable": "first is gone"},
+        told | {"restarts": 1, "unreachable": "second is gone"},
+        told | {"restarts": 1, "unreachable": ""},  # it was shut, or another daemon has the place
+    ]
 
 
 def test_a_signal_wakes_once(supervisor):

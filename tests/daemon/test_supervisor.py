@@ -129,6 +129,8 @@ def test_two_reloads_in_a_row_follow_each_other_and_leave_no_socket_of_the_first
         time.sleep(0.3)
         os.kill(old, signal.SIGCONT)
         daemon.wait_for("reloaded daemon=policyd ok=true", 2, seconds=60)
+        time.sleep(1.0)
+        assert daemon.log().count("reloaded ") == 2
         assert [path.name for path in daemon.directory.glob("*.sock")] == ["again.sock"]
 
 
