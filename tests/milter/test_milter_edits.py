@@ -74,6 +74,9 @@ X3 = mail((b"X", b" 1"), (b"Y", b" 1"), (b"x", b" 2"), (b"X", b" 3"))
         ([("remove_recipient", "", "b@x.test")], mail(recipients=('"b"@x.test', "b@x.test.", "bc@x.test")),
          [RemoveRecipient('"b"@x.test'), RemoveRecipient("b@x.test.")]),
         ([("add_recipient", "", "b@x.test")], mail(recipients=('"b"@x.test',)), []),
+        ([("add_recipient", "", "b@bücher.test")], mail(recipients=("b@xn--bcher-kva.test",)), []),
+        ([("remove_recipient", "", "b@xn--bcher-kva.test")], mail(recipients=("b@bücher.test",)),
+         [RemoveRecipient("b@bücher.test")]),
         ([("remove_recipient", "", "nobody@example.org")], X3, []),
         ([("change_sender", "", "new@example.org")], X3, [ChangeSender("new@example.org")]),
         ([("change_sender", "", "")], X3, [ChangeSender("")]),
@@ -195,6 +198,8 @@ def test_more_forgeries_than_can_be_taken_out():
         plan(decide(), mail(*forged, (AR, OURS)), HOST)
     with pytest.raises(Unlawful):
         plan(decide(), mail(), HOST, unkept={AR.lower(): BOUNDS.removals + 1})
+    with pytest.raises(Unlawful, match="1,001"):  # those that were read and those that were not
+        plan(decide(), mail(*forged), HOST, unkept={AR.lower(): 1})
 
 
 def test_a_rule_reaches_fields_that_nobody_read():
@@ -205,6 +210,8 @@ def test_a_rule_reaches_fields_that_nobody_read():
     assert plan(decide(asked("set_header", "Z", "9")), mail(), HOST, unkept=unkept)[1:] == (ChangeHeader("Z", 1, "9"),)
     added = plan(decide(asked("set_header", AR.decode(), "9")), mail(), HOST, unkept=unkept)
     assert added == (DeleteHeader(AR.decode(), 1), AddHeader(AR.decode(), "9"))
+    most = plan(decide(asked("set_header", "X", "9")), mail(), HOST, unkept={b"x": BOUNDS.header_fields + 1})
+    assert (len(most), most[0], most[-1]) == (4001, DeleteHeader("X", 4001), ChangeHeader("X", 1, "9"))
     with pytest.raises(Unlawful, match="4,001 fields X to take out"):
         plan(decide(asked("remove_header", "", "X")), mail(), HOST, unkept={b"x": BOUNDS.header_fields + 1})
 
