@@ -22,14 +22,14 @@ from hashlib import blake2b
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from msgspec.structs import replace
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from pydantic import Field as Setting
 
 from elemta.addresses import compared
 from elemta.check import CLASS, Check, Field, Options, Seen, Stage, Tools
 from elemta.config.names import Name
 from elemta.config.problems import quoted, suggest
-from elemta.config.types import Duration, Size, duration_text
+from elemta.config.types import Duration, Size, duration, duration_text
 from elemta.decision import new_id
 from elemta.facts import Envelope
 from elemta.findings import Finding, Result, Value
@@ -50,6 +50,26 @@ def _fact(name: str) -> str:
     return name
 
 
+def _window(seconds: float) -> float:
+    """A span of time in which something can be counted: a sixtieth of it must still be some."""
+    if seconds < 1:
+        raise ValueError("a window is a second at least; write 1s or more")
+    return seconds
+
+
+def _each_once(windows: object) -> object:
+    """Windows of which none is another one in other words."""
+    known: dict[float, str] = {}
+    for text in windows if isinstance(windows, dict) else ():
+        try:
+            other = known.setdefault(duration(text), text)
+        except ValueError:
+            continue  # told where it is read
+        if other != text:
+            raise ValueError(f"{quoted(text)} is as long as {quoted(other)}; keep one")
+    return windows
+
+
 class Limit(BaseModel):
     """One limit; `{key: login, count: recipients, windows: {1h: 200, 1d: 1000}}`."""
 
@@ -59,9 +79,10 @@ class Limit(BaseModel):
         description="each value of this fact of the envelope has a count of its own: login, client.address, sender, …"
     )
     count: Literal["messages", "recipients", "octets"] = Setting("messages", description="what is counted")
-    windows: Mapping[Duration, Annotated[Size, Setting(ge=1)]] = Setting(
-        min_length=1, description="how much is allowed within any span of that length: {1h: 200, 1d: 1000}"
-    )
+    windows: Annotated[
+        Mapping[Annotated[Duration, AfterValidator(_window)], Annotated[Size, Setting(ge=1)]],
+        BeforeValidator(_each_once),
+    ] = Setting(min_length=1, description="how much is allowed within any span of that length: {1h: 200, 1d: 1000}")
     classes: tuple[str, ...] | None = Setting(None, description="for these classes of mail only; default: all")
 
 
