@@ -29,7 +29,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origi
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Setting
 
-from elemta.config.types import Duration
+from elemta.config.section import Positive
 from elemta.dns import Resolver
 from elemta.facts import Client, Envelope, Message
 from elemta.findings import Finding, Result, Value
@@ -84,7 +84,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     classes: tuple[str, ...] | None = Setting(None, description="run for these classes of mail only; default: all")
-    timeout: Duration | None = Setting(None, description="give up after this time; default: what is left of the budget")
+    timeout: Positive | None = Setting(None, description="give up after this time; default: what is left of the budget")
     trouble: Trouble | dict[str, Trouble] | None = Setting(
         None, description="what it means when the check cannot answer; one word, or a word by class"
     )

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from elemta.config.problems import WITHOUT_QUOTES, Path, Problem, either, printable, quoted, spaced, suggest
+from elemta.config.types import duration_text, size_text
 from elemta.config.words import word as plain_word
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -149,9 +150,10 @@ def _message(mistake: _Mistake, schema: Schema) -> str:  # noqa: PLR0911 - one r
         return str(context["error"])
     if kind == "string_too_short" and not value:
         return f"an empty text stands here; write {describe(list(schemas(schema, mistake.path)))}"
-    if kind in _BOUNDS:
-        return f"{quoted(value) if isinstance(value, str) else _counted(value)} {_BOUNDS[kind].format(**context)}"
     candidates = list(schemas(schema, mistake.path))
+    if kind in _BOUNDS:
+        bounds = {name: _written(bound, candidates) for name, bound in context.items()}
+        return f"{quoted(value) if isinstance(value, str) else _counted(value)} {_BOUNDS[kind].format(**bounds)}"
     if kind in _CHOICES and isinstance(value, str):
         words = [str(word) for each in candidates for word in each.get("enum", ())]
         near = suggest(value, words)
@@ -168,10 +170,10 @@ def _message(mistake: _Mistake, schema: Schema) -> str:  # noqa: PLR0911 - one r
 
 _CHOICES = {"literal_error", "enum"}
 _BOUNDS = {
-    "greater_than": "is too small; write more than {gt:g}",
-    "greater_than_equal": "is too small; write {ge:g} or more",
-    "less_than": "is too big; write less than {lt:g}",
-    "less_than_equal": "is too big; write {le:g} or less",
+    "greater_than": "is too small; write more than {gt}",
+    "greater_than_equal": "is too small; write {ge} or more",
+    "less_than": "is too big; write less than {lt}",
+    "less_than_equal": "is too big; write {le} or less",
     "too_short": "are too few; write {min_length} or more",
     "too_long": "are too many; write {max_length} or less",
     "string_too_short": "is too short; write {min_length} characters or more",
@@ -209,6 +211,16 @@ def _plainly(text: str) -> set[str]:
 def _counted(value: object) -> str:
     """A number, or how many entries a list or mapping has."""
     return f"{len(value)} entries" if isinstance(value, (list, dict)) else str(value)
+
+
+def _written(bound: object, candidates: Sequence[Schema]) -> object:
+    """A bound as it is to be written where it holds: 128M, 1d."""
+    kinds = {each.get("x-kind") for each in candidates}
+    if isinstance(bound, (int, float)) and "a duration" in kinds:
+        return duration_text(bound)
+    if isinstance(bound, int) and "a size" in kinds:
+        return size_text(bound)
+    return f"{bound:.15g}" if isinstance(bound, float) else bound
 
 
 def _unknown_key(key: str, candidates: Sequence[Schema]) -> str:

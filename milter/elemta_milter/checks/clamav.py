@@ -20,7 +20,8 @@ from pydantic import Field as Setting
 from elemta.check import UNTIL, Check, Field, Options, Seen
 from elemta.config.names import host_name
 from elemta.config.problems import quoted
-from elemta.config.types import Duration, Listen, Size, size_text
+from elemta.config.section import Positive
+from elemta.config.types import Listen, Size, size_text
 from elemta.facts import Message
 from elemta.findings import Finding, Result, Value
 from elemta.servers import NoServer, Servers
@@ -69,7 +70,7 @@ class ClamavOptions(Options):
     socket: ClamdServer | tuple[ClamdServer, ...] = Setting(
         "unix:/run/clamav/clamd.ctl", description="clamd's address, or several: the first that answers is asked"
     )
-    timeout: Duration | None = Setting(20.0, description="give up after this time, all servers together")
+    timeout: Positive | None = Setting(20.0, description="give up after this time, all servers together")
     max_size: Size = Setting(
         25 << 20, description="larger mail is not scanned: result policy, skipped; keep clamd's own limits above it"
     )

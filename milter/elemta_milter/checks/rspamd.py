@@ -22,7 +22,8 @@ from pydantic import Field as Setting
 
 from elemta.check import CLASS, UNTIL, Check, Field, Options, Seen
 from elemta.config.problems import quoted
-from elemta.config.types import Duration, Size, size_text
+from elemta.config.section import Positive
+from elemta.config.types import Size, size_text
 from elemta.facts import Message
 from elemta.findings import Finding, Result, Value
 from elemta.servers import Servers
@@ -96,7 +97,7 @@ class RspamdOptions(Options):
         "http://127.0.0.1:11333", description="Rspamd's normal worker, or several: the first that answers is asked"
     )
     balance: bool = Setting(False, description="ask several in turn, instead of always the first that answers")
-    timeout: Duration | None = Setting(
+    timeout: Positive | None = Setting(
         10.0, description="give up after this time, all servers together; keep it above Rspamd's own task_timeout (8s)"
     )
     max_size: Size = Setting(
