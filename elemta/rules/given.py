@@ -47,12 +47,19 @@ def _one(fact: Fact, told: object) -> str | int | float | bool | Value:
         return word
     if isinstance(told, bool) or told is None:
         raise ValueError(f"{found(told)}; {fact.name} is {_KINDS[fact.kind]}; write it in quotes if it is meant so")
-    text = str(told)
-    if fact.kind == "ip":
-        address = parse_ip(text)
-        if address is None:
-            raise ValueError(f"{quoted(text)} is no IP address; write one such as 192.0.2.1")
-        return address
+    return _ip(str(told)) if fact.kind == "ip" else _text(fact, str(told))
+
+
+def _ip(text: str) -> Value:
+    address = parse_ip(text)
+    if address is None:
+        raise ValueError(f"{quoted(text)} is no IP address; write one such as 192.0.2.1")
+    return address
+
+
+def _text(fact: Fact, text: str) -> str:
+    if fact.kind == "address" and text in ("", "<>"):
+        raise ValueError(f"{quoted(text)} is no address; write nothing where there is none")
     return as_compared(fact, text)
 
 

@@ -22,13 +22,15 @@ MEANT: Mapping[str, str] = {
     "contains": "regex", "network": "cidr", "net": "cidr", "present": "exists", "or": "any", "and": "all",
 }  # fmt: skip
 """Operators by what else people call them."""
+_NONE = "{exists: false} where there is none"
 _BOUND = re.compile(r"([<>]=?) *(\S+)")
 
 
 def text_of(fact: Fact, operand: object) -> str:
     """A text that the fact may be equal to, lower case; a domain or an address in the form in which it is compared."""
     if isinstance(operand, (dict, list)) or operand is None:
-        raise ValueError(f"{fact.name} is compared with a text; found {word_of(operand)}")
+        hint = f"; write {_NONE}" if operand is None else ""
+        raise ValueError(f"{fact.name} is compared with a text; found {word_of(operand)}{hint}")
     word = word_of(operand).lower()
     if isinstance(operand, bool) and word not in fact.words:
         raise ValueError(f'{fact.name} is a text; write {{exists: {word}}}, or "{word}" in quotes for the word')
@@ -36,6 +38,8 @@ def text_of(fact: Fact, operand: object) -> str:
         near = difflib.get_close_matches(word, fact.words, 1)
         hint = f'did you mean "{near[0]}"?' if near else f"it can be {', '.join(fact.words)}"
         raise ValueError(f'{fact.name} is never "{word}"; {hint}')
+    if fact.kind == "domain" and word[:1] in ("", "@"):
+        raise ValueError(f'"{word}" is no domain; write {word[1:] or _NONE}')
     if fact.kind == "domain" and word.startswith((".", "*.")) and a_label(below := word.removeprefix("*")[1:]):
         raise ValueError(f'"{word}" is no domain; write {{in: [.{below}]}} for every name below {below}')
     return as_compared(fact, _address(fact, word) if fact.kind == "address" else word)
@@ -49,7 +53,9 @@ def as_compared(fact: Fact, text: str) -> str:
 
 
 def _address(fact: Fact, word: str) -> str:
-    """`word`, unless it is a pattern, which no address is equal to."""
+    """`word`, unless it is a pattern or the null sender, which no address is equal to."""
+    if word in ("", "<>"):
+        raise ValueError(f'"{word}" is no address; write {_NONE}')
     local, at, domain = word.rpartition("@")
     if at and local in ("", "*"):
         raise ValueError(f'"{word}" is no address; write {{glob: "*@{domain}"}}, or {fact.name}.domain: {domain}')
@@ -109,9 +115,10 @@ def several(operand: object) -> list[Any]:
 
 def networks(entries: list[Any]) -> Members:
     """IP addresses and networks, as a set."""
-    for entry in entries:
-        network(str(entry))
-    return members(str(entry) for entry in entries)
+    words = [word_of(entry) for entry in entries]
+    for word in words:
+        network(word)
+    return members(words)
 
 
 def word_of(value: object) -> str:

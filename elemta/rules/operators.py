@@ -129,9 +129,12 @@ class Reader:
                 members(member(self.fact, each) for each in entries) if self.fact.kind != "ip" else networks(entries)
             )
             return wanted.__contains__, text
-        named = self.owner.sets.get(str(operand))
+        if not isinstance(operand, str):
+            hint = "; write {fact: NAME} without `in`" if isinstance(operand, dict) and "fact" in operand else ""
+            raise ValueError(f"takes the name of a set, or a list; found {word_of(operand)}{hint}")
+        named = self.owner.sets.get(operand)
         if named is None:
-            near = difflib.get_close_matches(str(operand), self.owner.sets, 1)
+            near = difflib.get_close_matches(operand, self.owner.sets, 1)
             hint = f'did you mean "{near[0]}"?' if near else f"define it under sets, or write a list: [{operand}]"
             raise ValueError(f'there is no set "{operand}"; {hint}')
         return lambda value: value in named.members, f"is in {operand}"
@@ -186,8 +189,10 @@ class Reader:
         )
 
     def _fact(self, compare: Callable[[Any, Any], bool], word: str, operand: object) -> Condition:
+        if not isinstance(operand, str):
+            raise ValueError(f"takes the name of a fact; found {word_of(operand)}")
         try:
-            other = self.owner.facts.find(str(operand))
+            other = self.owner.facts.find(operand)
         except KeyError as error:
             raise ValueError(str(error.args[0])) from None
         if misplaced := self.owner.misplaced(other):
@@ -198,6 +203,9 @@ class Reader:
         if compare is not operator.eq and self.fact.kind != "number":
             raise ValueError(f"{self.fact.name} is {_a(self.fact.kind)}; only numbers are less or greater")
         left, right = self.fact.name, other.name
+        if (self.fact.kind, other.kind) in (("address", "domain"), ("domain", "address")):
+            whole = left if self.fact.kind == "address" else right
+            raise ValueError(f"{whole} is a mail address, which no domain is equal to; compare {whole}.domain")
 
         def test(view: View) -> bool:
             ours, theirs = _all(view[left]), _all(view[right])

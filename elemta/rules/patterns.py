@@ -26,7 +26,10 @@ def glob(pattern: str) -> Callable[[str], bool]:
     """A test for the whole text: * stands for any characters, ? for one, [ab] for one of these. Linear time."""
     if "?" in pattern or "[" in pattern:
         # fnmatch gives Python's syntax; RE2 writes \\Z as \\z and knows no atomic groups
-        return _test(_re2(fnmatch.translate(pattern).replace(r"\Z", r"\z").replace("(?>", "(?:")).fullmatch)
+        translated = fnmatch.translate(pattern)
+        if "(?!)" in translated:
+            raise ValueError(f'"{pattern}" matches nothing: in [ ], a range must end behind its beginning, as in [a-z]')
+        return _test(_re2(translated.replace(r"\Z", r"\z").replace("(?>", "(?:")).fullmatch)
     first, *middle = pattern.split("*")
     if not middle:
         return lambda text: text == first

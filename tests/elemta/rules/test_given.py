@@ -82,6 +82,7 @@ def test_an_address_is_as_a_mail_gives_it(tmp_path, sender):
         ("rspamd.score: true", "rspamd.score: the boolean true stands here; rspamd.score is a number"),
         ("client.address: nonsense", 'client.address: "nonsense" is no IP address; write one such as 192.0.2.1'),
         ("client.address: [10.0.0.1]", "client.address: a list stands here; client.address has one value"),
+        ("sender: <>", 'sender: "<>" is no address; write nothing where there is none'),
         ("subject: {a: b}", "subject: a mapping stands here; subject is a text"),
         ("subject: [a, [b]]", "subject: a list stands here; subject is a text"),
         ("subject: [a, true]", "subject: the boolean true stands here; subject is a text; write it in quotes"),
