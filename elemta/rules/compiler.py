@@ -119,7 +119,11 @@ class _RuleCompiler:
         )
 
     def _class(self) -> tuple[Condition, ...]:
-        wanted = words_of(self.model.class_ or ())
+        asked = self.model.class_
+        wanted = () if asked is None else words_of(asked)
+        if asked == ():
+            text = "an empty list names no class; write at least one, or remove the key"
+            self.problems.append(Problem((*self.path, "class"), text))
         for name in wanted:
             if name not in self.around.classes:
                 text = f'there is no class "{name}"; there are {", ".join(self.around.classes)}'

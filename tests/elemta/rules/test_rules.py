@@ -145,6 +145,8 @@ def test_percent_is_stable_by_message_and_near_its_share():
         ("{id: a, then: reject, reply: '550 5.7.1 {sendr}'}", 'unknown fact "sendr"; did you mean "sender"?'),
         ("{id: a, then: reject, reply: '550 5.7.1 {sender'}", "a single {"),
         ("{id: a}", "this rule does nothing"),
+        ("{id: a, class: [], then: reject}", "class: an empty list names no class; write at least one, or remove the"),
+        ("{id: a, class: '', then: reject}", 'there is no class ""; there are submission, inbound'),
         ("{id: a, class: outbound, then: reject}", 'there is no class "outbound"; there are submission, inbound'),
         ("{id: a, add_header: {'X Y': z}}", '"X Y" is no header field name'),
         ("{id: a, add_to_set: {set: fixed, value: x}}", '"fixed" is no dynamic set'),
