@@ -2,6 +2,7 @@
 
 Compares what is asked, not the mail: one that asks less, or for a network around theirs, hides those below.  What
 cannot be compared (other facts, operators, sets) hides nothing, so that no rule is called unreachable that is not.
+A rule whose own `unless` holds whenever its `when` does is told, too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from elemta.rules.actions import words_of
 
 
 def unreachable_rules(models: Sequence[RuleModel], path: Path) -> list[Problem]:
-    """Rules that can never be read: an earlier final rule matches whenever they would."""
+    """Rules that can never match: an earlier final rule does whenever they would, or their own `unless` excepts all."""
     problems = []
     finals = _Earlier()
     for index, model in enumerate(models):
@@ -30,7 +31,10 @@ def unreachable_rules(models: Sequence[RuleModel], path: Path) -> list[Problem]:
         classes = frozenset(words_of(model.class_ or ()))
         rule = _Reach(index, model.id, _asked(model.when), classes, unless)
         earlier = finals.hiding(rule)
-        if earlier:
+        if model.unless and _Reach(index, model.id, _asked(model.unless)).hides(rule):
+            text = f'rule "{model.id}" never matches: what `unless` asks holds whenever what `when` asks does'
+            problems.append(Problem((*path, index, "unless"), text, "key"))
+        elif earlier:
             text = f'rule "{model.id}" is never reached: rule "{earlier.id}" above matches whenever it would'
             problems.append(Problem((*path, index), text))
         elif model.then and model.mode == "enforce" and model.percent >= 100:

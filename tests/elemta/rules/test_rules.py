@@ -223,6 +223,30 @@ def test_a_rule_that_is_never_reached_is_a_mistake(lines):
 
 
 @pytest.mark.parametrize(
+    ("when", "unless"),
+    [
+        ("{spf: fail}", "{spf: fail}"),
+        ("{spf: fail, login: x}", "{spf: [fail, softfail]}"),
+        ("{client.address: 10.1.0.0/16}", "{client.address: 10.0.0.0/8}"),
+    ],
+)
+def test_a_rule_that_excepts_all_that_it_asks_for_is_a_mistake(when, unless):
+    text = complaints(
+        f"{{id: a, when: {when}, unless: {unless}, then: reject}}", "{id: b, when: {spf: fail}, label: x}"
+    )
+    assert 'rules.message[0]: rule "a" never matches: what `unless` asks holds whenever what `when` asks' in text
+    assert "is never reached" not in text
+
+
+@pytest.mark.parametrize(
+    ("when", "unless"),
+    [("{spf: [fail, softfail]}", "{spf: fail}"), ("{spf: fail}", "{spf: fail, login: x}"), ("{}", "{spf: fail}")],
+)
+def test_a_rule_that_excepts_some_is_none(when, unless):
+    assert rules(f"{{id: a, when: {when}, unless: {unless}, then: reject}}")
+
+
+@pytest.mark.parametrize(
     "lines",
     [
         ("{id: a, mode: shadow, then: accept}", "{id: b, then: reject}"),
