@@ -16,9 +16,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from math import fsum
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from pydantic import Field as Setting
 
+from elemta.addresses import a_label
 from elemta.config.problems import quoted
 from elemta.dns.port import Answer, DnsError, Resolver
 
@@ -33,10 +34,19 @@ TEST_DOMAIN = "invalid"
 
 def _reply(text: object) -> str:
     try:
-        IPv4Network(str(text))
+        network = IPv4Network(str(text))
     except ValueError:
-        raise ValueError(f"{quoted(text)} is no reply of a list; write one such as 127.0.0.2 or 127.0.1.0/24") from None
+        network = ERRORS
+    if network.subnet_of(ERRORS) or not network.overlaps(LISTED):  # such are never believed
+        raise ValueError(f"{quoted(text)} is no reply of a list; write one such as 127.0.0.2 or 127.0.1.0/24")
     return str(text)
+
+
+def _zone(text: str) -> str:
+    name = a_label(text)
+    if name is None:
+        raise ValueError(f"{quoted(text)} is no domain of a list; write one such as zen.dnsbl.example")
+    return name
 
 
 Reply = Annotated[str, BeforeValidator(_reply)]
@@ -47,7 +57,9 @@ class ListOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    zone: str = Setting(description="the list's domain", examples=["zen.dnsbl.example"])
+    zone: Annotated[str, AfterValidator(_zone)] = Setting(
+        description="the list's domain", examples=["zen.dnsbl.example"]
+    )
     weight: float = Setting(1.0, description="what a listing adds to the score; negative for a list of the good")
     replies: dict[Reply, float] = Setting(
         default_factory=dict, description="weights by reply address or network; others then count 0"
