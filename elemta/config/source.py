@@ -41,7 +41,10 @@ MAX_FILES = 1000
 
 JOINED = frozenset({("rules", "recipient"), ("rules", "message"), ("sign",), ("tests",)})
 """Lists to which every file may add."""
-_PATHS = frozenset({("journal", "path"), ("spool",), ("metrics", "directory"), ("plugins", "folder")})
+_PATHS = frozenset({
+    ("journal", "path"), ("spool",), ("metrics", "directory"), ("plugins", "folder"), ("reports", "file"),
+    ("quarantine", "postfix"),
+})  # fmt: skip
 _INCLUDE: Path = ("include",)
 _SECTIONS_OF_FILES = frozenset({"sets", "checks", "sign", "seal"})
 

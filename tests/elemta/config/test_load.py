@@ -385,7 +385,8 @@ def test_errors_in_several_files_come_together(write):
 def test_paths_are_taken_from_the_file_that_names_them(write, tmp_path):
     write("x\n", "conf.d/set.txt")
     write("x\n", "set.txt")
-    write("sets: {theirs: {file: set.txt}}\nspool: spool\n", "conf.d/a.yaml")
+    more = "quarantine: {postfix: ../postfix}\nreports: {from: dmarc@b.test, file: reports.db}\n"
+    write(f"sets: {{theirs: {{file: set.txt}}}}\nspool: spool\n{more}", "conf.d/a.yaml")
     text = """
         host: mx.test
         include: conf.d/a.yaml
@@ -398,6 +399,8 @@ def test_paths_are_taken_from_the_file_that_names_them(write, tmp_path):
     assert settings.sets["theirs"].file == str(tmp_path / "conf.d" / "set.txt")
     assert settings.journal.path == str(tmp_path / "journal.db")
     assert settings.spool == str(tmp_path / "conf.d" / "spool")
+    assert settings.quarantine.postfix == str(tmp_path / "postfix")
+    assert settings.reports.file == str(tmp_path / "conf.d" / "reports.db")
     assert settings.tests[0].given == {"file": "set.txt"}
 
 
