@@ -211,7 +211,7 @@ class Engine:
         if self._loop is None:
             return
         for action in decision.verdict.actions:
-            if action.kind is ActionKind.ADD_TO_SET:
+            if action.kind is ActionKind.ADD_TO_SET and action.value.strip():  # "{login}" of a mail without one
                 self._loop.call_soon_threadsafe(self._soon, self._add_to_set(action, decision.at))
         facts = decision.facts
         if isinstance(facts, Message):

@@ -23,7 +23,7 @@ from elemta.cli._despite import settings_despite
 from elemta.config.model import DynamicSet, Settings
 from elemta.config.problems import Path
 from elemta.config.types import duration
-from elemta.rules.sets import members
+from elemta.rules.sets import meant, members
 from elemta.store import Store, StoreError
 from elemta.store.urls import open_store
 
@@ -89,6 +89,7 @@ async def _add(store: Store, args: argparse.Namespace) -> int:
     if not args.entry.strip() or not args.entry.isprintable():
         return fail("elemta sets: an entry is one word on one line", os.EX_DATAERR)
     try:
+        meant(args.entry)
         members([args.entry])  # 10.0.0.1/8 is no network: better said here than in every worker's log
     except ValueError as error:
         return fail(f"elemta sets: {error}", os.EX_DATAERR)

@@ -18,7 +18,9 @@ class AddToSet(Section):
     """An entry for a dynamic set."""
 
     set: Name = Field(description="the dynamic set")
-    value: str = Field(description="the entry; {facts} are filled in, as words: patterns are what you write")
+    value: str = Field(
+        min_length=1, description="the entry; {facts} are filled in, as words: patterns are what you write"
+    )
     ttl: Duration = Field(0.0, description="how long it stays; 0 = until removed")
 
 

@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface
 from pathlib import Path
 
 from elemta.addresses import a_label, bare
+from elemta.config.problems import quoted
 from elemta.config.types import network
 from elemta.findings import Value
 from elemta.rules.kept_file import KeptFile, file_lines
@@ -118,11 +119,15 @@ def members(entries: Iterable[str], *, lenient: bool = False) -> Members:
 
 
 def meant(entry: str) -> None:
-    """Find what `members` takes for a word and a named set can only mean as a network.
+    """Find what `members` takes for a word, and which no mail can hold, or which is meant as a network.
 
     Raises:
-        ValueError: it is one such as 10/8; the text names it.
+        ValueError: it is one such as 10/8, or has blanks around it, or several lines; the text names it.
     """
+    if len(entry.splitlines()) > 1:
+        raise ValueError(f"{quoted(entry)} holds several lines; write one entry, or {{file: PATH}} for all of the set")
+    if entry != entry.strip():
+        raise ValueError(f"{quoted(entry)} has blanks around it, which no mail has; write it without")
     if _HAS_NETWORK.fullmatch(entry) and not _LOOKS_LIKE_IP.fullmatch(entry):
         network(entry)
 

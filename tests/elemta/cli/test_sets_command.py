@@ -117,6 +117,8 @@ def test_what_is_wrong_with_the_set_or_the_store_is_told(tmp_path, capsys, wrong
         (("add", "ours", "a.test"), os.EX_DATAERR, "ours is not dynamic"),
         (("list", "missing"), os.EX_DATAERR, "has no set missing; its dynamic sets: frozen, other"),
         (("add", "frozen", "10.0.0.1/8"), os.EX_DATAERR, "10.0.0.1/8"),
+        (("add", "frozen", "10/8"), os.EX_DATAERR, '"10/8" is no IP address or network'),
+        (("add", "frozen", " bob"), os.EX_DATAERR, "has blanks around it"),
         (("add", "frozen", "bob", "--ttl", "soon"), os.EX_USAGE, "not a duration"),
         (("add", "frozen"), os.EX_USAGE, "ENTRY"),
     ],

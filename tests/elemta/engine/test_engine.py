@@ -475,12 +475,15 @@ rules:
         await engine.open()
         spam = message(envelope(login="Anna"), [("Subject", "spam")])
         first = await Case(engine).message(spam)
+        await Case(engine).message(message(envelope(), [("Subject", "spam")]))  # whose login is no entry
         await asyncio.sleep(1.3)  # the snapshot is taken anew once a second
         second = await Case(engine).message(message(envelope(login="anna")))
+        entries = await engine.tools.store.set_entries("frozen", 0.0)
         await engine.close()
-        return first, second
+        return first, second, entries
 
-    first, second = asyncio.run(go())
+    first, second, entries = asyncio.run(go())
+    assert list(entries) == ["Anna"]
     assert first.verdict.disposition is Disposition.ACCEPT
     assert second.verdict.rule == "frozen"
 

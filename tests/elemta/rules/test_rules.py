@@ -149,6 +149,7 @@ def test_percent_is_stable_by_message_and_near_its_share():
         ("{id: a, class: '', then: reject}", 'there is no class ""; there are submission, inbound'),
         ("{id: a, class: outbound, then: reject}", 'there is no class "outbound"; there are submission, inbound'),
         ("{id: a, add_header: {'X Y': z}}", '"X Y" is no header field name'),
+        ("{id: a, add_to_set: {set: frozen, value: ''}}", "value: an empty text stands here; write text"),
         ("{id: a, add_to_set: {set: fixed, value: x}}", '"fixed" is no dynamic set'),
     ],
 )
