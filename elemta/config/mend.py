@@ -17,6 +17,7 @@ from elemta.config.validate import validated
 _TEST: Mapping[str, Any] = {"name": "", "given": {}, "expect": {"then": "accept"}, "stage": None}  # right
 _NAME = 2  # keys that lead to the name of a set
 _NOTHING: Mapping[str, Any] = {"sets": [], "checks": None, "classes": {"login": ""}}  # this class hides no other
+_INDEPENDENT = ("milter", "plugins", "quarantine", "reports")  # sections of which no key is measured by another
 _ROUNDS = 3  # a part taken away may leave its key missing, which the next round sees
 
 
@@ -58,8 +59,17 @@ def _replace(data: dict[str, Any], path: Path, *, names: bool) -> None:
             data["sign"][index].pop(key, None)
         case ("tests", int(index), *rest):
             _replace_test(data["tests"], index, rest)
-        case (first, *_):
-            data.pop(str(first), None)
+        case (first, *rest):
+            _drop(data, first, rest)
+
+
+def _drop(data: dict[str, Any], section: str | int, rest: list[str | int]) -> None:
+    """Take away one key of a section whose keys are independent, else the section."""
+    inner = data.get(str(section))
+    if rest and section in _INDEPENDENT and isinstance(inner, dict):
+        inner.pop(rest[0], None)
+    else:
+        data.pop(str(section), None)
 
 
 def _replace_rule(rules: list[Any], index: int, rest: list[str | int]) -> None:
