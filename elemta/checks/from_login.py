@@ -1,7 +1,7 @@
 """From and login: may this login use every address in From?
 
 Takes From and the map of the check `sender_login`, which must be enabled too; reports `pass` when every author is
-allowed, `fail` when one is not or when From can be read in two ways, `none` without a login.
+allowed, `fail` when one is not, when there is none or when From can be read in two ways, `none` without a login.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class FromLogin(Check[Message]):
         authors = facts.authors
         if authors.trouble:
             return self.finding(Result.FAIL, f"nobody can say whose address {login} uses: {authors.trouble}")
+        if not authors.mailboxes:  # RFC 6854 lets a group be empty; its name is shown, and can be any
+            return self.finding(Result.FAIL, f"From names nobody whom {login} may be")
         for box in authors.mailboxes:
             if not known.detail(box.local, box.domain):
                 address = f"{box.local}@{box.domain}"

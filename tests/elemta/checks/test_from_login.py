@@ -31,6 +31,8 @@ def author(file, *values, login="anna"):
         ("The Boss <boss@example.org>", "fail", "boss@example.org"),
         ("anna@example.org, boss@example.org", "fail", "boss@example.org"),
         ('"anna@example.org" <boss@example.org>', "fail", "boss@example.org"),
+        ("Accounts: Anna <anna@example.org>;", "pass", None),
+        ('"The Boss <boss@example.org>":;', "fail", None),
     ],
 )
 def test_from(file, value, result, address):
