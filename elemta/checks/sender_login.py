@@ -10,18 +10,21 @@ What Postfix does with smtpd_sender_login_maps, as evidence for rules.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 from pydantic import Field as Setting
 
 from elemta.check import Check, Field, Options, Seen, Tools
 from elemta.config.types import readable
 from elemta.facts import Envelope
 from elemta.findings import Finding, Result
-from elemta.rules.refresh import follow
+from elemta.rules.refresh import follow, look
 from elemta.rules.senders import NOTHING, Senders, read_file
+
+_MAP = "the map of sender_login"  # in the log
 
 
 class SenderFile(BaseModel):
@@ -33,6 +36,19 @@ class SenderFile(BaseModel):
         description="`login address, address…` a line; @domain stands for all its addresses, @.domain for those of "
         "domains below it, * for every address; read again when it changes"
     )
+    _senders: Senders = PrivateAttr()
+
+    @property
+    def senders(self) -> Senders:
+        """What it said when the configuration was read: all there is for a worker that begins when it is wrong."""
+        return self._senders
+
+    @model_validator(mode="after")
+    def _read(self) -> SenderFile:
+        self._senders = Senders(path=Path(self.file))
+        with suppress(OSError, ValueError):  # it has changed since
+            self._senders.reread()
+        return self
 
 
 class SenderLoginOptions(Options):
@@ -56,13 +72,13 @@ class SenderLogin(Check[Envelope]):
 
     def __init__(self, options: SenderLoginOptions, tools: Tools) -> None:
         super().__init__(options, tools)
-        self._senders = Senders(path=Path(options.map.file))
+        self._senders = options.map.senders
         self._following: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Read the map, and go on doing so when it changes."""
-        self._senders.reread()
-        self._following = asyncio.create_task(follow(self._senders, "the map of sender_login", self.tools))
+        """Read the map if it changed, and go on doing so."""
+        await look(self._senders, _MAP, self.tools)
+        self._following = asyncio.create_task(follow(self._senders, _MAP, self.tools))
 
     async def close(self) -> None:
         """Follow the file no more."""

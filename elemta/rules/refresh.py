@@ -40,7 +40,7 @@ async def refresh_sets(sets: Mapping[str, NamedSet], tools: Tools, version: int)
     while True:
         await asyncio.sleep(INTERVAL)
         for named in files:
-            await _look(named, f"set {named.name}", tools)
+            await look(named, f"set {named.name}", tools)
         if dynamic:
             try:
                 version = await _snapshot(dynamic, tools, version)
@@ -59,10 +59,10 @@ async def follow(kept: KeptFile, what: str, tools: Tools) -> None:
     """Keep what a file says current until cancelled; `what` names it in the log."""
     while True:
         await asyncio.sleep(INTERVAL)
-        await _look(kept, what, tools)
+        await look(kept, what, tools)
 
 
-async def _look(kept: KeptFile, what: str, tools: Tools) -> None:
+async def look(kept: KeptFile, what: str, tools: Tools) -> None:
     """Read it again if it changed."""
     try:
         if await tools.in_thread(kept.changed):

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 from pydantic import Field as Setting
 
 from elemta.addresses import Mailbox, a_label, is_near
@@ -22,10 +23,11 @@ from elemta.check import Check, Field, Options, Seen, Tools
 from elemta.config.types import readable
 from elemta.facts import Message
 from elemta.findings import Finding, Result
-from elemta.rules.refresh import follow
+from elemta.rules.refresh import follow, look
 from elemta_milter.people import People, listed, read_file
 
 MOST = 50  # authors looked at
+_PEOPLE = "the people of imitation"  # in the log
 
 _ADDRESS = re.compile(r"[\w.+-]{1,64}+@((?:[\w-]{1,63}\.){1,10}[\w-]{2,63})")
 
@@ -39,6 +41,19 @@ class PeopleFile(BaseModel):
         description="`Name = address, address…` a line; @domain stands for all its addresses; "
         "read again when it changes"
     )
+    _people: People = PrivateAttr()
+
+    @property
+    def people(self) -> People:
+        """Who stood there when the configuration was read: all there is for a worker that begins when it is wrong."""
+        return self._people
+
+    @model_validator(mode="after")
+    def _read(self) -> PeopleFile:
+        self._people = People(path=Path(self.file))
+        with suppress(OSError, ValueError):  # it has changed since
+            self._people.reread()
+        return self
 
 
 class ImitationOptions(Options):
@@ -77,14 +92,14 @@ class Imitation(Check[Message]):
     def __init__(self, options: ImitationOptions, tools: Tools) -> None:
         super().__init__(options, tools)
         named = options.people
-        self._people = People(path=Path(named.file)) if isinstance(named, PeopleFile) else People(listed(named))
+        self._people = named.people if isinstance(named, PeopleFile) else People(listed(named))
         self._following: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Read the file, if there is one, and go on doing so when it changes."""
+        """Read the file, if there is one and it changed, and go on doing so."""
         if self._people.path is not None:
-            self._people.reread()
-            self._following = asyncio.create_task(follow(self._people, "the people of imitation", self.tools))
+            await look(self._people, _PEOPLE, self.tools)
+            self._following = asyncio.create_task(follow(self._people, _PEOPLE, self.tools))
 
     async def close(self) -> None:
         """Follow the file no more."""

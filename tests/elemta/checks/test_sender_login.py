@@ -119,6 +119,26 @@ def test_a_wrong_map_is_a_mistake_of_the_configuration(file, tmp_path):
         policy(tmp_path, POLICY.format(file="gone.txt"))
 
 
+@pytest.mark.parametrize("later", ["bert\n", None])
+def test_a_worker_that_begins_when_the_map_is_wrong_has_the_one_before(file, tmp_path, caplog, later):
+    rules = policy(tmp_path, POLICY.format(file="senders.txt"))
+    if later is None:
+        file.unlink()
+    else:
+        file.write_text(later)
+
+    assert judge(rules, envelope(sender="anna@example.org", login="anna")).verdict.rule == ""
+    assert judge(rules, envelope(sender="bert@example.org", login="bert")).verdict.rule == "not-your-address"
+    assert "the map of sender_login stays as it was" in caplog.text
+
+
+def test_a_worker_that_begins_after_the_map_changed_has_the_new_one(file, tmp_path):
+    rules = policy(tmp_path, POLICY.format(file="senders.txt"))
+    file.write_text("bert bert@example.org\n")
+
+    assert judge(rules, envelope(sender="bert@example.org", login="bert")).verdict.rule == ""
+
+
 def test_a_changed_file_is_read_again(file, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(refresh, "INTERVAL", 0.02)
     rules = policy(tmp_path, POLICY.format(file="senders.txt"))

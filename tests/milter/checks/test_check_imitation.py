@@ -120,6 +120,17 @@ def test_people_in_a_file_that_changes(tmp_path):
     assert asyncio.run(before_and_after()) == ("none", "fail")
 
 
+def test_a_worker_that_begins_when_the_file_is_wrong_has_the_people_before(tmp_path, caplog):
+    path = tmp_path / "people.txt"
+    path.write_text("Jane Doe = jane@example.org\n")
+    of = policy(f"host: mx.test\nchecks: {{imitation: {{people: {{file: {path}}}}}}}\n")
+    path.write_text("Jane Doe\n")
+
+    decision = judge(of, message(headers=[("From", "Jane Doe <j@evil.test>")]))
+    assert next(each for each in decision.findings if each.check == "imitation").result == "fail"
+    assert "the people of imitation stays as it was" in caplog.text
+
+
 @pytest.mark.parametrize(
     "text", ["Jane Doe\n", "Jane Doe = \n", "= a@b.test\n", "Jane = nonsense\n", "Jane = a b@c.test\n"]
 )
