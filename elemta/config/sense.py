@@ -14,9 +14,9 @@ from elemta.config.state_url import state_place
 from elemta.config.types import Listen, duration_text
 from elemta.config.words import unreadable
 
+_NO_WORDS = frozenset({"class", "glob", "regex", "cidr", "fact"})  # beside these stand no words that a fact is equal to
 _MILTER_CONTENT_TIMEOUT = 300.0  # postconf(5): the default of Postfix
 _POLICY_SERVICE_TIMEOUT = 100.0  # postconf(5): smtpd_policy_service_timeout
-_TAKES_PATTERNS = ("glob", "regex")
 _SLASHES = re.compile(r"/(.+)/([ims]*)")  # as others write a regular expression
 _WORD = re.compile(r"\w")  # *** alone may well be a text
 
@@ -70,6 +70,7 @@ def doubts(settings: Settings) -> Iterator[Problem]:
         text = "sign has no keys of this domain or one above it: reports go unsigned, and others may refuse them"
         yield Problem(("reports", "from"), text)
     yield from _patterns(settings)
+    yield from _called_as_sets(settings)
     if settings.dns.budget >= settings.milter.budget:
         text = f"DNS may use up the whole time of a mail ({duration_text(settings.milter.budget)}); write less"
         yield Problem(("dns", "budget"), text)
@@ -82,6 +83,28 @@ def _patterns(settings: Settings) -> Iterator[Problem]:
             if "*" in entry.removeprefix("*.") or entry.startswith("@"):
                 text = f"{quoted(entry)} is no pattern here and means itself only; write .DOMAIN, or glob in the rule"
                 yield Problem(("sets", name, index), text)
+    for path, text in _words(settings):
+        if regex := _SLASHES.fullmatch(text):
+            flags = f"(?{regex[2]})" if regex[2] else ""
+            instead = f"regex: {_in_yaml(flags + regex[1])}"
+        elif "*" in text and _WORD.search(text):
+            instead = f"glob: {_in_yaml(text)}"
+        else:
+            continue
+        yield Problem(
+            path, f"{quoted(text)} is no pattern here and means itself only; for a pattern write {{{instead}}}"
+        )
+
+
+def _called_as_sets(settings: Settings) -> Iterator[Problem]:
+    """Words in conditions that have the name of a set and are not taken for it."""
+    for path, text in _words(settings):
+        if text in settings.sets:
+            yield Problem(path, f"this is the word {quoted(text)}; if you mean the set, write {{in: {text}}}")
+
+
+def _words(settings: Settings) -> Iterator[tuple[Path, str]]:
+    """Texts that facts are compared with, in the conditions of classes and rules."""
     for klass, conditions in settings.classes.items():
         yield from _compared(conditions, ("classes", klass))
     for stage in ("recipient", "message"):
@@ -90,26 +113,16 @@ def _patterns(settings: Settings) -> Iterator[Problem]:
             yield from _compared(rule.unless, ("rules", stage, index, "unless"))
 
 
-def _compared(asked: object, path: Path) -> Iterator[Problem]:
-    """Patterns where a text is only equal to itself."""
+def _compared(asked: object, path: Path) -> Iterator[tuple[Path, str]]:
     if isinstance(asked, dict):
         for key, each in asked.items():
-            if key not in _TAKES_PATTERNS:
+            if key not in _NO_WORDS and (key != "in" or isinstance(each, list)):
                 yield from _compared(each, (*path, key))
     elif isinstance(asked, list):
         for index, each in enumerate(asked):
             yield from _compared(each, (*path, index))
     elif isinstance(asked, str):
-        if regex := _SLASHES.fullmatch(asked):
-            flags = f"(?{regex[2]})" if regex[2] else ""
-            instead = f"regex: {_in_yaml(flags + regex[1])}"
-        elif "*" in asked and _WORD.search(asked):
-            instead = f"glob: {_in_yaml(asked)}"
-        else:
-            return
-        yield Problem(
-            path, f"{quoted(asked)} is no pattern here and means itself only; for a pattern write {{{instead}}}"
-        )
+        yield path, asked
 
 
 def _in_yaml(text: str) -> str:

@@ -137,6 +137,27 @@ def test_a_pattern_in_a_set_is_doubted(write):
     assert 'elemta.yaml:3:28: sets.a[2]: "*@c.test" is no pattern here and means itself only' in str(warnings[0])
 
 
+def test_a_word_that_is_called_as_a_set_is_doubted(write):
+    text = """
+        host: mx.test
+        sets: {ours: [a.test], inbound: [b.test]}
+        classes: {own: {sender.domain: ours}, inbound: {}}
+        rules:
+          recipient: [{id: a, when: {sender.domain: {in: ours}, class: inbound}, then: accept}]
+          message:
+            - {id: b, when: {any: [{sender: {not: [x, ours]}}]}, unless: {helo: {in: [ours]}}, then: accept}
+            - {id: c, when: {helo: {glob: ours}, login: Ours}, then: accept}
+    """
+    warnings = load(write(text)).warnings
+    assert [each.path for each in warnings] == [
+        ("classes", "own", "sender.domain"),
+        ("rules", "message", 0, "when", "any", 0, "sender", "not", 1),
+        ("rules", "message", 0, "unless", "helo", "in", 0),
+    ]
+    told = 'classes.own.sender.domain: this is the word "ours"; if you mean the set, write {in: ours}'
+    assert str(warnings[0]).endswith(told)
+
+
 @pytest.mark.parametrize(
     ("when", "place", "instead"),
     [
