@@ -186,7 +186,7 @@ class Listen:
         if isinstance(text, Listen):
             return text
         words = str(text)
-        if words.startswith("unix:/"):
+        if words.startswith("unix:/") and not words.endswith("/"):
             if len(words[5:].encode()) > _UNIX_PATH:
                 raise ValueError(f"{quoted(words)} is longer than the {_UNIX_PATH} octets of a unix socket; shorten it")
             return cls(path=words[5:])
