@@ -172,6 +172,9 @@ class _Reader:
         folder = File(path).parent
         found = [str(folder / place.value)]
         if has_magic(place.value):
+            if trouble := _unlisted(folder / place.value):
+                self._fail(trouble, place.origin, _INCLUDE)
+                return []
             found = sorted(glob(str(File(escape(str(folder))) / place.value)))  # noqa: PTH207 - also absolute patterns
         return [each for each in found if self._first_time(each, place)]
 
@@ -232,6 +235,22 @@ class _Reader:
     def _fail(self, message: str, origin: Origin, path: Path = ()) -> None:
         self.problems.append(Problem(path, message, origin=origin))
         self.readable = False
+
+
+def _unlisted(pattern: File) -> str:
+    """Why nobody knows what a pattern matches; "" where that is known.
+
+    Of a directory that hides its files `glob` says that there are none: read again by another user, the configuration
+    would lose all that stands there.
+    """
+    directory = next(each for each in pattern.parents if not has_magic(str(each)))
+    try:
+        os.scandir(directory).close()
+    except PermissionError:
+        return f"{quoted(directory, PATH_MAX)} cannot be read: permission denied; make the directory readable"
+    except OSError:
+        pass  # there is none
+    return ""
 
 
 def _untold(message: str, node: Node) -> str:

@@ -403,6 +403,21 @@ def test_errors_in_several_files_come_together(write):
     ]
 
 
+def test_a_directory_that_hides_its_files_is_not_an_empty_one(write, tmp_path, monkeypatch):
+    write("user: other\n", "conf.d/a.yaml")
+    main, scandir = write("host: mx.test\ninclude: [none.d/*.yaml, conf.d/*.yaml]\n"), os.scandir
+
+    def as_another_user(path):
+        if "conf.d" in str(path):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    assert load(main).settings.user == "other"
+    monkeypatch.setattr(os, "scandir", as_another_user)
+    text = f'elemta.yaml:2:26: include: "{tmp_path}/conf.d" cannot be read: permission denied; make the directory read'
+    assert text in complaints(main)
+
+
 def test_paths_are_taken_from_the_file_that_names_them(write, tmp_path):
     write("x\n", "conf.d/set.txt")
     write("x\n", "set.txt")
