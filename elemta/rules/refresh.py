@@ -23,8 +23,12 @@ _STAY = "dynamic sets stay as they were: %s"
 async def first_snapshot(sets: Mapping[str, NamedSet], tools: Tools) -> int:
     """Take the dynamic sets from the store, before the first mail; the version that they are of.
 
-    A store that cannot answer is logged, and asked again each second by `refresh_sets`.
+    Sets in files are read again if they changed since the configuration was read: a worker may begin days later.  A
+    store that cannot answer is logged, and asked again each second by `refresh_sets`.
     """
+    for named in sets.values():
+        if named.path is not None:
+            await look(named, f"set {named.name}", tools)
     try:
         return await _snapshot([named for named in sets.values() if named.dynamic], tools, -1)
     except StoreError as error:

@@ -488,6 +488,20 @@ rules:
     assert second.verdict.rule == "frozen"
 
 
+def test_a_worker_that_begins_after_a_set_changed_has_the_new_one_for_its_first_mail(tmp_path, caplog):
+    path = tmp_path / "set.txt"
+    path.write_text("a.test\n")
+    of = policy(
+        f"host: mx.test\nsets: {{bad: {{file: {path}}}}}\n"
+        "rules: {recipient: [{id: bad, when: {sender.domain: {in: bad}}, then: reject}]}"
+    )
+    path.write_text("a.test\nb.test\n")
+    assert judge(of, envelope(sender="x@b.test")).verdict.rule == "bad"
+    path.unlink()
+    assert judge(of, envelope(sender="x@a.test")).verdict.rule == "bad"
+    assert "set bad stays as it was" in caplog.text
+
+
 class Slow(FakeResolver):
     """Has to be waited for."""
 
