@@ -20,6 +20,7 @@ from pydantic import model_validator
 
 from elemta.addresses.domains import a_label
 from elemta.check import Check, Field, Options, Seen, Tools
+from elemta.config.section import Positive
 from elemta.config.types import Duration
 from elemta.facts import Envelope
 from elemta.findings import Finding, Result
@@ -36,7 +37,7 @@ class GreylistOptions(Options):
 
     delay: Annotated[Duration, "a first retry before this time is too early"] = 300.0
     retry_window: Annotated[Duration, "a stranger who does not come back within this time starts anew"] = 2 * 86400.0
-    keep: Annotated[Duration, "who passed is remembered this long after the last mail"] = 35 * 86400.0
+    keep: Annotated[Positive, "who passed is remembered this long after the last mail"] = 35 * 86400.0
     prefix4: Annotated[int, Bounds(ge=8, le=32), "IPv4 clients within this prefix are the same client"] = 24
     prefix6: Annotated[int, Bounds(ge=16, le=128), "IPv6 clients within this prefix are the same client"] = 64
     proven: Annotated[

@@ -173,3 +173,8 @@ def test_the_state_file_does_not_tell_who_writes_to_whom(world):
 def test_a_retry_window_that_nobody_can_meet_is_an_error():
     with pytest.raises(ValidationError, match="retry_window must be longer than delay"):
         GreylistOptions(delay="1h", retry_window="30m")
+
+
+def test_to_remember_nobody_is_an_error():
+    with pytest.raises(ValidationError, match="greater than 0"):
+        GreylistOptions(keep="0")
