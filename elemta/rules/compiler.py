@@ -145,20 +145,27 @@ class _RuleCompiler:
     ) -> Template | None:
         """Compile a template, checking the facts it names."""
         given = {"rule": self.model.id, "host": self.around.host}
+        before = len(self.problems)
         try:
             for name in names(text):
-                if name == "id" or name in given or name in later:
-                    continue
-                fact = self.around.facts.find(name)
-                if misplaced := self.conditions.misplaced(fact):
-                    raise ValueError(misplaced)  # noqa: TRY301
-                self.asked.append(name)
-            return compile_template(text, self.durations, given=given, later=later, escape=escape)
-        except KeyError as error:
-            self.problems.append(Problem(path, str(error.args[0])))
+                if name not in ("id", *given, *later):
+                    self._ask(name, path)
+            if len(self.problems) == before:
+                return compile_template(text, self.durations, given=given, later=later, escape=escape)
         except ValueError as error:
             self.problems.append(Problem(path, str(error)))
         return None
+
+    def _ask(self, name: str, path: Path) -> None:
+        """Note that a template asks for this fact, or why it cannot."""
+        try:
+            misplaced = self.conditions.misplaced(self.around.facts.find(name))
+        except KeyError as error:
+            misplaced = str(error.args[0])
+        if misplaced:
+            self.problems.append(Problem(path, misplaced))
+        else:
+            self.asked.append(name)
 
     def _reply(self) -> Template | None:
         model, path = self.model, (*self.path, "reply")

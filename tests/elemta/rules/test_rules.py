@@ -143,6 +143,10 @@ def test_percent_is_stable_by_message_and_near_its_share():
         ('{id: a, then: reject, reply: "550 5.7.1 no\\n"}', '…"; on one line, without `|`'),
         ("{id: a, then: accept, reply: '550 5.7.1 no'}", "then: accept sends no reply"),
         ("{id: a, then: reject, reply: '550 5.7.1 {sendr}'}", 'unknown fact "sendr"; did you mean "sender"?'),
+        (
+            "{id: a, then: reject, reply: '550 5.7.1 {clamav.virus} {sendr}'}",
+            'unknown fact "sendr"; did you mean "sender"?',
+        ),
         ("{id: a, then: reject, reply: '550 5.7.1 {sender'}", "a single {"),
         ("{id: a}", "this rule does nothing"),
         ("{id: a, class: [], then: reject}", "class: an empty list names no class; write at least one, or remove the"),
