@@ -164,7 +164,7 @@ def _message(mistake: _Mistake, schema: Schema) -> str:  # noqa: PLR0911 - one r
         remove = "" if _is_required(mistake.path, schema) else ", or remove the key"
         return f"{found(value)}; write {describe(candidates)}{remove}"
     if kind.endswith("_type") or kind in _CHOICES or kind == "int_from_float" or mistake.union is not None:
-        return f"{found(value)}; write {_instead(value, candidates)}"
+        return f"{found(value)}; write {_misnamed(mistake.path, schema) or _instead(value, candidates)}"
     return f"{found(value)}; {mistake.message[:1].lower()}{mistake.message[1:]}"
 
 
@@ -200,6 +200,14 @@ def _instead(value: object, candidates: Sequence[Schema]) -> str:
     if any_keys and isinstance(value, (bool, str)) and not spaced(value):  # a check's: `spf: true`, `spf: off`
         return f"nothing for the defaults or {wanted}, or remove the key"
     return wanted + (spaced(value) if "object" in kinds else "")
+
+
+def _misnamed(path: Path, schema: Schema) -> str:
+    """What to write where keys may have any name, and this one nearly has that of one that means something else."""
+    around = schemas(schema, path[:-1])
+    known = [name for each in around if each.get("additionalProperties") for name in each.get("properties", ())]
+    near = "" if not path or path[-1] in known else suggest(str(path[-1]), known)
+    return near and f"{describe(list(schemas(schema, path)))}{near}"
 
 
 def _plainly(text: str) -> set[str]:
