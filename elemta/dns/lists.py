@@ -26,7 +26,7 @@ from elemta.dns.port import Answer, DnsError, Resolver
 LISTED = IPv4Network("127.0.0.0/8")  # RFC 5782 section 2.1
 ERRORS = IPv4Network("127.255.255.0/24")
 REFUSED = IPv4Address("127.0.0.1")  # what some lists answer to whom they do not serve, others never
-TRUST_FOR = 3600.0  # seconds that a list's test entry is believed
+TRUST_FOR = 300.0  # seconds that a test entry is believed: a list that ends may list everybody from one moment on
 
 TEST_ADDRESS = "1.0.0.127"
 TEST_DOMAIN = "invalid"

@@ -1,8 +1,12 @@
 """dnsbl: weights, reply codes, trouble, and lists that cannot be believed."""
 
+import asyncio
+import time
+
 import pytest
 
 from elemta.checks.dnsbl import Dnsbl
+from elemta.dns.lists import TEST_ADDRESS, DnsLists, ListOptions
 from elemta.testing import FakeResolver, envelope, judge, message, policy, run
 
 ZONE = {
@@ -110,3 +114,18 @@ def test_nothing_to_look_up():
     assert look({"zone": "rhs.dnsbl", "of": "sender"}, facts=envelope(sender="")).result == "none"
     for helo in ("", "[192.0.2.7]", "192.0.2.7", "192.0.2.7."):  # lists of domains answer addresses with an error
         assert look({"zone": "rhs.dnsbl", "of": "helo"}, facts=envelope("192.0.2.7", helo=helo)).result == "none"
+
+
+def test_a_list_that_begins_to_list_everything_is_noticed_within_minutes(monkeypatch):
+    zone = {"7.2.0.192.good.dnsbl": [("A", "127.0.0.2")]}
+    resolver, began = FakeResolver(zone), time.monotonic()
+    asked, lists = ListOptions(zone="good.dnsbl"), DnsLists(resolver)
+
+    def ask(after):
+        monkeypatch.setattr(time, "monotonic", lambda: began + after)
+        return asyncio.run(lists.ask(asked, "7.2.0.192", TEST_ADDRESS)).lists
+
+    assert ask(0)
+    resolver.zone["1.0.0.127.good.dnsbl"] = [("A", "127.0.0.2")]
+    assert ask(1)
+    assert not ask(301)
