@@ -193,7 +193,7 @@ class Supervisor:
                 self.watch.follow(candidate.policy.settings)
         elif self.stopping or candidate.deaths or time.monotonic() - candidate.born > START_LIMIT:
             self.candidate = None
-            self._retire(candidate, None)
+            self._retire(candidate, None if self.stopping else self.current)  # some may have taken connections
             if self.current is not None:
                 if not self.stopping:
                     self._refuse("the new workers did not come up; the old policy stays in force")
@@ -216,7 +216,7 @@ class Supervisor:
 
     def _retire(self, old: Generation, new: Generation | None) -> None:
         for process in old.processes.values():
-            send_away(process, new.inbox[1] if new else None)
+            send_away(process, new.inbox[1] if new and process.ready else None)
         if old.processes:
             self.leaving.append(old)
         else:

@@ -123,6 +123,7 @@ def test_of_many_generations_that_finish_long_mails_the_oldest_must_go(superviso
     for pid in range(MOST_LEAVING + 1):
         old, new = supervisor.made(), supervisor.made()
         old.processes[pid] = process(pid=pid)
+        old.processes[pid].ready = True
         supervisor._retire(old, new)
     assert told == [*((pid, True) for pid in range(MOST_LEAVING + 1)), (0, False)]
     for each in supervisor.leaving:
@@ -204,6 +205,20 @@ def test_one_policy_is_read_at_a_time(supervisor, monkeypatch, under_way):
     setattr(supervisor, under_way, supervisor.made())
     supervisor._reload()
     assert (loaded, supervisor.watch.told) == ([], [])
+
+
+def test_new_workers_of_which_one_fails_hand_over_to_the_old_ones(supervisor, monkeypatch):
+    told = []
+    monkeypatch.setattr(module, "send_away", lambda process, inbox: told.append((process.pid, inbox)))
+    monkeypatch.setattr(module.sdnotify, "notify", lambda *_: None)
+    supervisor.current, supervisor.candidate = old, new = supervisor.made(), supervisor.made(2)
+    for pid, ready in ((1, True), (2, False)):
+        new.processes[pid] = process(pid, pid)
+        new.processes[pid].ready = ready
+        new.processes[pid].control.close()
+    new.again_later(0)
+    supervisor._promote()
+    assert told == [(1, old.inbox[1]), (2, None)]  # one that is not up reads nothing
 
 
 def test_who_waits_is_turned_away_once_no_worker_takes_him(supervisor, monkeypatch):

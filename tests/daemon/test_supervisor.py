@@ -12,15 +12,20 @@ from harness.mta import Mta
 
 FAILING = """
 import gc, os, time
-fork, collect = os.fork, gc.collect
+fork, collect, count = os.fork, gc.collect, 0
 
 def failing_fork():
+    global count
+    count += 1
     if os.path.exists({flag!r} + "/fork"):
         raise BlockingIOError(11, "Resource temporarily unavailable")
     pid = fork()
     while pid == 0 and os.path.exists({flag!r} + "/slow"):
         time.sleep(0.05)
-    return pid
+    fails = pid == 0 and os.path.exists({flag!r} + f"/{{count}}")
+    while fails and os.path.exists({flag!r} + f"/{{count}}"):
+        time.sleep(0.05)
+    return pid if not fails else os._exit(1)
 
 def failing_collect():
     if os.path.exists({flag!r} + "/collect"):
@@ -30,7 +35,7 @@ def failing_collect():
 os.fork, gc.collect = failing_fork, failing_collect
 """
 """What Python runs first in the daemon: where a file of that name is, there is no room for a process or for memory, or
-a process that was started takes its time.
+a process that was started takes its time; the process of a number fails when the file of that number is taken away.
 """
 REQUEST = (
     b"request=smtpd_access_policy\nprotocol_state=RCPT\nsender=a@sender.test\nrecipient=b@here.test\n"
@@ -98,6 +103,26 @@ def test_nor_does_one_in_the_midst_of_which_the_daemon_is_stopped(narrow):
     (flags / "slow").unlink()
     assert daemon.process.wait(10) == 0
     assert not moved.exists()
+
+
+def test_who_was_answered_by_new_workers_of_which_one_fails_is_answered_by_the_old_ones(narrow):
+    daemon, flags = narrow
+    old = daemon.worker_pids()
+    (flags / "6").touch()  # the last of the new ones, where a keeper and two workers were started before
+    daemon.write(REJECT)
+    daemon.signal(signal.SIGHUP)
+    until(lambda: len(daemon.children()) == 6)
+    for pid in old:
+        os.kill(pid, signal.SIGSTOP)
+    connection = daemon.connect()
+    connection.sendall(REQUEST)
+    assert connection.recv(100) == b"action=550 5.7.1 no\n\n"
+    for pid in old:
+        os.kill(pid, signal.SIGCONT)
+    (flags / "6").unlink()
+    daemon.wait_for("the new workers did not come up; the old policy stays in force")
+    connection.sendall(REQUEST.replace(b"instance=1", b"instance=2"))
+    assert connection.recv(100) == b"action=DUNNO\n\n"
 
 
 def move(daemon):
