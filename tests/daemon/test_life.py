@@ -298,6 +298,7 @@ def test_numbers_are_numbers_in_the_json_log():
     assert told["started"]["workers"] == 1
     numbers = [told["worker_died"][key] for key in ("slot", "lived", "next_try")] + [told["stopped"]["seconds"]]
     assert all(isinstance(number, (int, float)) for number in numbers), numbers
+    assert told["stopped"]["seconds"] < 60  # not since the machine was started
 
 
 def test_workers_end_when_their_supervisor_is_killed():
