@@ -116,7 +116,7 @@ class _Connection(asyncio.Protocol):
             self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._task is not None or self.transport.is_closing():
+        if self._task is not None:
             return  # one request only
         self._received += data
         if b"\r\n\r\n" in self._received[:REQUEST]:
