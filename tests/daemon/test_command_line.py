@@ -122,4 +122,5 @@ def test_a_damaged_state_file_is_told_with_what_to_do_and_no_traceback():
 
     assert daemon.process.wait(20) == os.EX_SOFTWARE
     assert "state.db: damaged (file is not a database); move it and its -wal and -shm files away" in daemon.log()
+    assert 'how="exit status 69"' in daemon.log()
     assert "Traceback" not in daemon.log()

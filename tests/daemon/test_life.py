@@ -301,6 +301,18 @@ def test_numbers_are_numbers_in_the_json_log():
     assert told["stopped"]["seconds"] < 60  # not since the machine was started
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_a_terminal_sends_to_all_of_them_only_the_supervisor_obeys(number):
+    with Daemon("policyd") as daemon:
+        children = daemon.children()
+        for pid in children:
+            os.kill(pid, number)
+        time.sleep(0.5)
+        assert ask(daemon.connect()) == "DUNNO"
+        assert daemon.children() == children
+        assert "worker_died" not in daemon.log()
+
+
 def test_workers_end_when_their_supervisor_is_killed():
     daemon = Daemon("policyd")
     daemon.start()

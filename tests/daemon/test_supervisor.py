@@ -12,7 +12,8 @@ from harness.mta import Mta
 
 FAILING = """
 import gc, os, time
-fork, collect, count = os.fork, gc.collect, 0
+import elemta.engine
+fork, collect, first, count = os.fork, gc.collect, elemta.engine.Engine.open, 0
 
 def failing_fork():
     global count
@@ -32,10 +33,16 @@ def failing_collect():
         raise MemoryError
     return collect()
 
-os.fork, gc.collect = failing_fork, failing_collect
+async def failing_open(engine):
+    if os.path.exists({flag!r} + "/open"):
+        raise RuntimeError("a mistake")
+    await first(engine)
+
+os.fork, gc.collect, elemta.engine.Engine.open = failing_fork, failing_collect, failing_open
 """
-"""What Python runs first in the daemon: where a file of that name is, there is no room for a process or for memory, or
-a process that was started takes its time; the process of a number fails when the file of that number is taken away.
+"""What Python runs first in the daemon: where a file of that name is, there is no room for a process or for memory, a
+worker makes a mistake when it opens its engine, a process that was started takes its time, or the one of that number
+waits, and fails when the file is taken away.
 """
 REQUEST = (
     b"request=smtpd_access_policy\nprotocol_state=RCPT\nsender=a@sender.test\nrecipient=b@here.test\n"
@@ -66,10 +73,20 @@ def test_a_worker_for_which_there_is_no_room_is_started_later(narrow):
     daemon.wait_for("cannot start a process", 3)
     assert ask(daemon) == b"action=DUNNO\n\n"
     (flags / "fork").unlink()
-    deadline = time.monotonic() + 20
-    while len(daemon.worker_pids()) < len(before):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: len(daemon.worker_pids()) == len(before))
+
+
+def test_a_worker_that_fails_at_its_start_says_why_and_is_started_later(narrow):
+    daemon, flags = narrow
+    (flags / "open").touch()
+    before = daemon.worker_pids()
+    os.kill(before[0], signal.SIGKILL)
+    log = daemon.wait_for('how="exit status 70"')
+    assert "worker 0 of policyd failed" in log
+    assert "RuntimeError: a mistake" in log
+    (flags / "open").unlink()
+    until(lambda: len(daemon.worker_pids()) == len(before))
+    assert ask(daemon) == b"action=DUNNO\n\n"
 
 
 @pytest.mark.parametrize("what", ["fork", "collect"])
