@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from elemta.journal import Reader
+from elemta.observe.exposition import exposition
 from harness.daemon import Daemon, free_port, lives
 
 REQUEST = (
@@ -299,6 +302,21 @@ def test_numbers_are_numbers_in_the_json_log():
     numbers = [told["worker_died"][key] for key in ("slot", "lived", "next_try")] + [told["stopped"]["seconds"]]
     assert all(isinstance(number, (int, float)) for number in numbers), numbers
     assert told["stopped"]["seconds"] < 60  # not since the machine was started
+
+
+def test_nothing_that_was_decided_is_lost_at_a_stop_and_no_status_is_left():
+    daemon = Daemon("policyd", REJECT, workers=1)
+    daemon.start()
+    connection = daemon.connect()
+    for number in range(30):
+        assert ask(connection, f"{number}.1") == "550 5.7.1 no"
+    assert daemon.stop() == 0
+    assert len(list(Reader(f"{daemon.directory}/journal.db").search(limit=100))) == 30
+    assert daemon.log().count('reply="550 5.7.1 no"') == 30
+    metrics = daemon.directory / "metrics"
+    told = exposition(str(metrics), healthy=True, ready=True).decode()
+    assert sum(map(int, re.findall(r"^elemta_decisions_total\{.*\} (\d+)", told, re.MULTILINE))) == 30
+    assert list(metrics.glob("*.status")) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
