@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
@@ -43,6 +42,17 @@ os.fork, gc.collect, elemta.engine.Engine.open = failing_fork, failing_collect, 
 """What Python runs first in the daemon: where a file of that name is, there is no room for a process or for memory, a
 worker makes a mistake when it opens its engine, a process that was started takes its time, or the one of that number
 waits, and fails when the file is taken away.
+"""
+IMPATIENT = """
+import os, signal
+import elemta.daemon.sockets
+listen = elemta.daemon.sockets.listen
+
+def told_meanwhile(*where):
+    os.kill(os.getpid(), signal.SIGHUP)
+    return listen(*where)
+
+elemta.daemon.sockets.listen = told_meanwhile
 """
 REQUEST = (
     b"request=smtpd_access_policy\nprotocol_state=RCPT\nsender=a@sender.test\nrecipient=b@here.test\n"
@@ -191,14 +201,11 @@ def test_who_asks_twice_for_the_end_or_for_a_reload_then_gets_one_end():
         assert "reloaded" not in daemon.log()
 
 
-def test_a_reload_that_is_asked_for_during_the_start_follows_it():
-    daemon = Daemon("policyd")
+def test_a_reload_that_is_asked_for_during_the_start_follows_it(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(IMPATIENT)
+    path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
+    daemon = Daemon("policyd", environment={"PYTHONPATH": path})
     daemon.start(wait=False)
-    waits = 1 << (signal.SIGHUP - 1)
-    status = Path(f"/proc/{daemon.process.pid}/status")
-    while not int(status.read_text().partition("SigBlk:")[2].split()[0], 16) & waits:
-        time.sleep(0.005)
-    daemon.signal(signal.SIGHUP)
     daemon.wait_for("reloaded daemon=policyd ok=true")
     assert daemon.stop() == 0
 
