@@ -106,3 +106,12 @@ def test_a_missing_default_user_is_a_warning(monkeypatch, caplog):
 
     privileges.drop("nosuchuser", named=False)
     assert "staying root" in caplog.text
+
+
+def test_what_is_made_is_not_for_everybody(tmp_path):
+    before = os.umask(0o022)
+    try:
+        privileges.prepare([tmp_path / "new"], "root")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o750

@@ -115,3 +115,11 @@ def test_one_whose_directory_may_not_be_looked_into_is_no_trouble(place, opened,
 
     monkeypatch.setattr("pathlib.Path.lstat", lstat)
     assert sockets.unreachable(opened, place) == ""
+
+
+def test_no_answer_waits_for_more_to_send():
+    where = Listen(host="127.0.0.1", port=free_port())
+    with sockets.listen(where, "") as listener, socket.create_connection((where.host, where.port)):
+        listener.setblocking(True)
+        with listener.accept()[0] as accepted:  # else it costs 40 ms a message
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
