@@ -46,6 +46,7 @@ def live(monkeypatch):
             monkeypatch.setattr(module, what, opened)
         monkeypatch.setattr(module, "Engine", lambda *_: engine)
         supervisor, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        supervisor.settimeout(10)
         inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
 
         async def served(worker):
