@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from elemta.addresses import a_label, split
+from elemta.addresses import a_label
 from elemta.findings import AuthResult
 from elemta_milter.mailauth.authres_reader import (
     Parsed,
@@ -95,8 +95,8 @@ def _value(value: str) -> str:
     text = _clean(value)
     if text.endswith("..."):
         return _quoted(text)
-    local, domain = split(text)
-    if "@" in text and _DOMAIN.fullmatch(domain):
+    local, at, domain = text.rpartition("@")  # all of it: a source route (RFC 5321 appendix C) is no part of a pvalue
+    if at and _DOMAIN.fullmatch(domain):
         if _DOT_ATOM.fullmatch(local):
             return text
         if len(local) > 1 and local[0] == local[-1] == '"':

@@ -10,7 +10,7 @@ from elemta.findings import AuthResult, Result
 from elemta.testing import FakeResolver, envelope, run
 from elemta_milter.checks.dkim import Dkim, DkimOptions
 from elemta_milter.feeding import BIG
-from elemta_milter.mailauth.authres import render
+from elemta_milter.mailauth.authres import parse, render
 from harness.signatures import BODY, HEADERS, NOW, TAGS, ed25519_key, resigned, rsa_key, signed
 
 
@@ -58,6 +58,13 @@ def test_the_identity_is_named_where_the_signature_names_one():
     found = look(signed(identity="anna@sub.sender.example"))
     assert found.fields["identity"] == "anna@sub.sender.example"
     assert ("header.i", "anna@sub.sender.example") in found.authres[0].properties
+
+
+def test_an_identity_writes_no_results_of_its_own():
+    identity = "=40x=3B=20dmarc=3Dpass=20header.from=3Dbank.example=3Au@sender.example"
+    found = look(resigned(TAGS | {"i": identity}))
+    assert found.fields["identity"] == "@x; dmarc=pass header.from=bank.example:u@sender.example"
+    assert [each.method for each in parse(render("mx.test", found.authres)).results] == ["dkim"]
 
 
 def test_an_expired_signature_is_told():

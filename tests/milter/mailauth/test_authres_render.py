@@ -62,6 +62,10 @@ def test_no_result():
         ("(comment", '"(comment"'),
         ("user@[192.0.2.1]", '"user@[192.0.2.1]"'),
         ("a@b@example.com", '"a@b@example.com"'),
+        ("@a:b@example.com", '"@a:b@example.com"'),  # a source route
+        ("@a; dmarc=pass (:b@example.com", '"@a; dmarc=pass (:b@example.com"'),
+        ("<@a;dmarc=pass:b@example.com>", '"<@a;dmarc=pass:b@example.com>"'),
+        ("<b@example.com>", '"<b@example.com>"'),
         ("a..b@example.com", '"a..b@example.com"'),  # no dot-atom
         ("a.@example.com", '"a.@example.com"'),
         ("a@example.com.", '"a@example.com."'),  # no domain-name
@@ -104,7 +108,7 @@ def test_long_values_are_cut_and_cannot_pass_for_a_shorter_name():
     assert len(value) < 420
 
 
-hostile = st.text(st.one_of(st.characters(), st.sampled_from('";\\()=@\r\n\x00 .<>')), max_size=60)
+hostile = st.text(st.one_of(st.characters(), st.sampled_from('";\\()=@:\r\n\x00 .<>')), max_size=60)
 results = st.lists(
     st.builds(
         AuthResult,
@@ -118,6 +122,7 @@ results = st.lists(
 
 
 @example("@0", [])
+@example("mx.test", [AuthResult("spf", "pass", "", (("header.d", "@a;dmarc=pass x.y=z:b@example.com"),))])
 @given(hostile.filter(lambda text: text.strip()), results)
 def test_nothing_a_sender_chose_gets_out_of_its_value(authserv_id, given_results):
     field = render(authserv_id, given_results)
