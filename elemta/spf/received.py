@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 NAME = "Received-SPF"
 LONGEST = 320
-"""Characters kept of one value: an address of RFC 5321 section 4.5.3.1."""
+"""Octets kept of one value: an address of RFC 5321 section 4.5.3.1. Quoted, it has room on a line (RFC 5322 section
+2.1.1), and need not be folded where it has no blank."""
 
 # but for what makes an encoded word behind the "=": programs that decode first would find something else
 _DOT_ATOM = re.compile(r"(?!\?|.*=\?)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
@@ -38,4 +39,5 @@ def _quoted(value: str) -> str:
 
 
 def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text[:LONGEST])
+    printable = "".join(char if char.isprintable() else "?" for char in text[:LONGEST])
+    return printable.encode()[:LONGEST].decode("utf-8", "ignore")

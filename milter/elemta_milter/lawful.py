@@ -24,7 +24,7 @@ def field_value(name: str, value: str) -> str:
     lines: list[str] = []
     while len(octets := line.encode()) > room:
         head = octets[:room].decode("utf-8", "ignore")
-        at = head.rfind(" ") if head.rfind(" ") > room // 2 else len(head)
+        at = head.rfind(" ") if " " in head else len(head)
         lines.append(line[:at].rstrip(" \t"))
         line = line[at:].lstrip(" \t")
         room = LONGEST_LINE - 1

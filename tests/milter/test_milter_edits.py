@@ -264,6 +264,13 @@ def test_any_value_becomes_a_lawful_field(value, name):
     assert b"\0" not in edit.value.encode()
 
 
+@pytest.mark.parametrize("words", ["\U0001f4e7" * 200 + " words" * 60, "a " + "b" * 994])
+def test_a_long_value_is_folded_at_blanks_whatever_its_characters_take(words):
+    [edit] = plan(decide(asked("add_header", "X", words)), mail(), HOST)
+    assert "\n" in edit.value
+    assert edit.value.split() == words.split()
+
+
 @given(st.text(max_size=300))
 def test_any_text_becomes_a_lawful_body(text):
     edits = plan(decide(asked("replace_body", "", text)), mail(), HOST)

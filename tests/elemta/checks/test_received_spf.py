@@ -64,6 +64,15 @@ def test_nothing_ends_its_value_for_programs_that_decode_encoded_words(word):
     assert message_from_string(f"A: {value}\n\n", policy=email_policy.default)["A"] == value
 
 
+@pytest.mark.parametrize("many", range(200, 240))
+def test_no_fold_parts_a_quote_from_its_backslash(many):
+    from elemta_milter.lawful import field_value  # noqa: PLC0415
+
+    sender = '"' + "\U0001f4e7" * many + '"' * 40 + '; result=pass"@sender.test'
+    value = received_spf("fail", "mx.test: no", [("envelope-from", sender), ("identity", "mailfrom")])
+    assert FIELD.fullmatch(field_value("Received-SPF", value).replace("\n\t", " "))
+
+
 def test_an_ipv6_address_is_quoted():
     assert 'client-ip="2001:db8::1"' in field(address="2001:db8::1")
 
