@@ -18,7 +18,7 @@ import msgspec
 from elemta.journal import Mark
 from elemta_milter.reports.counting import Published, Row
 from elemta_milter.reports.ledger_file import LedgerFile
-from elemta_milter.reports.windows import DAY, HOUR, Window
+from elemta_milter.reports.windows import DAY, HOUR, NEVER, Gap, Window
 
 LINES = 50_000  # different rows kept of one domain and day
 OCTETS = 8 << 20
@@ -100,12 +100,17 @@ class Counts:
             statement = "INSERT INTO unlisted VALUES (?,?,?) ON CONFLICT DO UPDATE SET mails = mails + excluded.mails"
             database.execute(statement, (domain, hour, mails))
 
-    def first_hours(self, domain: str | None = None) -> list[tuple[str, int, int]]:
-        """For each domain the first hour that is in no report, and until when it was reported (0 = never)."""
-        query = """SELECT c.domain, min(c.hour), coalesce(r.reported, 0) FROM counts c
-            LEFT JOIN (SELECT domain, max(end) AS reported FROM reports GROUP BY domain) r ON r.domain = c.domain
-            WHERE c.hour >= coalesce(r.reported, 0) AND c.domain = coalesce(?, c.domain) GROUP BY c.domain"""
-        return [(name, hour, reported) for name, hour, reported in self._file.all(query, domain)]
+    def first_hours(self, domain: str | None = None) -> list[tuple[str, int, Gap]]:
+        """For each domain the first hour that is in no report, and the gap between reports that it lies in."""
+        query = """SELECT first.domain, first.hour, first.reported,
+                coalesce((SELECT min(begin) FROM reports WHERE domain = first.domain AND begin > first.hour), ?)
+            FROM (SELECT domain, min(hour) AS hour, reported FROM (
+                SELECT DISTINCT domain, hour, coalesce((SELECT end FROM reports r
+                    WHERE r.domain = c.domain AND r.begin <= c.hour ORDER BY begin DESC LIMIT 1), 0) AS reported
+                FROM counts c WHERE domain = coalesce(?, domain))
+            WHERE hour >= reported GROUP BY domain) AS first"""
+        found = self._file.all(query, NEVER, domain)
+        return [(name, hour, (reported, until)) for name, hour, reported, until in found]
 
     def published(self, of: Window) -> Published | None:
         """The policy that was seen last in a window (RFC 9990 section 3.1); None when nothing is counted in it."""

@@ -116,11 +116,11 @@ def close_windows(office: Office, now: float) -> int:
 
 def windows(office: Office, domain: str | None = None) -> Iterator[Window]:
     """For each domain the first window that is not a report yet, whether it is over or not."""
-    for name, hour, reported in office.ledger.counts.first_hours(domain):
-        day = window(name, hour, DAY, office.shortest, reported)
+    for name, hour, gap in office.ledger.counts.first_hours(domain):
+        day = window(name, hour, DAY, office.shortest, gap)
         policy = office.ledger.counts.published(day)  # what was seen last decides how often
         record = policy.read() if policy is not None else None
-        yield window(name, hour, record.ri if record is not None else DAY, office.shortest, reported)
+        yield window(name, hour, record.ri if record is not None else DAY, office.shortest, gap)
 
 
 def report(office: Office, of: Window) -> Report | None:

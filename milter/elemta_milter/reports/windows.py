@@ -11,7 +11,13 @@ from dataclasses import dataclass
 HOUR = 3600
 DAY = 24 * HOUR
 SETTLE = 600  # seconds after the end in which the journal may still be writing, and we may still be reading
+NEVER = 1 << 62
+"""The begin of a report that does not follow."""
 _LENGTHS = (24, 12, 8, 6, 4, 3, 2, 1)  # hours
+
+
+Gap = tuple[int, int]
+"""The end of the report before, 0 for none, and the begin of the one after, NEVER for none."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -29,7 +35,7 @@ class Window:
     end: int
 
 
-def window(domain: str, hour: int, interval: int, shortest: float, reported: int) -> Window:
+def window(domain: str, hour: int, interval: int, shortest: float, gap: Gap) -> Window:
     """The window in which `hour` (its first second) lies.
 
     Args:
@@ -37,12 +43,12 @@ def window(domain: str, hour: int, interval: int, shortest: float, reported: int
         hour: seconds since 1970.
         interval: the domain's `ri`, seconds.
         shortest: seconds: what we grant at most.
-        reported: until when was reported.
+        gap: what no report speaks of, around `hour`.
     """
     wanted = max(interval, shortest)
     length = next((hours * HOUR for hours in _LENGTHS if hours * HOUR <= wanted), HOUR)
     begin = hour - hour % length
-    return Window(domain, max(begin, reported), begin + length)
+    return Window(domain, max(begin, gap[0]), min(begin + length, gap[1]))
 
 
 def leaves_at(of: Window, hour: int) -> int:

@@ -151,6 +151,33 @@ def test_what_comes_late_for_a_sent_window_is_not_sent_again(tmp_path, journal):
     ]
 
 
+def begins(postbox):
+    return [read_by_parsedmarc(data)["report_metadata"]["begin_date"][:10] for _, _, data in postbox.sent]
+
+
+def test_a_clock_that_was_ahead_ends_no_reports(tmp_path, journal):
+    """A report about a day to come was the last one of its domain until that day."""
+    of, ahead = settings(tmp_path), 300 * LONG
+    keep(journal, mail(at=DAY + ahead + 300.0))
+    _, postbox = run(of, MORNING + ahead)
+    for day in range(2):
+        keep(journal, mail(at=DAY + day * LONG + 5000.0))
+        run(of, MORNING + day * LONG, postbox)
+    assert begins(postbox) == ["2024-09-10", "2023-11-15", "2023-11-16"]
+
+
+def test_what_comes_late_for_a_window_of_no_report_becomes_one_that_ends_where_the_next_begins(tmp_path, journal):
+    of, hourly = settings(tmp_path), RECORD + "; ri=3600"
+    keep(journal, mail(at=DAY + 5 * HOUR + 60.0, record=hourly))
+    _, postbox = run(of, DAY + 6 * HOUR + 700)
+    keep(journal, mail(at=DAY + 3 * HOUR + 60.0), mail(at=DAY + 7 * HOUR + 60.0))
+    run(of, MORNING, postbox)
+    names = [email.message_from_bytes(data).get_payload()[1].get_filename() for _, _, data in postbox.sent]
+    spans = [[(int(at) - DAY) // HOUR for at in name.split("!")[2:4]] for name in names]
+    assert sorted(spans) == [[0, 4], [5, 5], [6, 23]]
+    assert sum(read_by_parsedmarc(data)["records"][0]["count"] for _, _, data in postbox.sent) == 3
+
+
 def test_nothing_leaves_before_its_hour(tmp_path, journal):
     keep(journal, mail())
     of = settings(tmp_path, hour=3)
@@ -242,23 +269,26 @@ def test_what_another_process_sends_just_now_and_gives_back_is_sent(tmp_path, jo
 
 
 @pytest.mark.parametrize(
-    ("hour", "interval", "shortest", "reported", "begin", "hours"),
+    ("hour", "interval", "shortest", "gap", "begin", "hours"),
     [
-        (5, 86400, 3600, 0, 0, 24),
-        (5, 3600, 3600, 0, 5, 1),
-        (5, 1, 3600, 0, 5, 1),
-        (5, 7200, 3600, 0, 4, 2),
-        (5, 5 * 3600, 3600, 0, 4, 4),
-        (5, 40_000, 3600, 0, 0, 8),
-        (23, 43_200, 3600, 0, 12, 12),
-        (5, 3600, 86400, 0, 0, 24),
-        (5, 999_999, 3600, 0, 0, 24),
-        (5, 86400, 3600, 4, 4, 20),  # it was reported until 4 o'clock
-        (5, 7200, 3600, 5, 5, 1),
+        (5, 86400, 3600, (0, 30), 0, 24),
+        (5, 3600, 3600, (0, 30), 5, 1),
+        (5, 1, 3600, (0, 30), 5, 1),
+        (5, 7200, 3600, (0, 30), 4, 2),
+        (5, 5 * 3600, 3600, (0, 30), 4, 4),
+        (5, 40_000, 3600, (0, 30), 0, 8),
+        (23, 43_200, 3600, (0, 30), 12, 12),
+        (5, 3600, 86400, (0, 30), 0, 24),
+        (5, 999_999, 3600, (0, 30), 0, 24),
+        (5, 86400, 3600, (4, 30), 4, 20),  # it was reported until 4 o'clock
+        (5, 7200, 3600, (5, 30), 5, 1),
+        (5, 86400, 3600, (4, 7), 4, 3),  # and from 7 o'clock on
+        (5, 3600, 3600, (4, 7), 5, 1),
     ],
 )
-def test_where_windows_lie(hour, interval, shortest, reported, begin, hours):
-    found = window("a.test", DAY + hour * HOUR, interval, shortest, DAY + reported * HOUR)
+def test_where_windows_lie(hour, interval, shortest, gap, begin, hours):
+    reported, until = gap
+    found = window("a.test", DAY + hour * HOUR, interval, shortest, (DAY + reported * HOUR, DAY + until * HOUR))
     assert ((found.begin - DAY) // HOUR, (found.end - found.begin) // HOUR) == (begin, hours)
 
 
