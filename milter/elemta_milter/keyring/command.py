@@ -271,8 +271,9 @@ def _change(directory: Path, step: Callable[[Ring], Step]) -> Step:
         taken = step(before)
         if taken.ring != before:
             write(taken.ring, owner_of(directory))
-            for key in taken.ring.of(State.RETIRED):
-                taken.ring.path(key).unlink(missing_ok=True)
+        for key in taken.ring.of(State.RETIRED):  # also one that a command left which was killed in between
+            if taken.ring.path(key).exists():  # or nothing is touched, where nothing may be written
+                taken.ring.path(key).unlink()
     for line in taken.done:
         sys.stdout.write(f"{before.domain}: {line}\n")
     return taken

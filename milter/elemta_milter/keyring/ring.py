@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from typing import Any
 STATES = "keys.json"
 LONGEST = 1 << 20
 """Octets of `keys.json` that are read; a key takes 250."""
+_HALF_WRITTEN = re.compile(r"\.(?:keys\.json|.+\.pem)\.[a-z0-9_]{8}")
+"""Names of the files that `replacing` writes."""
 
 
 class State(StrEnum):
@@ -192,10 +195,16 @@ def replacing(path: Path, owner: tuple[int, int] | None) -> Iterator[Any]:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Keep other commands away from this ring. The lock is on the directory itself and ends with the process."""
+    """Keep other commands away from this ring. The lock is on the directory itself and ends with the process.
+
+    What a command that was killed had half written, private keys among it, is removed.
+    """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        for path in directory.iterdir():
+            if _HALF_WRITTEN.fullmatch(path.name):
+                path.unlink(missing_ok=True)
         yield
     finally:
         os.close(descriptor)

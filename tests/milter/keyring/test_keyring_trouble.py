@@ -32,6 +32,14 @@ def names(directory):
     return [key.selector for key in rings.read(directory).keys]
 
 
+class Killed(BaseException):
+    """What no command lives to catch."""
+
+
+def dies(*_, **__):
+    raise Killed
+
+
 @pytest.mark.parametrize("directory", ["keys/example.org", "secret/example.org"])
 def test_the_first_keys_are_made_where_the_policy_says(config, monkeypatch, directory):
     with config.open("a") as file:
@@ -69,12 +77,6 @@ def test_a_full_disk_takes_no_selector(config, monkeypatch, where):
 def test_a_key_file_that_a_dead_command_left_is_passed_over(config, monkeypatch):
     directory = config.parent / "keys" / "example.org"
 
-    class Killed(BaseException):
-        pass
-
-    def dies(*_):
-        raise Killed
-
     with monkeypatch.context() as patch:
         patch.setattr(command, "write", dies)
         with pytest.raises(Killed):
@@ -84,6 +86,34 @@ def test_a_key_file_that_a_dead_command_left_is_passed_over(config, monkeypatch)
     dkim(config, "new", "example.org", "--type", "ed25519")
     assert names(directory) == [f"{left.stem}a"]
     assert left.read_bytes() == before
+
+
+def test_a_key_that_is_retired_is_destroyed_also_where_the_first_command_died(config, monkeypatch):
+    directory = config.parent / "keys" / "example.org"
+    dkim(config, "new", "example.org", "--type", "ed25519", "--selector", "e")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", dies)
+        with pytest.raises(Killed):
+            dkim(config, "retire", "example.org", "e")
+    assert (directory / "e.pem").exists()
+    dkim(config, "retire", "example.org")
+    assert [path.name for path in directory.iterdir()] == ["keys.json"]
+
+
+@pytest.mark.parametrize("words", [("new", "example.org", "--type", "rsa"), ("rotate", "example.org"), ("check",)])
+def test_what_a_dead_command_had_half_written_goes(config, words):
+    """Private keys are among it."""
+    directory = config.parent / "keys" / "example.org"
+    with DnsServer({}) as dns, config.open("a") as file:
+        file.write(f"dns: {{servers: [{dns.endpoint}]}}\n")
+        file.flush()
+        dkim(config, "new", "example.org", "--type", "ed25519", "--selector", "e")
+        for name in (".x.pem.ab_12cde", ".keys.json.abcd1234", ".e.pem.swp", "other.pem"):
+            (directory / name).write_text("secret")
+        main(["dkim", *words, "--config", str(config)])
+    left = {path.name for path in directory.iterdir()} - {"keys.json", "e.pem"}
+    assert {".e.pem.swp", "other.pem"} <= left
+    assert not {".x.pem.ab_12cde", ".keys.json.abcd1234"} & left
 
 
 def test_two_commands_that_begin_at_once_make_one_set_of_keys(config, monkeypatch):
