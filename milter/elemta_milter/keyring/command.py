@@ -19,13 +19,14 @@ from elemta.config.load import load
 from elemta.config.model import KeyRing, Settings
 from elemta.config.problems import ConfigErrors
 from elemta.dns import open_resolver
+from elemta_milter import keyfiles
 from elemta_milter.keyring import zone
 from elemta_milter.keyring.duties import duty
 from elemta_milter.keyring.making import KINDS, directory_for, make, owner_of
 from elemta_milter.keyring.publication import Publication, Seen, look
 from elemta_milter.keyring.ring import STATES, WAITING, Key, Ring, RingError, State, locked, read, write
 from elemta_milter.keyring.rotation import Step, noticed, retired, stopped, switched
-from elemta_milter.mailauth.signing import SigningError
+from elemta_milter.mailauth.signing import SigningError, SigningKey
 
 NOT_YET = os.EX_TEMPFAIL
 WRONG = 1
@@ -214,7 +215,8 @@ def _rotate(shop: _Shop, args: argparse.Namespace) -> int:
     if not ring.of(*WAITING):
         return _begin(shop, ring, args.if_older)
     published = _by_selector(ring, shop.published([ring]))
-    _change(directory, lambda ring: noticed(ring, published, shop.now))
+    for key in _change(directory, lambda ring: noticed(ring, published, shop.now)).ring.of(*WAITING):
+        _load(ring, key, shop.settings.user)
     step = _change(directory, lambda ring: switched(ring, published, shop.now))
     if step.missing:
         for key, said in step.missing:
@@ -222,6 +224,20 @@ def _rotate(shop: _Shop, args: argparse.Namespace) -> int:
         return fail(f"Nothing changed. The records: elemta dkim dns {ring.domain}", NOT_YET)
     sys.stdout.write("Now: systemctl reload elemta-milter\n")
     return os.EX_OK
+
+
+def _load(ring: Ring, key: Key, user: str) -> None:
+    """Load a key as the daemon will.
+
+    Raises:
+        RingError: it could not: its reload would be refused, and its next start too.
+    """
+    try:
+        private = keyfiles.load(str(ring.path(key)), user)
+    except keyfiles.KeyFileError as error:
+        raise RingError(f"{error}; nothing changed") from None
+    if SigningKey(ring.domain, key.selector, private).record != key.record:
+        raise RingError(f"{ring.path(key)} holds another key than the one that is published; nothing changed")
 
 
 def _begin(shop: _Shop, ring: Ring, older: float) -> int:

@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from elemta.cli import dkim as dkim_command
 from elemta.cli import main
 from elemta_milter.keyring import command
 from elemta_milter.keyring import ring as rings
 from harness.dns import SERVFAIL, DnsServer
+from harness.signatures import pem
 
 
 @pytest.fixture
@@ -114,6 +116,29 @@ def test_what_a_dead_command_had_half_written_goes(config, words):
     left = {path.name for path in directory.iterdir()} - {"keys.json", "e.pem"}
     assert {".e.pem.swp", "other.pem"} <= left
     assert not {".x.pem.ab_12cde", ".keys.json.abcd1234"} & left
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (Path.unlink, "cannot read the key"),
+        (lambda path: path.write_text("-----BEGIN"), "not an unencrypted PEM private key"),
+        (lambda path: path.chmod(0o604), "everybody may use the key"),
+        (lambda path: path.write_bytes(pem(Ed25519PrivateKey.generate())), "holds another key than the one"),
+    ],
+)
+def test_it_never_switches_to_a_key_that_the_daemon_could_not_load(config, capsys, spoil, told):
+    """The reload would be refused, and the next start too."""
+    directory = config.parent / "keys" / "example.org"
+    dkim(config, "new", "example.org", "--type", "ed25519", "--selector", "e")
+    [key] = rings.read(directory).keys
+    with DnsServer({"e._domainkey.example.org": [("TXT", key.record)]}) as dns, config.open("a") as file:
+        file.write(f"dns: {{servers: [{dns.endpoint}]}}\n")
+        file.flush()
+        spoil(directory / "e.pem")
+        dkim(config, "rotate", "example.org", status=os.EX_DATAERR)
+    assert told in capsys.readouterr().err
+    assert [key.state.value for key in rings.read(directory).keys] == ["published"]
 
 
 def test_two_commands_that_begin_at_once_make_one_set_of_keys(config, monkeypatch):
