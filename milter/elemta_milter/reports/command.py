@@ -126,9 +126,13 @@ async def _dry_run(office: Office, due: Due, now: float) -> None:
 
 def _print_xml(office: Office, of: Window) -> None:
     made = report(office, of)
-    if made is not None:
-        for part in xml(made, office.ledger.counts.rows(of)):
-            sys.stdout.write(part.decode())
+    if made is None:
+        counted = office.ledger.counts.mails(of)
+        why = "nobody asks for it any more" if counted else "what was counted is thrown away after three days"
+        fail(f"{_span(of)}  {of.domain}: {why}", os.EX_OK)
+        return
+    for part in xml(made, office.ledger.counts.rows(of)):
+        sys.stdout.write(part.decode())
 
 
 def _mails(due: Due) -> str:

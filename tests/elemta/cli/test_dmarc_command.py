@@ -88,6 +88,16 @@ def test_the_xml(elemta, counted):
     assert "other.test" not in found.out
 
 
+def test_a_report_whose_counts_are_gone_says_so(elemta, counted, tmp_path):
+    elemta("report", "--send")
+    ledger = Ledger.open(str(tmp_path / "reports.db"))
+    ledger.counts.forget(TODAY)
+    ledger.file.close()
+    found = elemta("report", "--show", "sender.test")
+    assert (found.status, found.out) == (os.EX_OK, "")
+    assert "sender.test: what was counted is thrown away after three days" in found.err
+
+
 def test_dry_run_says_who_would_get_what_and_changes_nothing(elemta, counted, tmp_path):
     found = elemta("report", "--dry-run")
     first, second, third, fourth = found.out.splitlines()
