@@ -2,7 +2,7 @@
 
 Each decision of the journal is counted once: how far it was read is kept in the same transaction as the counts.  Mails
 that differ in nothing a report tells share a row; beyond LINES rows of one domain and day, or OCTETS in them, they are
-only counted.
+only counted, but for the first of each hour.
 """
 
 from __future__ import annotations
@@ -93,12 +93,19 @@ class Counts:
             listed[domain, day] = database.execute(query, (domain, day, day + DAY)).fetchone()
         lines, octets = listed[domain, day]
         more_octets = octets + len(place[-1].encode())
-        if lines < self._lines and more_octets <= self._octets:
+        room = lines < self._lines and more_octets <= self._octets
+        if room or self._is_first(database, domain, hour):
             listed[domain, day] = lines + 1, more_octets
             database.execute("INSERT INTO counts VALUES (?,?,?,?,?,?)", (*place, mails, last))
         else:
             statement = "INSERT INTO unlisted VALUES (?,?,?) ON CONFLICT DO UPDATE SET mails = mails + excluded.mails"
             database.execute(statement, (domain, hour, mails))
+
+    @staticmethod
+    def _is_first(database: sqlite3.Connection, domain: str, hour: int) -> bool:
+        """Whether nothing of this hour is listed: a report about it alone needs a record (RFC 9990 section 3.1.1.2)."""
+        query = "SELECT 1 FROM counts WHERE (domain, hour) = (?,?) LIMIT 1"
+        return database.execute(query, (domain, hour)).fetchone() is None
 
     def first_hours(self, domain: str | None = None) -> list[tuple[str, int, Gap]]:
         """For each domain the first hour that is in no report, and the gap between reports that it lies in."""

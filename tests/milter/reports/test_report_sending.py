@@ -353,6 +353,18 @@ def test_too_many_different_rows_are_counted_but_not_listed(tmp_path, journal, m
     assert found["report_metadata"]["errors"] == ["20 messages are not listed: there were too many different ones"]
 
 
+def test_an_hour_without_room_for_its_rows_is_reported_all_the_same(tmp_path, journal, monkeypatch):
+    of, hourly = settings(tmp_path), RECORD + "; ri=3600"
+    monkeypatch.setattr(counts.Counts.__init__, "__defaults__", (10, counts.OCTETS))
+    for hour in (0, 1):
+        keep(journal, *[mail(client=f"198.51.100.{n}", record=hourly, at=DAY + hour * HOUR + n) for n in range(15)])
+    _, postbox = run(of, MORNING)
+    found = [read_by_parsedmarc(data) for _, _, data in postbox.sent]
+    assert sorted(len(each["records"]) for each in found) == [1, 10]
+    unlisted = [int(each["report_metadata"]["errors"][0].split()[0]) for each in found]
+    assert sorted(unlisted) == [5, 14]
+
+
 def test_a_long_history_is_not_read_when_reports_begin(tmp_path, journal):
     keep(journal, *[mail(at=DAY - n * LONG) for n in range(20, 0, -1)], mail(), mail())
     of = settings(tmp_path)
