@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -69,7 +70,7 @@ class Case(Looking):
             self._launch(self.engine.late, message)
         await self._settle()
         if self.engine.parts_read_body and message.body.size > BIG:
-            return await self.engine.tools.in_thread(self._judge_message, message, began)  # type: ignore[no-any-return]
+            return await self._judge_in_thread(message, began)
         return self._judge_message(message, began)
 
     def message_now(self, message: Message) -> Decision | None:
@@ -161,6 +162,14 @@ class Case(Looking):
     def _judge_message(self, message: Message, began: float) -> Decision:
         view = View(message.envelope, message, self.findings | self.engine.absent["message"])
         return self._judge(self.engine.policy.rules["message"], view, new_id(), began)
+
+    async def _judge_in_thread(self, message: Message, began: float) -> Decision:
+        """A thread goes on when this is cancelled, and observers hear of the decision: it comes all the same then."""
+        judged = asyncio.ensure_future(self.engine.tools.in_thread(self._judge_message, message, began))
+        try:
+            return await asyncio.shield(judged)
+        except asyncio.CancelledError:
+            return await judged  # type: ignore[no-any-return]
 
     def _judge(
         self, rules: Ruleset, view: View, reference: str, began: float, begun: Judgement | None = None

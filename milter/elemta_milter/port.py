@@ -20,10 +20,24 @@ from elemta_milter.bounds import BOUNDS
 class Port:
     """The engine, reached from any thread."""
 
-    def __init__(self, case: Callable[[], Case], loop: asyncio.AbstractEventLoop, budget: float) -> None:
-        """Take what makes a case, the loop that the engine lives on, and the seconds that one mail may take."""
+    def __init__(
+        self,
+        case: Callable[[], Case],
+        loop: asyncio.AbstractEventLoop,
+        budget: float,
+        undone: Callable[[Decision], None],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            case: makes a case.
+            loop: the engine lives on it.
+            budget: the seconds that one mail may take.
+            undone: is told, on the loop, of a decision that came when nobody waited for it any more.
+        """
         self._case = case
         self._loop = loop
+        self._undone = undone
         self._limit = budget + BOUNDS.margin
 
     def start(self, envelope: Envelope) -> Case:
@@ -59,6 +73,7 @@ class Port:
         def give_up() -> None:  # after `begin`, also where that comes as late
             judged.cancel()
             tasks[0].cancel()
+            tasks[0].add_done_callback(self._too_late)
 
         self._loop.call_soon_threadsafe(begin)
         deadline = time.monotonic() + self._limit
@@ -71,3 +86,7 @@ class Port:
             self._loop.call_soon_threadsafe(give_up)
             raise
         return tasks[0].result()
+
+    def _too_late(self, task: asyncio.Task[Decision]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self._undone(task.result())

@@ -53,7 +53,8 @@ class MilterService:
             RuntimeError: libmilter gave up.
         """
         loop, engine, settings = asyncio.get_running_loop(), worker.engine, worker.settings
-        port = Port(partial(Case, engine, settings.milter.budget), loop, settings.milter.budget)
+        undone = partial(_undone, worker, loop)
+        port = Port(partial(Case, engine, settings.milter.budget), loop, settings.milter.budget, undone)
         voucher = Voucher.of(engine.policy.parts, settings.host)
         wire = Wire(
             port,
@@ -61,7 +62,7 @@ class MilterService:
             early=engine.wants.early,
             body=engine.wants.body,
             trusts=trust(engine),
-            undone=partial(_undone, worker, loop),
+            undone=undone,
             voucher=voucher,
         )
         metrics = worker.opened.metrics

@@ -54,25 +54,25 @@ def loop():
 
 def test_a_decision_that_is_at_hand_comes_without_the_loop(loop):
     case = Case(now="decision")
-    assert Port(lambda: case, loop, 1).decide(case, Message(), lambda: None) == "decision"
+    assert Port(lambda: case, loop, 1, pytest.fail).decide(case, Message(), lambda: None) == "decision"
     assert case.calls == [("message_now", "MainThread")]
 
 
 def test_else_the_loop_is_waited_for(loop):
     case = Case(later="decision", wait=0.05)
-    assert Port(Case, loop, 1).decide(case, Message(), lambda: None) == "decision"
+    assert Port(Case, loop, 1, pytest.fail).decide(case, Message(), lambda: None) == "decision"
     assert case.calls == [("message_now", "MainThread"), ("message", "loop")]
 
 
 def test_a_mail_that_was_not_started_is_begun_at_its_end(loop):
     case = Case(later="decision")
-    assert Port(lambda: case, loop, 1).decide(None, Message(), lambda: None) == "decision"
+    assert Port(lambda: case, loop, 1, pytest.fail).decide(None, Message(), lambda: None) == "decision"
     assert case.calls == [("message", "loop")]
 
 
 def test_starting_and_cancelling_do_not_wait_and_keep_their_order(loop):
     case = Case(later="decision")
-    port = Port(lambda: case, loop, 1)
+    port = Port(lambda: case, loop, 1, pytest.fail)
     blocked = threading.Event()
     loop.call_soon_threadsafe(blocked.wait)
     assert port.start(Envelope()) is case
@@ -86,7 +86,7 @@ def test_starting_and_cancelling_do_not_wait_and_keep_their_order(loop):
 @pytest.mark.parametrize("error", [RuntimeError("broken"), TimeoutError("of the engine")])
 def test_what_the_engine_raises_comes_back(loop, error):
     with pytest.raises(type(error), match=str(error)):
-        Port(lambda: Case(later=error), loop, 1).decide(None, Message(), lambda: None)
+        Port(lambda: Case(later=error), loop, 1, pytest.fail).decide(None, Message(), lambda: None)
 
 
 def test_progress_is_told_until_the_decision_is_overdue(loop, monkeypatch):
@@ -94,7 +94,7 @@ def test_progress_is_told_until_the_decision_is_overdue(loop, monkeypatch):
     case, told = Case(wait=60), []
     began = time.monotonic()
     with pytest.raises(TimeoutError, match=r"0\.2 s"):
-        Port(lambda: case, loop, 0.1).decide(None, Message(), lambda: told.append(1))
+        Port(lambda: case, loop, 0.1, pytest.fail).decide(None, Message(), lambda: told.append(1))
     assert time.monotonic() - began < 5
     assert len(told) >= 3
     asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
@@ -107,7 +107,7 @@ def test_when_the_mta_is_gone_nothing_is_decided_any_more(loop, monkeypatch):
     monkeypatch.setattr(port, "BOUNDS", Bounds(progress=0.05))
     case, gone = Case(wait=60), Mock(side_effect=OSError("cannot notify progress"))
     with pytest.raises(OSError, match="progress"):
-        Port(lambda: case, loop, 60).decide(None, Message(), gone)
+        Port(lambda: case, loop, 60, pytest.fail).decide(None, Message(), gone)
     asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
     assert ("cancel", "loop") in case.calls
     assert not asyncio.all_tasks(loop)
@@ -118,14 +118,33 @@ def test_what_is_overdue_before_the_loop_comes_to_it_is_not_decided_any_more(loo
     case, blocked = Case(later="decision"), threading.Event()
     loop.call_soon_threadsafe(blocked.wait)
     with pytest.raises(TimeoutError):
-        Port(lambda: case, loop, 0.1).decide(None, Message(), lambda: None)
+        Port(lambda: case, loop, 0.1, pytest.fail).decide(None, Message(), lambda: None)
     blocked.set()
     asyncio.run_coroutine_threadsafe(asyncio.sleep(0.05), loop).result()
     assert case.calls == [("cancel", "loop")]
+
+
+@pytest.mark.parametrize("later", ["decision", RuntimeError("broken")])
+def test_a_decision_that_comes_when_the_mta_is_gone_is_told_as_undone(loop, monkeypatch, later):
+    monkeypatch.setattr(port, "BOUNDS", Bounds(progress=0.05))
+    undone, given_up = [], threading.Event()
+
+    class Late(Case):
+        async def message(self, message):
+            given_up.wait(10)
+            if isinstance(later, Exception):
+                raise later
+            return later
+
+    with pytest.raises(OSError, match="progress"):
+        Port(Late, loop, 60, undone.append).decide(None, Message(), Mock(side_effect=OSError("no progress")))
+    given_up.set()
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0.05), loop).result()
+    assert undone == (["decision"] if later == "decision" else [])
 
 
 def test_after_the_loop_has_ended_nothing_hangs(loop):
     ended = asyncio.new_event_loop()
     ended.close()
     with pytest.raises(RuntimeError, match="closed"):
-        Port(Case, ended, 60).decide(None, Message(), lambda: None)
+        Port(Case, ended, 60, pytest.fail).decide(None, Message(), lambda: None)

@@ -181,7 +181,7 @@ async def live(policy, directory, client, sender, recipients, header, body):
             prepended = prepended or answer.removeprefix("PREPEND ") * answer.startswith("PREPEND")
             kept += [] if decision.verdict.disposition in (Disposition.DEFER, Disposition.REJECT) else [recipient]
             decisions.append(decision)
-        port = Port(lambda: Case(engine, 10.0), asyncio.get_running_loop(), 10.0)
+        port = Port(lambda: Case(engine, 10.0), asyncio.get_running_loop(), 10.0, pytest.fail)
 
         def carry():
             session = Session(port, str(directory), early=engine.wants.early)

@@ -782,3 +782,31 @@ def test_where_a_large_body_is_looked_at_it_is_judged_beside_the_loop(monkeypatc
     assert decision.verdict.disposition is Disposition.ACCEPT
     assert decision.facts.body.size == octets
     assert "note" not in {finding.check for finding in judge(make(), envelope()).findings}  # no mail is kept there yet
+
+
+def test_who_gives_up_while_a_large_body_is_judged_hears_what_was_decided(monkeypatch):
+    """Observers hear of it, so somebody must tell them that it was not done."""
+    judging, given_up, told = threading.Event(), threading.Event(), []
+
+    class Slow:
+        needs_body = True
+
+        def see(self, klass, message, seen, verdict):
+            judging.set()
+            given_up.wait(10)
+            return Finding("slow", Result.NONE)
+
+    monkeypatch.setattr("elemta.policy.find_parts", lambda settings: ({"slow": Slow()}, []))
+    observer = type("Told", (), {"decided": staticmethod(told.append)})
+
+    async def run():
+        engine = Engine(make(), tools(), [observer])
+        await engine.open()
+        task = asyncio.create_task(Case(engine).message(message(body=bytes(20_000))))
+        await asyncio.to_thread(judging.wait, 10)
+        task.cancel()
+        await asyncio.sleep(0)
+        given_up.set()
+        return await task
+
+    assert [asyncio.run(run())] == told
