@@ -42,3 +42,7 @@ class Bounds:
 
 
 BOUNDS = Bounds()
+
+NAMELESS = b""
+"""Fields past the bounds are counted by name, up to `header_octets` of names; those past that too, under this one.
+Authentication-Results are never among them."""

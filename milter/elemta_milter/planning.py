@@ -16,7 +16,7 @@ from elemta.addresses import compared
 from elemta.decision import Decision
 from elemta.facts import Message
 from elemta.verdict import KEPT, Action, ActionKind, Disposition
-from elemta_milter.bounds import BOUNDS
+from elemta_milter.bounds import BOUNDS, NAMELESS
 from elemta_milter.edits import (
     AddHeader,
     AddRecipient,
@@ -60,7 +60,8 @@ def plan(
             Authentication-Results all go, and rules that remove or replace fields reach them too.
 
     Raises:
-        Unlawful: a rule asks for what no mail may hold, or there are too many forged fields to take out.
+        Unlawful: a rule asks for what no mail may hold, or there are too many forged fields to take out, or nobody
+            knows where those are that a rule asks to take out.
     """
     if decision.verdict.disposition not in KEPT:
         return ()
@@ -90,11 +91,12 @@ def _forged(message: Message, host: str, unkept_names: Mapping[bytes, int]) -> S
             seen[name.lower()] += 1
             if claims(value, host):
                 found.append(DeleteHeader(name.decode("utf-8", "surrogateescape"), seen[name.lower()]))
-    unkept = unkept_names.get(AUTHENTICATION_RESULTS.lower().encode(), 0)
-    if len(found) + unkept > BOUNDS.removals:
-        raise Unlawful(f"{len(found) + unkept:,} Authentication-Results fields to take out")
-    kept = seen[AUTHENTICATION_RESULTS.lower().encode()]
-    found += [DeleteHeader(AUTHENTICATION_RESULTS, kept + number) for number in range(1, unkept + 1)]
+    unkept = {name: number for name, number in unkept_names.items() if is_authentication_results(name)}
+    if (count := len(found) + sum(unkept.values())) > BOUNDS.removals:
+        raise Unlawful(f"{count:,} Authentication-Results fields to take out")
+    for name, number in unkept.items():
+        shown = name.decode("utf-8", "surrogateescape").title()
+        found += [DeleteHeader(shown, seen[name] + each) for each in range(1, number + 1)]
     return found[::-1]
 
 
@@ -187,6 +189,7 @@ class _Header:
         self._came = Counter(name.decode("utf-8", "surrogateescape").lower() for name, _ in message.headers)
         for name, number in unkept.items():
             self._came[name.decode("utf-8", "surrogateescape")] += number
+        self._nameless = unkept.get(NAMELESS, 0)
         self._count = self._came.copy()
         self._gone: defaultdict[str, set[int]] = defaultdict(set)  # of the fields that it came with, by number
         for edit in before:
@@ -199,7 +202,8 @@ class _Header:
         return AddHeader(name, field_value(name, value))
 
     def remove(self, name: str, keep: int = 0) -> Iterator[DeleteHeader]:
-        last = self._count[lawful_name(name).lower()]
+        self._must_know(name)
+        last = self._count[name.lower()]
         if last - keep > BOUNDS.header_fields:
             raise Unlawful(f"{last - keep:,} fields {name} to take out")
         for nth in range(last, keep, -1):
@@ -209,13 +213,18 @@ class _Header:
 
     def remove_nth(self, name: str, nth: int) -> Iterator[DeleteHeader]:
         """Take out one field; `nth` counts those that the mail came with, from the end if negative."""
-        came = self._came[lawful_name(name).lower()]
+        self._must_know(name)
+        came = self._came[name.lower()]
         nth = came + 1 + nth if nth < 0 else nth
         gone = self._gone[name.lower()]
         if 1 <= nth <= came and nth not in gone:
             yield DeleteHeader(name, nth - sum(each < nth for each in gone))
             gone.add(nth)
             self._count[name.lower()] -= 1
+
+    def _must_know(self, name: str) -> None:
+        if lawful_name(name) and self._nameless:
+            raise Unlawful(f"nobody knows which of {self._nameless:,} header fields are called {name}")
 
     def set(self, name: str, value: str, lawful: Callable[[str, str], str] = field_value) -> Iterator[Edit]:
         yield from self.remove(name, keep=1)

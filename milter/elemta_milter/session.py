@@ -20,7 +20,7 @@ from elemta.addresses import mailbox, returned_to
 from elemta.case import Case
 from elemta.facts import BytesBody, Client, Envelope, Message, parse_ip
 from elemta_milter.body import Spool
-from elemta_milter.bounds import BOUNDS, Bounds
+from elemta_milter.bounds import BOUNDS, NAMELESS, Bounds
 from elemta_milter.mailauth.authres import is_authentication_results
 from elemta_milter.port import Port
 
@@ -53,7 +53,8 @@ class Ending(Struct, frozen=True):
     Attributes:
         message: its facts.
         case: what `Port.start` gave at MAIL; None when nothing was started.
-        unkept: how many fields of each name, lower case, came after the header was cut; nobody saw what they say.
+        unkept: how many fields of each name, lower case, came after the header was cut; nobody saw what they say. Those
+            whose names are not kept either stand under `NAMELESS`.
     """
 
     message: Message
@@ -152,8 +153,8 @@ class Session:
         fields, room = self._bounds.header_fields, self._bounds.header_octets
         mail.cut(f"{fields:,} header fields" if len(mail.headers) >= fields else f"{room:,} octets of header")
         mail.name_room -= 0 if label.lower() in mail.unkept else len(label)
-        if mail.name_room >= 0 or is_authentication_results(label):
-            mail.unkept[label.lower()] += 1
+        named = mail.name_room >= 0 or is_authentication_results(label)
+        mail.unkept[label.lower() if named else NAMELESS] += 1
 
     def body(self, chunk: bytes) -> None:
         """Take the next octets of the body.

@@ -10,7 +10,7 @@ from elemta.decision import Decision
 from elemta.facts import Envelope, Message
 from elemta.findings import AuthResult, Finding, Result
 from elemta.verdict import Action, ActionKind, Disposition, Verdict
-from elemta_milter.bounds import BOUNDS
+from elemta_milter.bounds import BOUNDS, NAMELESS
 from elemta_milter.edits import (
     AddHeader,
     AddRecipient,
@@ -214,6 +214,34 @@ def test_a_rule_reaches_fields_that_nobody_read():
     assert (len(most), most[0], most[-1]) == (4001, DeleteHeader("X", 4001), ChangeHeader("X", 1, "9"))
     with pytest.raises(Unlawful, match="4,001 fields X to take out"):
         plan(decide(asked("remove_header", "", "X")), mail(), HOST, unkept={b"x": BOUNDS.header_fields + 1})
+
+
+def test_results_that_nobody_read_go_however_their_name_is_written():
+    assert plan(decide(), mail((AR + b" ", OURS)), HOST, unkept={AR.lower() + b" ": 1, AR.lower(): 2}) == (
+        DeleteHeader("Authentication-Results", 2),
+        DeleteHeader("Authentication-Results", 1),
+        DeleteHeader("Authentication-Results ", 2),
+        DeleteHeader("Authentication-Results ", 1),
+    )
+    with pytest.raises(Unlawful, match="1,001"):
+        plan(decide(), mail(), HOST, unkept={AR.lower() + b" ": 1, AR.lower(): BOUNDS.removals})
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        asked("remove_header", "", "X"),
+        Action(ActionKind.REMOVE_HEADER, value="X", nth=1),
+        asked("set_header", "X", "9"),
+        asked("tag_subject", "", "[tag]"),
+        asked("replace_body", "", "Gone"),
+    ],
+)
+def test_where_not_even_the_names_of_all_fields_are_known_none_is_taken_out_by_name(action):
+    """It would be delivered with those that the rule wants gone."""
+    with pytest.raises(Unlawful, match="1,234 header fields"):
+        plan(decide(action), mail((b"X", b" 1")), HOST, unkept={NAMELESS: 1234})
+    assert len(plan(decide(asked("add_header", "X", "9")), mail((AR, OURS)), HOST, unkept={NAMELESS: 1234})) == 2
 
 
 @pytest.mark.parametrize("name", ["", "X Y", "X:", "Ä", "X\n", "X\0", "x" * 200])
