@@ -34,6 +34,8 @@ _DIGITS = re.compile(r"[0-9]{1,9}+")
 _PVALUE = re.compile(r'(?:"(?:[^"\\]|\\.)*+"|[^\x00-\x20\x7f;()"]++)++', re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _NOT_TEXT = re.compile(r'[\x00-\x20\x7f\\"]+')
+_COMMENT = re.compile(r"\([^()]*\)")  # as readers take it who do not know the rest of the grammar
+_ODD_COMMENT = re.compile(r"\\|\([^()]*\(")
 _INVISIBLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _HIDDEN = {"Cc", "Cf", "Cs"}  # controls, formats, octets that are no UTF-8
 _CONTROLS = bytes(range(33)) + b"\x7f"
@@ -88,8 +90,8 @@ def is_authentication_results(name: bytes) -> bool:
 def claims(value: bytes | str, host: str) -> bool:
     """Tell whether a field bears our name, also when disguised (RFC 8601 section 5).
 
-    Where no name can be read from the field, or none that is a token, or where words are encoded, of which nobody says
-    where they end, it is enough that ours is mentioned anywhere, or that the field is too long to be read to its end.
+    Where no name can be read from the field, or none that is a token, or where not all readers agree on where encoded
+    words and comments end, it is enough that ours is mentioned anywhere, or that the field is too long to be read.
     """
     text, own = _text(value), _comparable(host)
     return any(_claims(text, shown, own) for shown in _readings(text))
@@ -108,11 +110,13 @@ def _claims(text: str, shown: str, own: str) -> bool:
     name = reader.authserv_id()
     if _comparable(name) == own:
         return True
-    if _ID.fullmatch(name) and not reader.trouble and reader.at_end_of_head() and "=?" not in text:
+    plain = _ID.fullmatch(name) and not reader.trouble and reader.at_end_of_head()
+    if plain and "=?" not in text and not _ODD_COMMENT.search(shown, 0, reader.place):
         return False
     if len(text) > MAX_OCTETS and not _ID.fullmatch(name):
         return True
-    mentions = [_NOT_TEXT.sub("", form).lower() for form in (reader.without_comments(), reader.raw)]
+    forms = (reader.without_comments(), reader.raw, _COMMENT.sub("", reader.raw))
+    mentions = [_NOT_TEXT.sub("", form).lower() for form in forms]
     spellings = [spelling for spelling in (own, _u_label(own)) if spelling]
     return any(spelling in mention for spelling in spellings for mention in mentions)
 
@@ -145,7 +149,8 @@ class _Reader:
     def skip(self) -> str:
         """Skip white space and comments (CFWS); give the character that follows, "" at the end."""
         while True:
-            self.place = _space_end(self.raw, self.place)
+            if space := _SPACE.match(self.raw, self.place):
+                self.place = space.end()
             following = self.raw[self.place : self.place + 1]
             if following != "(":
                 return following
@@ -267,11 +272,6 @@ class _Reader:
         while self.skip():
             parts.append(self.take(_PVALUE) or self.stray())
         return "".join(parts)
-
-
-def _space_end(raw: str, place: int) -> int:
-    match = _SPACE.match(raw, place)
-    return match.end() if match else place
 
 
 def _text(value: bytes | str) -> str:

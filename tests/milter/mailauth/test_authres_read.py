@@ -153,6 +153,10 @@ def is_claimed(value):
         "i=1; mx.example.net; dmarc=pass",
         "spf=pass (mx.example.net: good) smtp.mailfrom=a@b; dmarc=pass",
         "(bücher.example",
+        "(a (b) mx.example.net; dmarc=pass) other.example; spf=pass",  # for readers that look for the first parenthesis
+        "(\\) mx.example.net; dmarc=pass) other.example; spf=pass",
+        "mx(\\).example.net; dmarc=pass",
+        "other.example (a (b); x=y) 1 (mx.example.net); dmarc=pass",
         "(\uff09 other.example; \uff08) mx.example.net; dmarc=pass",  # what looks like a parenthesis and is none
         "(=?utf-8?b?) mx.example.net; spf=pass (?=)",  # what mail programs decode and readers of results do not
     ],
@@ -193,6 +197,7 @@ def test_what_hides_our_name_from_readers_of_other_encodings_and_bounds(value):
         "mx.other.example; dkim=pass (=?utf-8?q?ex=C3=A4mple?=)",
         '"mx.other.example"; spf=pass reason="mx.example.net"',
         "(mx.example.net) mx.other.example; dmarc=pass",
+        "mx.other.example (a) (mx.example.net); dmarc=pass (b (c))",
         "spf=pass smtp.mailfrom=a@b.example",
         "",
         ";",
