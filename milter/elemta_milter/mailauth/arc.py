@@ -31,6 +31,8 @@ SEAL = b"arc-seal"
 
 AT_ONCE = 4
 """Sets that are validated before the loop has a turn."""
+FARTHEST = 1000
+"""Characters of ARC-Authentication-Results within which its instance stands: comments are read one by one."""
 _INSTANCE = tuple(map(re.compile, ("i", "=", "[0-9]+", ";")))  # comments may stand between them
 
 
@@ -284,9 +286,9 @@ def _split(value: bytes) -> tuple[str, str]:
 
 
 def _after_comments(text: str, at: int) -> int:
-    """Where white space and comments (CFWS, RFC 5322 section 3.2.2) from `at` on are over."""
+    """Where white space and comments from `at` on (CFWS, RFC 5322 section 3.2.2) are over; the end for too many."""
     depth = 0
-    while at < len(text):
+    while at < min(len(text), FARTHEST):
         char = text[at]
         if char == "\\" and depth:
             at += 1
@@ -297,4 +299,4 @@ def _after_comments(text: str, at: int) -> int:
         elif not depth and char not in WHITE:
             break
         at += 1
-    return at
+    return at if at < FARTHEST else len(text)

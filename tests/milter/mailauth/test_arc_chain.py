@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from hashlib import sha256
 
 import dkim as dkimpy
@@ -233,6 +234,16 @@ def test_comments_around_the_instance(value):
 def test_no_instance(value):
     with pytest.raises(TagListError, match="no i= at its beginning"):
         arc._split(value)
+
+
+@pytest.mark.parametrize("piece", [b" ", b"(a)", b"(", b"\\", b"(i=1; "])
+def test_the_instance_is_not_looked_for_in_a_megabyte_of_comments(piece):
+    value = piece * (1_000_000 // len(piece)) + b"i=1; x"
+    begun = time.process_time()
+    for _ in range(50):
+        with pytest.raises(TagListError, match="no i= at its beginning"):
+            arc._split(value)
+    assert time.process_time() - begun < 3
 
 
 def test_fields_missing():
