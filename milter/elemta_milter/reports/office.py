@@ -6,7 +6,6 @@ on, close the windows that are over, send, throw away what is old.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ from elemta_milter.reports.document import Reporter
 from elemta_milter.reports.ledger_file import LedgerError
 from elemta_milter.reports.mail import Sender
 from elemta_milter.reports.return_path import ReturnPath
-from elemta_milter.reports.sending import Office, Told, close_windows, send
+from elemta_milter.reports.sending import Office, Told, close_windows, in_thread, send
 from elemta_milter.reports.submission import Submission
 
 
@@ -84,7 +83,7 @@ async def read_journal(office: Office, settings: Settings, reports: Reports, now
         JournalError, LedgerError: the files cannot be used.
     """
     of = terms(settings, reports, await mailboxes(office, reports))
-    return await asyncio.to_thread(collect, settings.journal.path, office.ledger, of, reports, now)
+    return await in_thread(collect, settings.journal.path, office.ledger, of, reports, now)
 
 
 async def run(settings: Settings, reports: Reports, now: float) -> list[Told]:

@@ -8,8 +8,9 @@ days.  What was done and what was not, and why, is kept in the ledger and told t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from elemta.dns import DnsError, Resolver
 from elemta.printable import clean
@@ -25,6 +26,8 @@ from elemta_milter.reports.outgoing import CLAIMED, POSTPONED, REFUSED, SENT, Du
 from elemta_milter.reports.return_path import ReturnPath
 from elemta_milter.reports.submission import Submission
 from elemta_milter.reports.windows import DAY, HOUR, Window, leaves_at, window
+
+T = TypeVar("T")
 
 RETRY = HOUR  # seconds until what was postponed is tried again
 UNDER_WAY = 600.0  # seconds that handing one mail over may take
@@ -168,17 +171,30 @@ async def send(
     return told
 
 
+async def in_thread(work: Callable[..., T], *given: object) -> T:
+    """Let a thread work; who is cancelled meanwhile goes when it is done.
+
+    It has the ledger and the SMTP session in its hands, and nothing half sent shall be left behind.
+    """
+    task = asyncio.create_task(asyncio.to_thread(work, *given))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+
+
 async def _send(office: Office, due: Due, now: float) -> list[Told]:
     outgoing = office.ledger.outgoing
-    made = await asyncio.to_thread(report, office, due.window)
+    made = await in_thread(report, office, due.window)
     if made is None:
         outgoing.finish(due.window, "nobody asks for it any more")
         return []
-    packed = await asyncio.to_thread(parcel, office, made)
+    packed = await in_thread(parcel, office, made)
     # by an earlier run; a fresh claim is of a process that is sending just now, and may yet give it back
     settled = {each.address for each in due.deliveries if each.state != CLAIMED or now - each.at > UNDER_WAY}
     told = [
-        await asyncio.to_thread(_deliver, office, packed, destination, now)
+        await in_thread(_deliver, office, packed, destination, now)
         for destination in await addresses(office, made)
         if destination.address not in settled
     ]
@@ -276,7 +292,7 @@ async def _send_failure(
         kind="failure report",
     )
     told = [
-        await asyncio.to_thread(_deliver, office, packed, destination, now)
+        await in_thread(_deliver, office, packed, destination, now)
         for destination in found
         if not outgoing.claimed(outgoing.token(packed.reference, destination.address))  # by an earlier run
     ]

@@ -20,7 +20,7 @@ from elemta_milter.reports import counts
 from elemta_milter.reports.collecting import Ledger
 from elemta_milter.reports.ledger_file import LedgerError
 from elemta_milter.reports.office import read_journal
-from elemta_milter.reports.sending import report, windows
+from elemta_milter.reports.sending import close_windows, report, send, windows
 from elemta_milter.reports.windows import DAY as LONG
 from elemta_milter.reports.windows import HOUR, Window, window
 from harness.reported import (
@@ -263,6 +263,32 @@ def test_what_another_process_sends_just_now_and_gives_back_is_sent(tmp_path, jo
     assert states(run(of, postbox=Slow())[0]) == [("agg@sender.test", "postponed")]
     assert states(told) == [("agg@sender.test", "postponed")]
     assert states(run(of, MORNING + 2 * HOUR)[0]) == [("agg@sender.test", "sent")]
+
+
+def test_a_stop_waits_for_the_report_that_is_being_handed_over(tmp_path, journal):
+    """As at every reload: the claim was left behind, and the report unsent or cut in two by QUIT."""
+    begun, finish = threading.Event(), threading.Event()
+
+    class Slow(Postbox):
+        def send(self, sender, recipient, data):
+            begun.set()
+            finish.wait(5)
+            return super().send(sender, recipient, data)
+
+    async def stopped():
+        keep(journal, mail())
+        async with office(of := settings(tmp_path), Slow()) as opened:
+            await read_journal(opened, of, of.reports, MORNING)
+            close_windows(opened, MORNING)
+            task = asyncio.create_task(send(opened, MORNING))
+            await asyncio.to_thread(begun.wait, 5)
+            task.cancel()
+            asyncio.get_running_loop().call_later(0.05, finish.set)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            return [each.state for due in opened.ledger.outgoing.reports() for each in due.deliveries]
+
+    assert asyncio.run(stopped()) == ["sent"]
 
 
 # ── windows ──────────────────────────────────────────────────────────────────────────────────────────────
