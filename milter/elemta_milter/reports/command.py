@@ -23,7 +23,7 @@ from elemta.journal import JournalError
 from elemta.printable import clean
 from elemta_milter.reports.document import xml
 from elemta_milter.reports.ledger_file import LedgerError
-from elemta_milter.reports.office import open_office, read_journal
+from elemta_milter.reports.office import leapt, open_office, read_journal
 from elemta_milter.reports.outgoing import Due
 from elemta_milter.reports.return_path import ReturnPath
 from elemta_milter.reports.sending import (
@@ -62,6 +62,10 @@ async def _run(args: Namespace, settings: Settings, reports: Reports) -> int:
         match args.dmarc_command:
             case "report":
                 now = time.time()
+                wait = await leapt(settings)
+                if wait:  # nothing is counted or sent, and what is counted can be looked at
+                    status = fail(f"elemta dmarc: {wait}", os.EX_TEMPFAIL if args.send else os.EX_OK)
+                    return status or await _report(office, args, now)
                 await read_journal(office, settings, reports, now)
                 return await _report(office, args, now)
             case "suppress":

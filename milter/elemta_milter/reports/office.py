@@ -11,13 +11,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from elemta.addresses import is_within
+from elemta.clock import believed
 from elemta.config.model import Reports, Settings
 from elemta.dns import Resolver, open_resolver
 from elemta.version import VERSION
 from elemta_milter import signing
 from elemta_milter.mailauth.dmarc_discovery import OrgDomain, Walker, discover
 from elemta_milter.mailauth.signing import SigningKey
-from elemta_milter.reports.collecting import Ledger, collect, terms
+from elemta_milter.reports.collecting import OLDEST, Ledger, collect, terms
 from elemta_milter.reports.destinations import address_of
 from elemta_milter.reports.document import Reporter
 from elemta_milter.reports.ledger_file import LedgerError
@@ -86,13 +87,25 @@ async def read_journal(office: Office, settings: Settings, reports: Reports, now
     return await in_thread(collect, settings.journal.path, office.ledger, of, reports, now)
 
 
+async def leapt(settings: Settings) -> str:
+    """Why the clock is not to be gone by, for people; "" where it is.
+
+    A leap beyond what is reported would throw away all that waits, and end days that have only begun.
+    """
+    now = await in_thread(believed, settings.journal.path)
+    return f"it seems to be {now}" if now.ahead > OLDEST else ""
+
+
 async def run(settings: Settings, reports: Reports, now: float) -> list[Told]:
     """All that is to be done now; what became of each address.
 
     Raises:
-        JournalError, LedgerError: the files cannot be used.
+        JournalError, LedgerError: the files cannot be used; the clock leapt.
         OSError: no resolver is configured.
     """
+    wait = await leapt(settings)
+    if wait:
+        raise LedgerError(wait)
     async with open_office(settings, reports) as office:
         await read_journal(office, settings, reports, now)
         close_windows(office, now)
@@ -133,4 +146,14 @@ def suffix_list(settings: Settings) -> OrgDomain | None:
     return found
 
 
-__all__ = ["LedgerError", "keys", "ledger_path", "mailboxes", "open_office", "read_journal", "run", "suffix_list"]
+__all__ = [
+    "LedgerError",
+    "keys",
+    "leapt",
+    "ledger_path",
+    "mailboxes",
+    "open_office",
+    "read_journal",
+    "run",
+    "suffix_list",
+]

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
 import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 
 from elemta.cli import main
+from elemta.clock import Now
+from elemta_milter.reports import office
 from elemta_milter.reports.collecting import Ledger
+from elemta_milter.reports.ledger_file import LedgerError
 from elemta_milter.reports.windows import DAY, HOUR, Window
 from harness.dns import DnsServer
-from harness.reported import RECORD, keep, mail
+from harness.reported import RECORD, keep, mail, settings
 
 TODAY = int(time.time()) // DAY * DAY
 PAST = TODAY - 2 * DAY  # its reports may leave whatever the time is now
@@ -96,6 +101,29 @@ def test_a_report_whose_counts_are_gone_says_so(elemta, counted, tmp_path):
     found = elemta("report", "--show", "sender.test")
     assert (found.status, found.out) == (os.EX_OK, "")
     assert "sender.test: what was counted is thrown away after three days" in found.err
+
+
+def test_a_clock_that_leapt_throws_nothing_away(elemta, counted, monkeypatch):
+    """By a clock that is years ahead all that waits for its report is too old to tell."""
+    elemta("report")
+    ahead = 400 * DAY
+    with monkeypatch.context() as leap:
+        leap.setattr("elemta_milter.reports.office.believed", lambda journal: Now(time.time(), ahead))
+        leap.setattr("elemta_milter.reports.command.time.time", lambda: TODAY + ahead)
+        for words, status in (("--send", os.EX_TEMPFAIL), ("--show", os.EX_OK)):
+            found = elemta("report", words)
+            assert found.status == status
+            assert "the clock leapt 9600 hours ahead" in found.err
+        assert "3 mails" in found.out
+    assert AGG in elemta("report", "--send").out
+
+
+@pytest.mark.parametrize(("days", "waits"), [(1.9, False), (2.1, True)])
+def test_what_the_keeper_does_waits_for_a_clock_that_is_believed(tmp_path, monkeypatch, dns, days, waits):
+    monkeypatch.setattr(office, "believed", lambda journal: Now(time.time(), days * DAY))
+    of = settings(tmp_path, dns={"servers": [dns.endpoint]}, smtp="127.0.0.1:1")
+    with pytest.raises(LedgerError, match="leapt") if waits else nullcontext():
+        asyncio.run(office.run(of, of.reports, TODAY))
 
 
 def test_dry_run_says_who_would_get_what_and_changes_nothing(elemta, counted, tmp_path):
