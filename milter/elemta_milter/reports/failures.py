@@ -15,7 +15,7 @@ from email.utils import formatdate
 
 import msgspec
 
-from elemta.addresses import is_near
+from elemta.addresses import is_near, is_within
 from elemta.findings import Result
 from elemta.journal import Entry
 from elemta_milter.reports.counting import Published, Row
@@ -170,7 +170,7 @@ def _feedback(one: Failure, reporter: Reporter, spf_record: str) -> Header:
         ("Incidents", str(one.incidents)),
     ]
     for domain, selector, result in row.signatures:
-        if result != Result.PASS and is_near(domain, row.header_from):  # RFC 9991: of an aligned identifier
+        if result != Result.PASS and _aligned(one, domain):
             fields += [("DKIM-Domain", domain), ("DKIM-Identity", f"@{domain}"), ("DKIM-Selector", selector)]
             break
     if spf_record:
@@ -181,7 +181,12 @@ def _feedback(one: Failure, reporter: Reporter, spf_record: str) -> Header:
 def wants_spf_record(one: Failure) -> bool:
     """Whether the report tells what SPF's domain publishes (RFC 9991: SPF failed for an aligned domain)."""
     row = one.row
-    return row.spf_result != Result.PASS and bool(row.spf_domain) and is_near(row.spf_domain, row.header_from)
+    return row.spf_result != Result.PASS and _aligned(one, row.spf_domain)
+
+
+def _aligned(one: Failure, domain: str) -> bool:
+    """Whether a domain may be of the author's organization, as what is below the policy's domain is (RFC 9991)."""
+    return bool(domain) and (is_near(domain, one.row.header_from) or is_within(domain, one.published.domain))
 
 
 def _lines(fields: Header) -> bytes:

@@ -96,6 +96,17 @@ def test_like_failures_of_an_hour_are_one_report(tmp_path):
     assert run(settings(tmp_path, failures=10), LATER + 600)[1].sent == []
 
 
+def test_what_failed_of_another_host_of_the_same_organization_is_told(tmp_path):
+    """RFC 9991: DKIM-Domain and SPF-DNS are required where an aligned identifier failed; example.com is far from it."""
+    signatures = (("example.com", "s1", "fail"), ("mail.sender.test", "s2", "fail"))
+    of = {"domain": "news.sender.test", "spf_domain": "bounce.sender.test", "signatures": signatures}
+    keep(tmp_path / "journal.db", mail(**FAILED | of))
+    zone = {"bounce.sender.test": [("TXT", "v=spf1 -all")]}
+    _, postbox = run(settings(tmp_path, failures=10), LATER, zone=zone)
+    assert b"DKIM-Domain: mail.sender.test\r\n" in postbox.sent[0][2]
+    assert b'SPF-DNS: txt : bounce.sender.test : "v=spf1 -all"\r\n' in postbox.sent[0][2]
+
+
 def test_what_a_domain_publishes_writes_no_line_of_its_own(tmp_path):
     keep(tmp_path / "journal.db", mail(**FAILED))
     zone = {"sender.test": [("TXT", 'v=spf1 \r\nIncidents: 9\r\n"\\ -all')]}
