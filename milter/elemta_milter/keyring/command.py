@@ -6,26 +6,21 @@ Needs no configuration that can be used: the first keys are made before it names
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from elemta.cli import fail
-from elemta.config.load import load
-from elemta.config.model import KeyRing, Settings
-from elemta.config.problems import ConfigErrors
-from elemta.dns import open_resolver
 from elemta_milter import keyfiles
 from elemta_milter.keyring import zone
 from elemta_milter.keyring.duties import duty
 from elemta_milter.keyring.making import KINDS, directory_for, make, owner_of
-from elemta_milter.keyring.publication import Publication, Seen, look
+from elemta_milter.keyring.publication import Publication, Seen
 from elemta_milter.keyring.ring import STATES, WAITING, Key, Ring, RingError, State, locked, read, write
-from elemta_milter.keyring.rotation import Step, noticed, retired, stopped, switched
+from elemta_milter.keyring.rotation import NAMED, Step, noticed, retired, stopped, switched
+from elemta_milter.keyring.shop import Shop
 from elemta_milter.mailauth.signing import SigningError, SigningKey
 
 NOT_YET = os.EX_TEMPFAIL
@@ -39,83 +34,14 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         OSError: a file cannot be read or written, or no resolver is configured.
     """
-    shop = _Shop(args)
+    shop = Shop(args)
     try:
         return _ACTIONS[args.action](shop, args)
     except (RingError, SigningError) as error:
         return fail(f"elemta dkim: {error}", os.EX_DATAERR)
 
 
-class _Shop:
-    """Where the rings are, and who asks the DNS."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.settings = _settings(args.config)
-        self.parent = Path(args.keys) if args.keys else Path(args.config).parent / "keys"
-        self.now = time.time()
-
-    def directory(self, domain: str) -> Path:
-        """Where the ring of a domain is: where `sign:` says, else below the keys' directory.
-
-        Raises:
-            RingError: another domain's ring is there.
-        """
-        named = [directory for name, directory in self.named() if name == domain]
-        directory = named[0] if named else self.parent / domain
-        if (directory / STATES).exists() and (found := read(directory).domain) != domain:
-            raise RingError(f"{directory} holds the keys of {found}, not of {domain}")
-        return directory
-
-    def named(self) -> list[tuple[str, Path]]:
-        """The rings that `sign:` names, with their domains."""
-        rings = ((entry.domain.lower(), entry.keys) for entry in self.settings.sign)
-        return [(domain, Path(keys.directory)) for domain, keys in rings if isinstance(keys, KeyRing)]
-
-    def rings(self, domain: str | None) -> list[Ring]:
-        """The ring of `domain`, or all there are.
-
-        Raises:
-            RingError: one cannot be read; there is none of that domain.
-        """
-        if domain is not None:
-            return [read(self.directory(domain))]
-        found = sorted(path for path in _inside(self.parent) if (path / STATES).exists())
-        every = {directory.resolve(): directory for directory in (*found, *(path for _, path in self.named()))}
-        return [read(directory) for directory in every.values()]
-
-    def published(self, rings: Iterable[Ring]) -> dict[str, Publication]:
-        """What the DNS says of every key, by the name of its record."""
-        wanted = {ring.name(key): key.record for ring in rings for key in ring.keys}
-
-        async def ask() -> dict[str, Publication]:
-            resolver = open_resolver(self.settings.dns)
-            try:
-                return await look(resolver, wanted)
-            finally:
-                await resolver.close()
-
-        return asyncio.run(ask())
-
-
-def _inside(directory: Path) -> list[Path]:
-    """What is in a directory that may be missing; one that may not be read raises OSError, as `glob` would not."""
-    try:
-        return list(directory.iterdir())
-    except FileNotFoundError:
-        return []
-
-
-def _settings(path: str) -> Settings:
-    """The settings, or the defaults where there are none yet or they are wrong."""
-    try:
-        return load(path).settings
-    except ConfigErrors as errors:
-        if Path(path).exists():
-            fail(f"{errors}\nelemta dkim: goes on as if nothing stood in {path}", os.EX_OK)
-        return Settings(host="unknown.invalid")
-
-
-def _new(shop: _Shop, args: argparse.Namespace) -> int:
+def _new(shop: Shop, args: argparse.Namespace) -> int:
     kinds = KINDS if args.type == "both" else (args.type,)
     if args.selector and len(kinds) > 1:
         return fail("elemta dkim new: one selector cannot name two keys; add --type rsa or --type ed25519", os.EX_USAGE)
@@ -146,7 +72,7 @@ def _made(ring: Ring, kinds: Iterable[str], at: float, bits: int = 2048, selecto
     return ring, made
 
 
-def _list(shop: _Shop, args: argparse.Namespace) -> int:
+def _list(shop: Shop, args: argparse.Namespace) -> int:
     rows = [
         {
             "domain": ring.domain,
@@ -168,18 +94,18 @@ def _list(shop: _Shop, args: argparse.Namespace) -> int:
     return os.EX_OK
 
 
-def _no_keys(shop: _Shop) -> int:
+def _no_keys(shop: Shop) -> int:
     return fail(f"there are no keys below {shop.parent}; make some with `elemta dkim new DOMAIN`", os.EX_OK)
 
 
-def _dns(shop: _Shop, args: argparse.Namespace) -> int:
+def _dns(shop: Shop, args: argparse.Namespace) -> int:
     for ring in shop.rings(args.domain):
         live = [key for key in ring.keys if key.state is not State.RETIRED]
         _print_records(ring, [ring.find(args.selector)] if args.selector else live)
     return os.EX_OK
 
 
-def _check(shop: _Shop, args: argparse.Namespace) -> int:
+def _check(shop: Shop, args: argparse.Namespace) -> int:
     rings = shop.rings(args.domain)
     if not rings:
         return _no_keys(shop)
@@ -208,9 +134,9 @@ def _by_selector(ring: Ring, published: dict[str, Publication]) -> dict[str, Pub
     return {key.selector: published[ring.name(key)] for key in ring.keys if ring.name(key) in published}
 
 
-def _rotate(shop: _Shop, args: argparse.Namespace) -> int:
+def _rotate(shop: Shop, args: argparse.Namespace) -> int:
     directory = shop.directory(args.domain)
-    _change(directory, lambda ring: retired(ring, shop.now))
+    _change(directory, lambda ring: retired(ring, shop.now, named=shop.in_use(ring)))
     ring = read(directory)
     if not ring.of(*WAITING):
         return _begin(shop, ring, args.if_older)
@@ -240,7 +166,7 @@ def _load(ring: Ring, key: Key, user: str) -> None:
         raise RingError(f"{ring.path(key)} holds another key than the one that is published; nothing changed")
 
 
-def _begin(shop: _Shop, ring: Ring, older: float) -> int:
+def _begin(shop: Shop, ring: Ring, older: float) -> int:
     """Make the keys that will follow."""
     active = ring.of(State.ACTIVE)
     if older and active and not any(key.age(shop.now) >= older for key in active):
@@ -256,14 +182,16 @@ def _begin(shop: _Shop, ring: Ring, older: float) -> int:
     return NOT_YET
 
 
-def _retire(shop: _Shop, args: argparse.Namespace) -> int:
+def _retire(shop: Shop, args: argparse.Namespace) -> int:
     directory = shop.directory(args.domain)
     if not args.selector:
         if args.now:
             return fail("elemta dkim retire: --now needs a SELECTOR", os.EX_USAGE)
-        if not _change(directory, lambda ring: retired(ring, shop.now)).done:
+        if not _change(directory, lambda ring: retired(ring, shop.now, named=shop.in_use(ring))).done:
             sys.stdout.write("No key has been out of use for long enough.\n")
         return os.EX_OK
+    if args.selector in shop.in_use(read(directory)):
+        raise RingError(f"{args.selector}: {NAMED}")
     done = _change(directory, lambda ring: stopped(ring, args.selector, shop.now)).done
     if args.now:
         step = _change(directory, lambda ring: retired(ring, shop.now, args.selector))
@@ -308,7 +236,7 @@ def _print_table(rows: list[list[str]]) -> None:
         sys.stdout.write("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
 
 
-_ACTIONS: dict[str, Callable[[_Shop, argparse.Namespace], int]] = {
+_ACTIONS: dict[str, Callable[[Shop, argparse.Namespace], int]] = {
     "new": _new,
     "list": _list,
     "dns": _dns,

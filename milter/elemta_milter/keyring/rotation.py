@@ -9,7 +9,7 @@ RFC 6376 section 3.1 (selectors are for this); RFC 5321 section 4.5.4.1 (mail is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from elemta_milter.keyring.publication import Publication, Seen
@@ -17,6 +17,7 @@ from elemta_milter.keyring.ring import WAITING, Key, Ring, RingError, State
 
 GRACE = 7 * 86400.0
 """Seconds from the last signature until the record may go: Postfix gives up after five days."""
+NAMED = "`sign:` or `seal:` names its file; write another key there first, and reload"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +109,17 @@ def _without_rsa(ring: Ring) -> tuple[str, ...]:
     return (f"only Ed25519 keys sign now, and many verifiers do not know them; make another with `{more}`",)
 
 
-def retired(ring: Ring, at: float, selector: str = "") -> Step:
-    """Retire keys that have not signed for `GRACE` seconds; with `selector` that one, however short it was."""
+def retired(ring: Ring, at: float, selector: str = "", named: Collection[str] = ()) -> Step:
+    """Retire keys that have not signed for `GRACE` seconds; with `selector` that one, however short it was.
+
+    Those of `named` stay: without their files the daemon would not start.
+    """
     done, missing = [], ring
     for key in ring.of(State.RETIRING):
         if key.selector == selector or (not selector and key.age(at) >= GRACE):
+            if key.selector in named:
+                done.append(f"{key.selector} stays, and its record: {NAMED}")
+                continue
             missing = _with(missing, key.now(State.RETIRED, at))
             done.append(f"{key.selector} is retired; its record may go: {ring.name(key)}")
     return Step(missing, tuple(done))

@@ -31,7 +31,7 @@ class Place:
         self.config = directory / "elemta.yaml"
         self.config.write_text(f'host: mx.test\ndns: {{servers: ["127.0.0.1:{dns.port}"], timeout: 1s}}\n')
         self.now = time.time()
-        monkeypatch.setattr("elemta_milter.keyring.command.time.time", lambda: self.now)
+        monkeypatch.setattr("time.time", lambda: self.now)
 
     def dkim(self, *words, status=os.EX_OK):
         """Standard output of `elemta dkim`, whose exit status is looked at; standard error is in `errors`."""
@@ -304,6 +304,45 @@ def test_it_works_without_a_configuration_and_beside_a_broken_one(place):
     place.config.unlink()
     place.dkim("list")
     assert place.errors == ""
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "seal: {domain: example.org, key: {selector: one, file: FILE}}",
+        "sign: [{domain: example.org, keys: [{selector: one, file: FILE}]}]",
+    ],
+)
+def test_a_key_whose_file_the_configuration_names_is_not_destroyed(place, names):
+    """With it gone the daemon would not start."""
+    place.dkim("new", "example.org", "--type", "ed25519", "--selector", "one")
+    place.publish("one")
+    place.dkim("rotate", "example.org")
+    place.dkim("rotate", "example.org", status=os.EX_TEMPFAIL)
+    place.publish(place.ring().keys[-1].selector)
+    place.dkim("rotate", "example.org")
+    file = place.directory / "keys" / "example.org" / "one.pem"
+    before = place.config.read_text()
+    place.config.write_text(f"{before}{names.replace('FILE', str(file))}\nrules: {{message: mistaken}}\n")
+    place.pass_time(8)
+    assert "one stays, and its record: `sign:` or `seal:` names its file" in place.dkim("retire", "example.org")
+    assert "one stays" in place.dkim("rotate", "example.org", "--if-older", "180d")
+    place.dkim("retire", "example.org", "one", "--now", status=os.EX_DATAERR)
+    assert "one: `sign:` or `seal:` names its file" in place.errors
+    assert place.states()["one"] == "retiring"
+    assert file.exists()
+    place.config.write_text(before)
+    assert "one is retired" in place.dkim("retire", "example.org")
+    assert not file.exists()
+
+
+def test_a_mistake_elsewhere_does_not_hide_where_the_ring_is(place):
+    elsewhere = place.directory / "elsewhere"
+    with place.config.open("a") as file:
+        file.write(f"sign: [{{domain: example.org, keys: {{directory: {elsewhere}}}}}]\nrules: {{message: mistaken}}\n")
+    place.dkim("new", "example.org", "--type", "ed25519")
+    assert "has mistakes" in place.errors
+    assert (elsewhere / "keys.json").exists()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"domain": "x", "keys": [{}]}', '{"domain": "x", "keys": [1]}'])
