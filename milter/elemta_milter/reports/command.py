@@ -41,8 +41,8 @@ from elemta_milter.reports.windows import DAY, Window, leaves_at
 
 LARGEST = 1 << 20
 """Octets of a bounce that are read: what it says stands on top."""
-_OF_THE_MAIL = re.compile(r"5\.(?:2\.3|3\.4|6\.\d+|7\.\d+)\b|5\.0\.0 smtp; ?55[24]\b", re.IGNORECASE)
-"""What says nothing of the address: size, content, policy (RFC 3463 sections 3.3, 3.4, 3.7, 3.8; RFC 5321 4.2.2)."""
+_OF_THE_MAIL = re.compile(r"5\.(?:1\.[78]|2\.3|3\.4|6\.\d+|7\.\d+)\b|5\.0\.0 smtp; ?55[24]\b", re.IGNORECASE)
+"""What says nothing of the address: sender, size, content, policy (RFC 3463 sections 3.2 to 3.8; RFC 5321 4.2.2)."""
 
 
 def run(args: Namespace) -> int:

@@ -10,6 +10,7 @@ RFC 5321 sections 4.2.1 (replies) and 4.5.3.2 (time-outs).
 
 from __future__ import annotations
 
+import re
 import smtplib
 from types import TracebackType
 from typing import Self
@@ -17,6 +18,9 @@ from typing import Self
 from elemta_milter.reports.outgoing import CLAIMED, POSTPONED, REFUSED, REJECTED, SENT
 
 TIMEOUT = 60.0  # seconds for one answer
+_OF_ELSE = re.compile(rb"5\.(?:1\.[078]|[3567]\.\d{1,3})\b")
+"""An answer to RCPT that speaks of something else than its address (RFC 3463): of the sender or HELO, which Postfix
+refuses no earlier (smtpd_delay_reject), of the system, the protocol, or policy ("Relay access denied")."""
 
 
 class Submission:
@@ -65,8 +69,7 @@ class Submission:
                 code, text = step(address)
                 if code >= 400:  # RFC 5321 section 4.2.1
                     session.rset()
-                    # RFC 3463 section 3.8: 5.7 is policy, "Relay access denied", and says nothing of the address either
-                    of_address = step == session.rcpt and not text.startswith(b"5.7.")
+                    of_address = step == session.rcpt and not _OF_ELSE.match(text)
                     refused = REFUSED if of_address else REJECTED
                     return (refused if code >= 500 else POSTPONED), _words(code, text)
             at_data = True

@@ -230,6 +230,7 @@ def test_bounces_are_read_and_add_up(elemta, tmp_path, monkeypatch):
     [
         ("5.3.4", "552 5.3.4 Message size exceeds fixed limit"),
         ("5.7.1", "550 5.7.1 we want none about that domain"),
+        ("5.1.8", "550 5.1.8 Sender address rejected: Domain not found"),
         ("5.0.0", "552 too big"),
         ("5.0.0", "554 no"),
     ],
