@@ -122,10 +122,11 @@ async def _dry_run(office: Office, due: Due, now: float) -> None:
         return
     packed = parcel(office, made)
     _out([f"{_span(due.window)}  {packed.file_name}  {_mails(due)}"])
+    gone = {each.address: f"{each.state}, {each.note}" for each in due.deliveries}
     for each in await addresses(office, made):
         size = 0 if each.refusal else len(letter(office, packed, each.address, now))
-        against = each.refusal or objection(each, size)
-        _out([f"  {each.address or each.uri}: {against or f'would get {size} octets'}"])
+        told = gone.get(each.address) or each.refusal or objection(each, size) or f"would get {size} octets"
+        _out([f"  {each.address or each.uri}: {told}"])
 
 
 def _print_xml(office: Office, of: Window) -> None:

@@ -137,6 +137,15 @@ def test_dry_run_says_who_would_get_what_and_changes_nothing(elemta, counted, tm
     assert Ledger.open(str(tmp_path / "reports.db")).outgoing.reports() == []
 
 
+def test_dry_run_does_not_say_that_an_address_would_get_what_it_has(elemta, counted, tmp_path):
+    elemta("report", "--send")
+    ledger = Ledger.open(str(tmp_path / "reports.db"))
+    ledger.outgoing.claim("r0000000000000000", Window("sender.test", PAST, PAST + DAY), AGG, time.time())
+    ledger.outgoing.settle("r0000000000000000", "sent", "250 2.0.0 Ok")
+    ledger.file.close()
+    assert f"  {AGG}: sent, 250 2.0.0 Ok\n" in elemta("report", "--dry-run", "sender.test").out
+
+
 def test_send_to_a_postfix_that_is_down(elemta, counted):
     found = elemta("report", "--send")
     assert found.status == os.EX_TEMPFAIL
