@@ -19,7 +19,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -204,7 +204,8 @@ def locked(directory: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         for path in directory.iterdir():
             if _HALF_WRITTEN.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # whoever may only read is not in its way
+                    path.unlink()
         yield
     finally:
         os.close(descriptor)
