@@ -25,6 +25,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 STATES = "keys.json"
 LONGEST = 1 << 20
 """Octets of `keys.json` that are read; a key takes 250."""
@@ -156,6 +158,7 @@ def active(directory: str, domain: str) -> list[tuple[str, str]]:
 
 def _key(said: dict[str, Any]) -> Key:
     key = Key(**{**said, "state": State(said["state"])})
+    msgspec.convert(said, Key)  # are its values of their types?
     if Path(key.file).name != key.file:
         raise ValueError(f'"{key.file}" is no name of a file')
     return key

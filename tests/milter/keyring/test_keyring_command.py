@@ -345,7 +345,19 @@ def test_a_mistake_elsewhere_does_not_hide_where_the_ring_is(place):
     assert (elsewhere / "keys.json").exists()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"domain": "x", "keys": [{}]}', '{"domain": "x", "keys": [1]}'])
+KEY = {"selector": "s", "kind": "rsa", "file": "s.pem", "record": "v=DKIM1; p=", "state": "active", "since": {}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", '{"domain": "x", "keys": [{}]}', '{"domain": "x", "keys": [1]}'),
+        *(
+            json.dumps({"domain": "x", "keys": [KEY | more]})
+            for more in ({"since": []}, {"since": {"active": "today"}}, {"record": 1}, {"kind": None})
+        ),
+    ],
+)
 def test_a_broken_ring_says_so(place, text):
     directory = place.directory / "keys" / "example.org"
     directory.mkdir(parents=True)
