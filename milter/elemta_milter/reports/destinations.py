@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from elemta.addresses import a_label, split
 from elemta.dns import DnsError, Resolver
@@ -119,9 +119,20 @@ def _overridden(plain: Destination, host: str, consent: Record, tag: Tag) -> lis
         return [plain]
     limits = size_limits(consent.text, tag)
     others = [_plain(uri, limits) for uri in uris]
-    if any(split(each.address)[1] != host for each in others):
+    if any(_host(uri) != host for uri in uris):
         return [_refused(plain, f"{host} wants its reports sent to yet another host")]
     return others
+
+
+def _host(uri: str) -> str:
+    """The host that a URI leads to, also one of a scheme or an address that is not for us; "" for none."""
+    scheme, _, rest = uri.partition(":")
+    if scheme.lower() == "mailto":
+        return a_label(split(unquote(rest.partition("?")[0], errors="replace"))[1]) or ""
+    try:
+        return a_label(urlsplit(uri).hostname or "") or ""
+    except ValueError:  # brackets
+        return ""
 
 
 def _plain(uri: str, limits: Mapping[str, int]) -> Destination:

@@ -75,6 +75,22 @@ def test_an_address(uri, address, refusal):
     assert found.later is ("not verified" in refusal)
 
 
+@pytest.mark.parametrize(
+    ("others", "taken"),
+    [
+        ("https://more.test/x,mailto:b@more.test", ["b@more.test"]),  # of a scheme that is not for us: ignored
+        ("mailto:%22b%22@more.test,mailto:c@more.test", ["c@more.test"]),
+        ("https://More.test:8443/x", []),
+        ("https://victim.test/x,mailto:b@more.test", []),  # RFC 9990 section 4: then neither of them
+        ("https://[x/,mailto:b@more.test", []),
+    ],
+)
+def test_a_host_may_name_more_than_addresses(others, taken):
+    consent = {"sender.test._report._dmarc.more.test": [("TXT", f"v=DMARC1; rua={others}")]}
+    found, _ = verdicts("mailto:a@more.test", zone=ZONE | consent)
+    assert [each.address for each in found if not each.refusal] == taken
+
+
 def test_the_question_is_that_of_the_rfc():
     # RFC 9990 section 4: the record of blue.example.com names red.example.net
     _, resolver = verdicts("mailto:reports@red.example.net", "blue.example.com")
