@@ -5,7 +5,7 @@ any more.  Blocks; never used on the daemons' loops.  What was surely not taken 
 one is tried again; an address that is refused counts as a bounce, a sender or a mail that is refused says nothing of
 the address.
 
-RFC 5321 sections 4.2.1 (replies) and 4.5.3.2 (time-outs).
+RFC 5321 sections 4.2.1 (replies) and 4.5.3.2 (time-outs), RFC 3461 (notifications).
 """
 
 from __future__ import annotations
@@ -65,8 +65,10 @@ class Submission:
             return POSTPONED, self._silent
         at_data = False
         try:
-            for step, address in ((session.mail, sender), (session.rcpt, recipient)):
-                code, text = step(address)
+            # RFC 3461 section 4.1: a notification of a delay would look like a report that came back
+            notify = ("NOTIFY=FAILURE",) if session.has_extn("dsn") else ()
+            for step, address, options in ((session.mail, sender, ()), (session.rcpt, recipient, notify)):
+                code, text = step(address, options)
                 if code >= 400:  # RFC 5321 section 4.2.1
                     session.rset()
                     of_address = step == session.rcpt and not _OF_ELSE.match(text)

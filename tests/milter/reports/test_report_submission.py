@@ -73,6 +73,14 @@ def test_answers(answers, state, words):
     assert found[1].startswith(words)
 
 
+def test_delays_are_not_to_be_told():
+    """A report is only late then; the notification would count as a bounce of its address."""
+    answers = [b"220 hello", b"250-hi\r\n250 DSN", *TAKEN]
+    with server(answers) as (address, heard), Submission(address, "mx.test") as submission:
+        assert submission.send("a+r1@b.test", "c@d.test", MAIL)[0] == "sent"
+    assert b"rcpt TO:<c@d.test> NOTIFY=FAILURE" in heard
+
+
 def test_nobody_answers():
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
