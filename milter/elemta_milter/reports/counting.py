@@ -170,7 +170,8 @@ def _applied(entry: Entry, dmarc: Finding, arc: Finding | None) -> tuple[str, tu
         return "none" if policy is Policy.NONE else "pass", ()
     asked = Policy(str(dmarc.fields["disposition"]))
     applied = HAPPENED[entry.disposition]
-    if "dmarc" not in entry.behind:  # what else happened to it is no matter of the domain's owner
+    by_dmarc = entry.rule == "trouble:dmarc" if entry.rule.startswith("trouble:") else "dmarc" in entry.behind
+    if not by_dmarc:  # what else happened to it is no matter of the domain's owner
         applied = min(asked, applied, key=lambda each: each.strictness)
     if applied is policy:
         return applied.value, ()

@@ -91,6 +91,12 @@ def test_mail_of_named_classes_only():
         ({"result": "fail", "policy": "quarantine", "testing": True, "asked": "none"}, "none",
          (("policy_test_mode", ""),)),
         ({"result": "temperror"}, "none", (("other", "the DNS gave no answer"),)),
+        ({"result": "temperror", "disposition": Disposition.QUARANTINE, "rule": "trouble:dmarc"}, "quarantine",
+         (("other", "the DNS gave no answer"),)),
+        ({"result": "fail", "policy": "none", "disposition": Disposition.REJECT, "behind": ("dmarc",),
+          "rule": "trouble:clamav"}, "none", ()),  # a rule that asks for DMARC would have let it pass
+        ({"result": "temperror", "disposition": Disposition.QUARANTINE, "rule": "trouble:clamav"}, "none",
+         (("other", "the DNS gave no answer"),)),
     ],
 )  # fmt: skip
 def test_what_was_done_and_why_not_what_was_asked(changes, disposition, reasons):
