@@ -80,7 +80,7 @@ def _list(shop: Shop, args: argparse.Namespace) -> int:
             "type": key.kind,
             "state": key.state.value,
             "days": int(key.age(shop.now) // 86400),
-            "to do": duty(ring, key, shop.now),
+            "to do": duty(ring, key, shop.now, shop.in_use(ring)),
         }
         for ring in shop.rings(args.domain)
         for key in ring.keys

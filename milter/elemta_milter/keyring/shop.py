@@ -7,7 +7,6 @@ import asyncio
 import os
 import time
 from collections.abc import Iterable
-from itertools import chain
 from pathlib import Path
 
 from elemta.cli import fail
@@ -15,6 +14,7 @@ from elemta.cli._despite import settings_despite
 from elemta.config.model import KeyRing, Settings
 from elemta.config.problems import ConfigErrors
 from elemta.dns import open_resolver
+from elemta_milter.keyring.duties import in_use
 from elemta_milter.keyring.publication import Publication, look
 from elemta_milter.keyring.ring import STATES, Ring, RingError, read
 
@@ -48,11 +48,8 @@ class Shop:
         return [(domain, Path(keys.directory)) for domain, keys in rings if isinstance(keys, KeyRing)]
 
     def in_use(self, ring: Ring) -> set[str]:
-        """Selectors of the keys whose files `sign:` and `seal:` name one by one."""
-        of_sign = [keys for keys in (entry.keys for entry in self.settings.sign) if not isinstance(keys, KeyRing)]
-        of_seal = [self.settings.seal.key] if self.settings.seal else []
-        files = {Path(key.file).resolve() for key in chain(*of_sign, of_seal)}
-        return {key.selector for key in ring.keys if ring.path(key).resolve() in files}
+        """Selectors of the keys that the configuration names one by one."""
+        return in_use(self.settings, ring)
 
     def rings(self, domain: str | None) -> list[Ring]:
         """The ring of `domain`, or all there are.

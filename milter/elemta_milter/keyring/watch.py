@@ -17,7 +17,7 @@ from elemta.check import Tools
 from elemta.config.model import KeyFile, KeyRing, Settings
 from elemta.observe import Metrics
 from elemta_milter.keyring import publication
-from elemta_milter.keyring.duties import DAY, duties
+from elemta_milter.keyring.duties import DAY, duties, in_use
 from elemta_milter.keyring.publication import Publication, Seen
 from elemta_milter.keyring.ring import WAITING, RingError, State, read
 from elemta_milter.mailauth.signing import SigningKey
@@ -104,11 +104,12 @@ def survey(settings: Settings, published: Mapping[str, Publication], at: float) 
                 continue
             ages += [key.age(at) for key in ring.of(State.ACTIVE)]
             waiting = len(ring.of(*WAITING))
-            texts += duties(ring, at)
+            named = in_use(settings, ring)
+            texts += duties(ring, at, named)
             texts += [
                 f"{ring.name(key)} signs still, though it is {key.state}: systemctl reload elemta-milter"
                 for key in ring.of(State.RETIRING, State.RETIRED)
-                if ring.name(key) in published  # its record may go soon
+                if ring.name(key) in published and key.selector not in named  # its record may go soon
             ]
         else:
             ages += [_age(key.file, at) for key in used]

@@ -73,6 +73,16 @@ def test_a_key_that_signs_after_its_time_is_told_of(ring, tmp_path):
     assert "last._domainkey.example.org signs still, though it is retiring: systemctl reload elemta-milter" in texts
 
 
+def test_a_key_that_seals_after_its_time_is_told_of_with_what_helps(ring, tmp_path):
+    """No reload makes `seal:` name another file."""
+    seal = Seal(domain="example.org", key=KeyFile(selector="last", file=str(tmp_path / "last.pem")))
+    of = settings(KeyRing(directory=str(tmp_path))).model_copy(update={"seal": seal})
+    published = {"last._domainkey.example.org": Publication(Seen.PUBLISHED)}
+    _, texts = watching.survey(of, published, NOW)
+    [told] = [text for text in texts if text.startswith("last.")]
+    assert told.startswith("last._domainkey.example.org: its time has passed: `sign:` or `seal:` names its file")
+
+
 def test_keys_listed_one_by_one_have_the_age_of_their_files(tmp_path):
     path = tmp_path / "r.pem"
     path.write_text("x")
