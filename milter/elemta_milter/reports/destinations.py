@@ -27,8 +27,9 @@ ADDRESSES = 10
 LONGEST = 254  # octets of an address (RFC 5321 section 4.5.3.1.3)
 LONGEST_HOST = 253  # RFC 1035 section 2.3.4
 
-_LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+")
-"""One address of ASCII (RFC 5322 section 3.2.3), without quotes, spaces or commas that could make it another."""
+_LOCAL = re.compile(r"[A-Za-z0-9#$&'*+/=?^_`{|}~.-]+")
+"""One address of ASCII (RFC 5322 section 3.2.3), without quotes, spaces or commas that could make it another, without
+routes: where the domain is its own, Postfix sends a%b and b!a on to b."""
 
 Tag = Literal["rua", "ruf"]
 

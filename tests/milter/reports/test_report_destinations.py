@@ -62,6 +62,8 @@ def verdicts(rua, policy_domain="sender.test", tag="rua", zone=ZONE):
         ("https://sender.test/dmarc", "", "https: is not supported"),
         ("mailto:a%0d%0aBcc%3a@sender.test", "", "no address"),
         ("mailto:a%2cb@sender.test", "", "no address"),
+        ("mailto:a%25victim.test@sender.test", "", "no address"),  # for Postfix a@victim.test, which nobody verified
+        ("mailto:victim.test%21a@sender.test", "", "no address"),
         ("mailto:%22a%20b%22@sender.test", "", "no address"),
         ("mailto:%c3%a4@sender.test", "", "no address"),
         ("mailto:%3croot%3e@sender.test", "", "no address"),
