@@ -233,13 +233,13 @@ class _Mail:
     def ending(self, queue_id: str) -> Ending:
         """Give the mail as it is at its end."""
         body = BytesBody() if self.spool is None else self.spool.finish()
-        early = self.envelope
+        early, seen = self.envelope, self.header_octets + 2 + body.size
         envelope = Envelope(
             client=early.client,
             sender=early.sender,
             recipients=tuple(self.recipients),
             recipient_count=self.recipient_count,
-            size=early.size if self.spool is None else self.header_octets + 2 + body.size,
+            size=max(early.size, seen) if self.spool is None else seen,  # there may be a body that was not sent to us
             smtputf8=early.smtputf8,
             queue_id=queue_id,
         )

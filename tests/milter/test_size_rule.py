@@ -19,13 +19,16 @@ def daemon():
 
 
 @pytest.mark.parametrize("options", [(), (b"SIZE=5",)], ids=["none", "a lie"])
-def test_what_the_client_announces_does_not_matter(daemon, options):
+@pytest.mark.parametrize(
+    ("subject", "body"), [(b" big", b"x" * 1500 + b"\r\n"), (b" " + b"x" * 1505, b"")], ids=["body", "header"]
+)
+def test_what_the_client_announces_does_not_matter(daemon, options, subject, body):
     mta = Mta(daemon.address)
     try:
         mta.hello()
         mta.envelope(b"<a@b.test>", options=options)
-        mta.fields((b"Subject", b" big"))
-        assert mta.step("B", b"x" * 1500 + b"\r\n") == CONTINUE
+        mta.fields((b"Subject", subject))
+        assert not body or mta.step("B", body) == CONTINUE
         [(verdict, told)] = mta.end()
     finally:
         mta.sock.close()
