@@ -1,5 +1,6 @@
 """Which steps does the MTA tell us of, and for which does it wait?"""
 
+import Milter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +10,17 @@ from elemta_milter.negotiation import Act, Step, terms
 ALL_ACTS, ALL_STEPS, FAKED = 0x1FF, 0x1FFFFF, 0xFF080
 QUIET = Step.QUIET_CONNECT | Step.QUIET_MAIL | Step.QUIET_RCPT | Step.QUIET_HEADER
 NEVER = Step.NO_DATA | Step.NO_UNKNOWN | Step.NO_END_OF_HEADER
+
+
+def test_the_numbers_are_libmilters():
+    assert [int(act) for act in Act] == [
+        Milter.ADDHDRS, Milter.CHGBODY, Milter.ADDRCPT, Milter.DELRCPT, Milter.CHGHDRS, Milter.QUARANTINE,
+        Milter.CHGFROM, Milter.SETSYMLIST,
+    ]  # fmt: skip
+    assert [int(step) for step in Step] == [
+        Milter.P_NOBODY, Milter.P_NOEOH, Milter.P_NOUNKNOWN, Milter.P_NODATA, Milter.P_NR_HDR, Milter.P_NR_CONN,
+        Milter.P_NR_MAIL, Milter.P_NR_RCPT, Milter.P_HDR_LEADSPC,
+    ]  # fmt: skip
 
 
 def test_with_postfix_and_no_check_of_the_body_only_the_end_is_waited_for():

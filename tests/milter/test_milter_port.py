@@ -70,6 +70,14 @@ def test_a_mail_that_was_not_started_is_begun_at_its_end(loop):
     assert case.calls == [("message", "loop")]
 
 
+def test_what_was_started_at_once_is_not_started_again(loop):
+    case = Case(later="decision")
+    case.start_now = lambda envelope: True
+    port = Port(Mock(return_value=case), loop, 1, pytest.fail)
+    port.decide(port.start(Envelope()), Message(), lambda: None)
+    assert ("start", "loop") not in case.calls
+
+
 def test_starting_and_cancelling_do_not_wait_and_keep_their_order(loop):
     case = Case(later="decision")
     port = Port(lambda: case, loop, 1, pytest.fail)

@@ -121,14 +121,15 @@ def test_sender(session, path, sender):
 @pytest.mark.parametrize(
     ("arguments", "size", "smtputf8"),
     [
-        ([], 0, False),
+        ([], 2, False),  # the empty line that ends the header
         ([b"SIZE=1000", b"SMTPUTF8"], 1000, True),
         ([b"size=7", b"smtputf8"], 7, True),
         ([b"BODY=8BITMIME", b"SIZE=7"], 7, False),
-        ([b"SIZE=-1"], 0, False),
-        ([b"SIZE="], 0, False),
-        ([b"SIZE=" + b"9" * 400], 0, False),
-        ([b"SMTPUTF8=YES", b"=", b"\xff\0"], 0, False),
+        ([b"SIZE=" + b"9" * 18], 10**18 - 1, False),
+        ([b"SIZE=-1"], 2, False),
+        ([b"SIZE="], 2, False),
+        ([b"SIZE=" + b"9" * 19], 2, False),
+        ([b"SMTPUTF8=YES", b"=", b"\xff\0"], 2, False),
     ],
 )
 def test_esmtp_arguments(session, arguments, size, smtputf8):
@@ -141,6 +142,7 @@ def test_esmtp_arguments(session, arguments, size, smtputf8):
     ("name", "address", "macros", "expected"),
     [
         ("unknown", "192.0.2.1", {}, ("", "192.0.2.1")),
+        ("Unknown", "192.0.2.1", {}, ("", "192.0.2.1")),
         ("[192.0.2.1]", "192.0.2.1", {}, ("", "192.0.2.1")),
         ("a.test", "2001:db8::1", {}, ("a.test", "2001:db8::1")),
         ("a.test", "::ffff:192.0.2.1", {}, ("a.test", "192.0.2.1")),
@@ -198,6 +200,18 @@ def test_many_mails_share_nothing_but_the_client(session, engine):
         assert ending.message.headers == ((b"X-Number", b" %d" % number),)
         assert b"".join(ending.message.body.chunks()) == b"%d" % number
     assert engine.cancelled == []
+
+
+@pytest.mark.parametrize("way", ["abort", "helo", "connect"])
+def test_a_mail_given_up_is_no_mail(session, engine, way):
+    session.mail(b"<old@b.test>", [], {})
+    {
+        "abort": session.abort,
+        "helo": lambda: session.helo("again.test"),
+        "connect": lambda: session.connect("other.test", None, 0),
+    }[way]()
+    assert engine.cancelled == [1]
+    assert session.eom({}) is None
 
 
 @pytest.mark.parametrize("way", ["abort", "helo", "connect", "mail"])
@@ -287,6 +301,11 @@ def test_names_of_fields_that_are_not_kept_are_bounded_too(engine, tmp_path):
     for name in ["B" * 50, "b" * 50, "C" * 50, "D" * 50, "Authentication-Results"]:
         session.header(name, b" 1")
     assert session.eom({}).unkept == {b"a": 1, b"b" * 50: 2, b"authentication-results": 1, NAMELESS: 2}
+    session.mail(b"<>", [], {})
+    session.header("A", b"1" * 200)
+    for name in ["B" * 49, "b" * 49, "C" * 50, "D"]:
+        session.header(name, b" 1")
+    assert session.eom({}).unkept == {b"a": 1, b"b" * 49: 2, b"c" * 50: 1, NAMELESS: 1}
 
 
 def test_too_large_a_header_has_no_holes(engine, tmp_path):
@@ -298,6 +317,20 @@ def test_too_large_a_header_has_no_holes(engine, tmp_path):
     message = session.eom({}).message
     assert [name for name, _ in message.headers] == [b"A"]
     assert message.truncated == "1,000 octets of header"
+    session.mail(b"<>", [], {})
+    session.header("A", b"x" * 996)
+    assert session.eom({}).message.truncated == ""
+    session.mail(b"<>", [], {})
+    session.header("A", b"x" * 997)
+    assert session.eom({}).message.headers == ()
+
+
+def test_the_first_bound_that_was_passed_is_told(engine, tmp_path):
+    session = make(engine, tmp_path, bounds=Bounds(recipients=0, header_fields=0))
+    session.mail(b"<>", [], {})
+    session.rcpt(b"<a@b.test>")
+    session.header("A", b" 1")
+    assert session.eom({}).message.truncated == "0 recipients"
 
 
 def test_too_many_recipients_are_counted(engine, tmp_path):
