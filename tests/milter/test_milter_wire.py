@@ -404,6 +404,32 @@ def test_a_step_that_failed_defers_its_mail_at_the_end_if_nobody_was_told_before
     assert [message.headers for message in decided] == [((b"From", b" x"),)]
 
 
+@pytest.mark.parametrize("quiet", [True, False])
+@pytest.mark.parametrize("step", ["connect", "mail", "rcpt"])
+def test_a_step_that_nobody_waits_for_is_not_answered_also_when_it_failed(step, quiet):
+    """libmilter would ignore the rest of the mail, and the MTA would wait in vain."""
+    wire = Wire(Mock(), Mock(host=HOST), early=False, body=True, trusts=Mock(), undone=Mock())
+    ctx = Mock(getsymval=lambda _: None)
+    ctx.setpriv = lambda link: setattr(ctx.getpriv, "return_value", link)
+    wire._negotiate(ctx, [sum(Act), sum(Step) if quiet else Step.LEADING_SPACE, 0, 0])
+    good = {"connect": ("a.test", 4, ("192.0.2.1", 25)), "mail": (b"<a@b.test>",), "rcpt": (b"<a@b.test>",)}
+    bad = {"connect": (None, 4, 1), "mail": (None,), "rcpt": (None,)}
+    wire._mail(ctx, b"<a@b.test>")
+    answers = [getattr(wire, f"_{step}")(ctx, *arguments[step]) for arguments in (good, bad)]
+    if quiet:
+        assert answers == [Milter.NOREPLY] * 2
+    else:
+        assert answers == [Milter.CONTINUE, Milter.CONTINUE if step == "connect" else Milter.TEMPFAIL]
+
+
+def test_a_mail_that_is_given_up_is_cancelled_at_once(mta, echo):
+    mta.envelope(b"<given-up@b.test>")
+    assert mta.step("B", b"x") == CONTINUE
+    before = len(echo.seen(0))
+    mta.packet("A")
+    assert echo.seen(before + 1)[-1] == {"started": ["given-up@b.test"], "cancelled": True}
+
+
 @pytest.mark.slow
 def test_ten_bodies_of_50_mb_at_once_stay_out_of_memory(connect):
     size, chunk = 50_000_000, b"0123456789abcde\n" * 4096

@@ -237,6 +237,31 @@ def test_it_breaks_a_signature_and_says_so_and_then_a_banner_breaks_nothing():
     assert body.count(b"From outside mx.test") == body.count(b"taken out by") == 1
 
 
+def test_a_banner_over_the_notice_for_a_mail_that_was_one_attachment():
+    header = ((b"Content-Type", b" application/octet-stream; name=a.exe"), (b"Content-Transfer-Encoding", b" base64"))
+    _, delivered_header, body = carried(of(NO_EXE, BANNER), mail((*PLAIN, *header), b"TVo=\r\n"))
+    assert dict(delivered_header)[b"Content-Type"] == b" text/plain; charset=us-ascii"
+    assert dict(delivered_header)[b"Content-Transfer-Encoding"] == b" 7bit"
+    assert body.startswith(b"From outside mx.test")
+    assert b'"a.exe" was taken out' in body
+
+
+def test_attachments_go_where_no_banner_can():
+    header = (*PLAIN, (b"Content-Type", b" multipart/signed; boundary=b"))
+    found, _, body = carried(of(NO_EXE, BANNER), mail(header, attached("a.exe")))
+    assert (found.result, found.fields["removed"], found.fields["banner"]) == (Result.PASS, ("a.exe",), ())
+    assert found.reason == "taken out: a.exe; no banner: it is signed (multipart/signed)"
+    assert b"From outside" not in body
+
+
+@pytest.mark.parametrize(("count", "said"), [(5, "a4.exe"), (6, "a4.exe and 1 more")])
+def test_of_many_attachments_some_are_named(count, said):
+    body = b"".join(attached(f"a{each}.exe").removesuffix(b"--b--\r\n") for each in range(count)) + b"--b--\r\n"
+    found, _, _ = carried(of(NO_EXE), mail(MIXED, body))
+    assert found.reason == f"taken out: a0.exe, a1.exe, a2.exe, a3.exe, {said}"
+    assert len(found.fields["removed"]) == count
+
+
 def test_the_first_rule_that_asks_speaks():
     rules = [f"{{id: {name}, replace_attachments: {{extension: exe, notice: 'by {name}'}}}}" for name in ("one", "two")]
     _, _, body = carried(of(*rules), mail(MIXED, attached("a.exe")))
