@@ -118,6 +118,23 @@ def test_fields_that_stay(name, value):
     assert folded(name, value) is None
 
 
+@pytest.mark.parametrize(
+    ("value", "change"),
+    [
+        ("x" * 990, None),  # 998 octets without a space, and Postfix adds none
+        (" " + "x" * 989, None),
+        (" " + "x" * 989 + " y", "x" * 989 + "\n y"),
+        (" " + "x" * 989 + "\ty", "x" * 989 + "\n\ty"),
+        (" short  \r\n " + "x" * 998, "short  \n " + "x" * 997 + "\n x"),
+        (" " + "x" * 988 + "\U0001f600", "x" * 988 + "\n \U0001f600"),
+        (" " + "x" * 985 + "\U0001f600" + "y", "x" * 985 + "\U0001f600\n y"),
+    ],
+)
+def test_a_line_of_998_octets_is_not_too_long(value, change):
+    edit = folded(b"Subject", value.encode())
+    assert (edit and edit.value) == change
+
+
 @pytest.mark.parametrize("stays", [b" " + b"\xff" * 2000, b" short\r\n" * 300])
 def test_a_field_that_stays_does_not_keep_others_long(stays):
     change = folded(b"To", b" " + b"x" * 2000, (b"Subject", stays))

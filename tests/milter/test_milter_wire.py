@@ -15,6 +15,7 @@ import pytest
 from miltertest import codec
 
 from elemta_milter.negotiation import Act, Step
+from elemta_milter.session import MAIL_MACROS
 from elemta_milter.wire import Wire
 from harness.echo import HOST, EchoMilter
 from harness.mta import ACCEPT, CONTINUE, DISCARD, REJECT, REPLY, TEMPFAIL, Mta
@@ -61,8 +62,12 @@ def last(echo, sender):
 
 def test_everything_of_a_mail_is_seen(echo, connect):
     mta = connect(echo)
-    for macro in (b"{client_addr}", b"{auth_authen}", b"{tls_version}", b"{cert_subject}"):
-        assert macro in mta.symbols
+    asked = re.findall(rb"\0\0\0(.)([^\0]*)\0", mta.symbols, re.DOTALL)
+    assert asked == [
+        (bytes([Milter.M_ENVFROM]), " ".join(MAIL_MACROS).encode()),
+        (bytes([Milter.M_ENVRCPT]), b"{none}"),
+        (bytes([Milter.M_EOM]), b"i"),
+    ]
     mta.hello()
     macros = {"auth_authen": "alice", "auth_type": "PLAIN", "client_ptr": "ptr.test", "cipher_bits": "256"}
     macros |= {"tls_version": "TLSv1.3", "daemon_name": "submission"}
@@ -331,8 +336,10 @@ def test_over_the_bound_of_connections_comes_a_tempfail(connect):
         first, second = connect(milter), connect(milter)
         for mta in (first, second):
             mta.hello()
-        third = connect(milter)
+        assert milter.log() == ""
+        third = connect(milter, actions=0x2E)
         assert third.step("C", b"x\0004" + struct.pack("!H", 25) + b"192.0.2.1\0") == TEMPFAIL
+        assert milter.log() == "2 connections are open, one more is told to come again\n"
         first.packet("Q")
         assert first.sock.recv(1) == b""
         time.sleep(0.1)
