@@ -2,12 +2,15 @@
 
 import asyncio
 import threading
+from ipaddress import ip_address
 from types import SimpleNamespace
 
 import pytest
 
+from elemta.facts import Client
+from elemta.testing import policy
 from elemta_milter import service as module
-from elemta_milter.service import MilterService
+from elemta_milter.service import MilterService, trust
 
 
 class Wire:
@@ -99,6 +102,28 @@ def test_the_first_worker_looks_after_the_keys_that_there_are(monkeypatch, slot,
     world.serve(stop=True, after=ended.set)
     assert world.wire.descriptor == 7
     assert (world.watched, world.told, world.wire.voucher) == (watched, ["ready", "shut", "closed"], voucher)
+
+
+@pytest.mark.parametrize(
+    ("address", "trusted"),
+    [
+        ("192.0.2.7", True),
+        ("192.0.3.7", False),
+        ("198.51.100.7", True),
+        ("198.51.100.8", False),
+        ("2001:db8::1", True),
+        ("203.0.113.7", False),  # in a set that is not named there
+        (None, False),
+    ],
+)
+def test_who_may_bring_results_in_our_name(address, trusted):
+    made = policy("""
+host: mx.test
+milter: {trusted: [192.0.2.0/24, relays, six]}
+sets: {relays: [198.51.100.7], six: ["2001:db8::/32"], others: [203.0.113.0/24]}
+""")
+    client = Client(address=address and ip_address(address))
+    assert trust(SimpleNamespace(policy=made))(client) is trusted
 
 
 # ── processors ───────────────────────────────────────────────────────────────────────────────────────────────
