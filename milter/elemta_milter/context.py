@@ -39,7 +39,7 @@ def send(  # noqa: C901 - one case for each kind
             case edits.InsertHeader(index, name, value):
                 ctx.addheader(name, space + value, index)
             case edits.ChangeHeader(name, nth, value):
-                ctx.chgheader(name, nth, space + value)
+                ctx.chgheader(name, nth, space + value or " ")  # without any value the field would go
             case edits.DeleteHeader(name, nth):
                 ctx.chgheader(name, nth, None)
             case edits.AddRecipient(address):

@@ -193,6 +193,14 @@ def test_every_version_of_the_protocol(echo, version, actions, protocol, connect
     assert seen["body"] == hashlib.sha256(b"hello\r\n").hexdigest()
 
 
+@pytest.mark.parametrize("protocol", [0x7F, 0x1FFFFF])
+def test_a_field_that_is_made_empty_stays(echo, protocol, connect):
+    mta = connect(echo, protocol=protocol)
+    mta.hello()
+    got = mta.carry((b"X", b" 1"), do={"actions": [["set_header", "X", ""]]})
+    assert got == [("m", {"index": 1, "name": "X", "value": " "}), (ACCEPT, {})]
+
+
 def test_an_edit_that_the_mta_does_not_allow_defers_the_mail(echo, connect):
     mta = connect(echo, actions=0x11)
     mta.hello()
