@@ -103,6 +103,24 @@ def test_everything_of_a_mail_is_seen(echo, connect):
 
 
 @pytest.mark.parametrize(
+    ("packet", "client"),
+    [
+        (b"localhost\0L\0\0/run/socket\0", ("localhost", "", 0)),
+        (b"localhost\0U", ("localhost", "", 0)),
+        (b"a.test\x006" + struct.pack("!H", 25) + b"IPv6:2001:db8::1\0", ("a.test", "2001:db8::1", 25)),
+    ],
+    ids=["unix", "unknown", "IPv6"],
+)
+def test_where_a_client_comes_from(echo, connect, request, packet, client):
+    mta = connect(echo)
+    assert mta.step("C", packet) == CONTINUE
+    sender = f"{request.node.callspec.id}@b.test"
+    assert mta.carry(sender=f"<{sender}>".encode()) == [(ACCEPT, {})]
+    found = last(echo, sender)["client"]
+    assert (found["name"], found["address"], found["port"]) == client
+
+
+@pytest.mark.parametrize(
     ("order", "answers"),
     [
         ({"then": "accept"}, [(ACCEPT, {})]),

@@ -126,6 +126,7 @@ def test_an_attachment_is_told_whole():
         (("a.lha", b"\x12\x34-lh5-" + bytes(100)), "archives", ("lha",)),
         (("a.ace", bytes(7) + b"**ACE**" + bytes(100)), "unread", True),
         (("a", b"Content-Type: message/partial\r\n", "message/partial"), "unread", True),
+        (("a", b"\r\n", "message/external-body"), "unread", True),
     ],
 )
 def test_what_is_found(attachment, fact, value):
