@@ -25,6 +25,8 @@ class Bounds:
         removals: header fields taken out of one message. Postfix searches the header anew for each.
         reply_octets: octets of the text of an SMTP reply; libmilter takes 980 on a line.
         progress: seconds of waiting after which the MTA is told that we are still at work.
+        patience: seconds that an MTA surely waits; after more of them it is seen whether it is still there, before a
+            decision is carried out.
         margin: seconds past the mail's budget after which a decision is no longer waited for.
     """
 
@@ -38,6 +40,7 @@ class Bounds:
     removals: int = 1000
     reply_octets: int = 900
     progress: float = 10.0
+    patience: float = 1.0
     margin: float = 5.0
 
 

@@ -76,12 +76,15 @@ class Port:
             tasks[0].add_done_callback(self._too_late)
 
         self._loop.call_soon_threadsafe(begin)
-        deadline = time.monotonic() + self._limit
+        began = time.monotonic()
+        deadline = began + self._limit
         try:
             while not answered.acquire(timeout=BOUNDS.progress):
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"no decision within {self._limit:g} s")  # noqa: TRY301 - given up in one place
                 progress()
+            if time.monotonic() - began > BOUNDS.patience:
+                progress()  # it may have given up meanwhile, and nobody would hear of the decision
         except BaseException:
             self._loop.call_soon_threadsafe(give_up)
             raise

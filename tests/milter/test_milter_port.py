@@ -132,6 +132,21 @@ def test_what_is_overdue_before_the_loop_comes_to_it_is_not_decided_any_more(loo
     assert case.calls == [("cancel", "loop")]
 
 
+@pytest.mark.parametrize("patience", [0.01, 60])
+def test_an_mta_that_waited_long_is_asked_whether_it_is_there(loop, monkeypatch, patience):
+    """One that has given up hears of no verdict, and a mail without edits would pass for accepted."""
+    monkeypatch.setattr(port, "BOUNDS", Bounds(patience=patience))
+    undone, gone = [], Mock(side_effect=OSError("cannot notify progress"))
+    decide = Port(lambda: Case(later="decision", wait=0.05), loop, 60, undone.append).decide
+    if patience == 60:
+        assert decide(None, Message(), gone) == "decision"
+        return
+    with pytest.raises(OSError, match="progress"):
+        decide(None, Message(), gone)
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0.05), loop).result()
+    assert undone == ["decision"]
+
+
 @pytest.mark.parametrize("later", ["decision", RuntimeError("broken")])
 def test_a_decision_that_comes_when_the_mta_is_gone_is_told_as_undone(loop, monkeypatch, later):
     monkeypatch.setattr(port, "BOUNDS", Bounds(progress=0.05))

@@ -260,6 +260,21 @@ def test_what_was_decided_and_not_carried_out_is_told(echo, mta):
     assert len(re.findall(told, echo.log())) == len(before) + 1
 
 
+def test_what_was_decided_when_the_mta_had_gone_is_told_too(connect):
+    with EchoMilter(patience=0.1) as milter:
+        mta = connect(milter)
+        mta.hello()
+        mta.envelope()
+        mta.fields((b"X-Do", b' {"sleep": 0.5}'))
+        mta.packet("E")
+        milter.seen(1)  # at work
+        mta.sock.close()
+        deadline = time.monotonic() + 10
+        while not re.search(r"decision (\w{10}) was not carried out", milter.log()):
+            assert time.monotonic() < deadline, milter.log()
+            time.sleep(0.02)
+
+
 def undone(path, reference):
     if not path.exists():
         return []
