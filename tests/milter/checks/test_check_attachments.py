@@ -170,6 +170,21 @@ def test_attached_mail_is_looked_into(encoding):
     assert found.fields["executable"] is True
 
 
+def test_what_is_wrong_with_an_attached_mail_is_told():
+    """Programs may see other parts of it than were looked at."""
+    twice = b"Content-Type: text/plain\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n"
+    found = look(("fwd.eml", twice))
+    assert (found.fields["broken"], found.result) == (True, Result.NEUTRAL)
+    assert "fwd.eml: several Content-Type" in found.reason
+
+
+def test_the_bounds_that_were_passed_and_the_files_within_are_said():
+    found = look(("a.zip", zipped(("b", bytes(9 << 20)), ("c", b"x"))), ("d.zip", zipped(("e", b"x"))))
+    assert found.reason.startswith("2 attachments with ")
+    assert "more than ratio 100" in found.reason
+    assert look(("d.zip", zipped(("e", b"x")))).reason == "1 attachment with 1 file in archives and documents"
+
+
 def test_mail_in_mail_in_mail_ends_at_the_depth():
     octets = b"Content-Type: text/plain\r\n\r\nend"
     for _ in range(9):
