@@ -36,6 +36,7 @@ from elemta.quarantine.telling import data, subject_of, told
 
 NAME = "quarantine"
 HELP = "list, show, release and delete mail on hold"
+_NONE = "nothing on hold meets these criteria"
 _DONE = {Deed.RELEASED: "released", Deed.REQUEUED: "released as a new message", Deed.DELETED: "deleted"}
 
 
@@ -122,7 +123,7 @@ def _list(hold: _Hold, args: argparse.Namespace) -> int:
     _tell(hold, mails, as_json=args.json)
     others = 0 if args.all else sum(each.decision is None for each in found)
     if not mails and not args.json and (choice or not others):
-        fail("nothing on hold meets these criteria" if choice else "nothing is on hold", os.EX_OK)
+        fail(_NONE if choice else "nothing is on hold", os.EX_OK)
     if others:
         more = f"{others}{' more' if mails else ''} {'was' if others == 1 else 'were'}"
         fail(f"({more} put on hold by somebody else; --all shows them)", os.EX_OK)
@@ -194,6 +195,8 @@ def _act(hold: _Hold, args: argparse.Namespace, do: Callable[[Sequence[Held]], d
         chosen = list(mails.values())
     else:
         chosen = [each for each in found if each.decision and choice.fits(each, hold.now)]
+        if not chosen:
+            return fail(_NONE, os.EX_OK)
         if not args.yes:
             _tell(hold, chosen)
             these = "this one" if len(chosen) == 1 else f"these {len(chosen)}"
@@ -262,4 +265,10 @@ def _criteria(parser: argparse.ArgumentParser) -> None:
 
 
 def _choice(args: argparse.Namespace) -> Choice:
-    return Choice(args.rule, args.klass, args.sender, args.recipient, args.reason, args.older, args.newer)
+    sender, recipient = _bare(args.sender), _bare(args.recipient)
+    return Choice(args.rule, args.klass, sender, recipient, args.reason, args.older, args.newer)
+
+
+def _bare(address: str | None) -> str | None:
+    """Without the <> that lists and logs show around it; `<>` is the null sender."""
+    return None if address is None else address.removeprefix("<").removesuffix(">")

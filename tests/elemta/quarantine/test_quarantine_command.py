@@ -183,6 +183,28 @@ def test_nothing_is_done_to_many_without_yes(place, elemta):
     assert elemta("delete", "--older", "2d", "--yes")[1].split()[:2] == ["BzB", "deleted"]
 
 
+@pytest.mark.parametrize("words", [("delete", "--older", "9d"), ("release", "--rule", "other", "--yes")])
+def test_criteria_that_nothing_meets_are_told(place, elemta, words):
+    on_hold(place, ("AzA", "AAAAAAAAAA", DAY))
+    assert elemta(*words) == (0, "", "nothing on hold meets these criteria\n")
+    assert asked(place, "postsuper") == []
+
+
+@pytest.mark.parametrize(("criterion", "found"), [("<alice@sender.test>", True), ("<*@other.test>", False)])
+def test_addresses_may_be_told_as_they_are_shown(place, elemta, criterion, found):
+    on_hold(place, ("AzA", "AAAAAAAAAA", DAY))
+    assert ("AzA" in elemta("list", "--sender", criterion)[1]) == found
+    assert "AzA" in elemta("list", "--recipient", "<bob@here.test>")[1]
+
+
+def test_the_null_sender_is_found_as_it_is_shown(place, elemta):
+    on_hold(place, ("AzA", "", DAY), ("BzB", "BBBBBBBBBB", DAY))
+    mails = (place / "queue").read_text()
+    (place / "queue").write_text(mails.replace("alice@sender.test", "MAILER-DAEMON", 1))
+    out = elemta("list", "--all", "--sender", "<>")[1]
+    assert ("from <> to" in out, "AzA" in out, "BzB" in out) == (True, True, False)
+
+
 def test_only_what_was_kept_long_enough_expires(place, elemta):
     on_hold(place, ("AzA", "AAAAAAAAAA", 15 * DAY), ("BzB", "BBBBBBBBBB", 13 * DAY), ("CzC", "", 99 * DAY))
     assert "its time is over" in elemta("expire", "--dry-run")[1]
