@@ -21,9 +21,10 @@ from elemta.config.load import load
 from elemta.config.model import Reports, Settings
 from elemta.journal import JournalError
 from elemta.printable import clean
+from elemta_milter.reports.collecting import Ledger
 from elemta_milter.reports.document import xml
 from elemta_milter.reports.ledger_file import LedgerError
-from elemta_milter.reports.office import leapt, open_office, read_journal
+from elemta_milter.reports.office import leapt, ledger_path, open_office, read_journal
 from elemta_milter.reports.outgoing import Due
 from elemta_milter.reports.return_path import ReturnPath
 from elemta_milter.reports.sending import (
@@ -58,20 +59,22 @@ def run(args: Namespace) -> int:
 
 
 async def _run(args: Namespace, settings: Settings, reports: Reports) -> int:
-    async with open_office(settings, reports) as office:
-        match args.dmarc_command:
-            case "report":
-                now = time.time()
-                wait = await leapt(settings)
-                if wait:  # nothing is counted or sent, and what is counted can be looked at
-                    status = fail(f"elemta dmarc: {wait}", os.EX_TEMPFAIL if args.send else os.EX_OK)
-                    return status or await _report(office, args, now)
-                await read_journal(office, settings, reports, now)
-                return await _report(office, args, now)
-            case "suppress":
-                return _suppress(office, args)
-            case _:
-                return _bounce(office, reports, sys.stdin.buffer.read(LARGEST))
+    if args.dmarc_command == "report":
+        async with open_office(settings, reports) as office:
+            now = time.time()
+            wait = await leapt(settings)
+            if wait:  # nothing is counted or sent, and what is counted can be looked at
+                status = fail(f"elemta dmarc: {wait}", os.EX_TEMPFAIL if args.send else os.EX_OK)
+                return status or await _report(office, args, now)
+            await read_journal(office, settings, reports, now)
+            return await _report(office, args, now)
+    ledger = Ledger.open(ledger_path(settings, reports))  # whatever becomes of keys and the DNS
+    try:
+        if args.dmarc_command == "suppress":
+            return _suppress(ledger, args)
+        return _bounce(ledger, reports, sys.stdin.buffer.read(LARGEST))
+    finally:
+        ledger.file.close()
 
 
 # ── report ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -155,8 +158,8 @@ def _time(at: float) -> str:
 # ── addresses that take none ──────────────────────────────────────────────────────────────────────────────
 
 
-def _suppress(office: Office, args: Namespace) -> int:
-    outgoing = office.ledger.outgoing
+def _suppress(ledger: Ledger, args: Namespace) -> int:
+    outgoing = ledger.outgoing
     if args.address is None and args.remove:
         return fail("elemta dmarc suppress: --remove needs an ADDRESS", os.EX_USAGE)
     if args.address is None:
@@ -168,7 +171,7 @@ def _suppress(office: Office, args: Namespace) -> int:
     return os.EX_OK if outgoing.allow(args.address) else fail(f"{args.address} is not suppressed", os.EX_DATAERR)
 
 
-def _bounce(office: Office, reports: Reports, octets: bytes) -> int:
+def _bounce(ledger: Ledger, reports: Reports, octets: bytes) -> int:
     """Read one delivery status notification (RFC 3464); whatever else it is, it is taken and forgotten."""
     try:
         message = email.message_from_bytes(octets)
@@ -180,7 +183,7 @@ def _bounce(office: Office, reports: Reports, octets: bytes) -> int:
         for value in message.get_all(name, []):
             token = return_path.token(str(value).strip().strip("<>"))
             if token and words is not None:
-                silenced = office.ledger.outgoing.bounced(token, time.time(), reports.bounces, words)
+                silenced = ledger.outgoing.bounced(token, time.time(), reports.bounces, words)
                 _out([f"{silenced} gets no more reports"] if silenced else [])
                 return os.EX_OK
     return os.EX_OK

@@ -169,6 +169,17 @@ def test_suppress_list_and_remove(elemta):
     assert elemta("suppress", "--remove", AGG).status == os.EX_DATAERR
 
 
+def test_an_address_is_suppressed_whatever_becomes_of_keys(elemta, tmp_path, monkeypatch):
+    config = json.loads((tmp_path / "elemta.yaml").read_text())
+    config["sign"] = [{"domain": "receiver.test", "keys": [{"selector": "s", "file": "gone.pem"}]}]
+    (tmp_path / "elemta.yaml").write_text(json.dumps(config))
+    assert "reports cannot be signed" in elemta("report").err
+    assert elemta("suppress", AGG).status == os.EX_OK
+    assert elemta("suppress").out.startswith(AGG)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
+    assert elemta("bounce").status == os.EX_OK
+
+
 def test_an_address_is_suppressed_as_reports_are_sent_to_it(elemta):
     elemta("suppress", "Agg@Bücher.test")
     assert elemta("suppress").out.startswith("agg@xn--bcher-kva.test  since")
