@@ -39,6 +39,7 @@ def main() -> int:
 
     writer = Writer(sys.argv[1], tell, settled=tell)
     writer.open()
+    tell()  # we are there: what the process before us ended of is over, also where no decision waits
     for told in frames(sys.stdin.buffer):
         match told:
             case [bool(again), list(packed)]:

@@ -7,7 +7,7 @@ the worker what came in that quarter, kill -9 of the writing process nothing: wh
 and goes to the next one.
 
 Frames to the process: four octets of length, then msgpack: [fingerprint, words] of a policy, or [again, what `dispatch`
-made of decisions].  It answers with a line of JSON for each attempt to write: `State`.
+made of decisions].  It answers with a line of JSON when it begins, and one for each attempt to write: `State`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import msgspec
 
 from elemta.decision import Decision
 from elemta.journal.dispatch import dispatch
-from elemta.journal.write import BOUND, RETRY, in_words
+from elemta.journal.write import BOUND, REMIND, RETRY, in_words
 
 INTERVAL = 0.25  # seconds between two deliveries
 BATCH = 100  # decisions in one frame; as many waiting are sent at once
@@ -163,12 +163,13 @@ class Courier:
         return lost
 
     async def _work(self) -> None:
-        """Keep one process writing."""
+        """Keep one process writing; the same trouble is told once a minute."""
+        reported = 0.0
         while True:
             try:
                 why = await self._serve()
             except OSError as error:
-                why = f"it cannot be started: {error}"
+                why = f"it cannot be started: {sys.executable}: {error.strerror or error}"
             except ValueError as error:  # as msgspec's errors are, and a line that does not end
                 why = f"it said what is no answer: {error}"
             finally:
@@ -176,8 +177,12 @@ class Courier:
             if self._stopping and not self.waiting:
                 return
             self.failures += 1
-            self.trouble = f"the process that writes it ended: {why}"
-            self._report(f"journal: {self.trouble}; another is started, {self.waiting} waiting, {self.dropped} dropped")
+            before, self.trouble = self.trouble, f"the process that writes it ended: {why}"
+            now = time.monotonic()
+            if self.trouble != before or now - reported >= REMIND:
+                reported = now
+                counts = f"{self.waiting} waiting, {self.dropped} dropped"
+                self._report(f"journal: {self.trouble}; another is started, {counts}")
             await asyncio.sleep(RETRY)
 
     async def _serve(self) -> str:

@@ -151,6 +151,24 @@ def test_a_writing_process_that_is_killed_costs_no_decision_and_doubles_none(tmp
     assert any("signal" in text or "exit status -9" in text for text in reports)
 
 
+def test_a_journal_whose_process_was_replaced_is_well_again_though_no_mail_comes(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "RETRY", 0.05)
+    reports = []
+
+    async def run():
+        courier = opened(tmp_path / "journal.db", reports)
+        for number in (1, 2):
+            await until(lambda: courier._process is not None and courier.trouble == "")
+            courier._process.kill()
+            await until(lambda killed=number: courier.failures == killed)
+            assert courier.trouble.endswith("exit status -9")
+            await until(lambda: courier.trouble == "")
+        assert await courier.close() == 0
+
+    asyncio.run(run())
+    assert len(reports) == 2
+
+
 def test_a_writing_process_that_is_killed_when_nothing_waits_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "RETRY", 0.05)
 
@@ -277,15 +295,15 @@ def test_a_process_that_cannot_be_started_is_told_and_tried_again(tmp_path, monk
         courier = opened(path, reports)
         courier.decided(decision())
         await until(lambda: courier.failures > 1)
-        assert "ended: it cannot be started: [Errno 2]" in courier.trouble
+        assert f"ended: it cannot be started: {tmp_path}/missing: No such file" in courier.trouble
         monkeypatch.setattr(module.sys, "executable", honest)
         await until(lambda: courier.written == 1 and courier.trouble == "")
         assert await courier.close() == 0
 
     asyncio.run(run())
     assert len(senders(path)) == 1
-    assert "it cannot be started: [Errno 2]" in reports[0]
-    assert reports[0].endswith("another is started, 1 waiting, 0 dropped")
+    assert len(reports) == 1  # not once a second
+    assert reports[0].endswith("missing: No such file or directory; another is started, 1 waiting, 0 dropped")
 
 
 def test_a_worker_that_is_killed_costs_at_most_the_last_quarter_of_a_second(tmp_path):
