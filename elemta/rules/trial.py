@@ -106,8 +106,10 @@ def _complaint(policy: Tried, test: TestModel) -> str:
         found.append(f"expected rule: {expect.rule}{_silent(policy, expect.rule)}, got {verdict.rule or 'no rule'}")
     if found and verdict.rule:
         found.append(f'rule "{verdict.rule}" decided')
+    if found and expect.rule in judgement.shadow:
+        found.append(f'rule "{expect.rule}" matched in shadow, without effect; while it is, expect no `then` of it')
     other: StageName = "message" if stage == "recipient" else "recipient"
-    if found and test.stage is None and policy.rules[other].rules:
+    if found and test.stage is None and expect.rule not in judgement.shadow and policy.rules[other].rules:
         found.append(f"rules.{stage} were read; `stage: {other}` reads the others")
     return "; ".join(found)
 

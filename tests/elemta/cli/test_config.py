@@ -107,6 +107,17 @@ def test_a_failing_test_inside_the_file(path, capsys):
     assert error.startswith(f'{path}:33:5: tests[0]: test "own domain" failed: expected then: accept, got reject')
 
 
+def test_a_test_that_fails_since_its_rule_is_in_shadow_says_so(path, capsys):
+    shadow = GOOD.replace("- id: spoofed", "- mode: shadow\n      id: spoofed")
+    path.write_text(shadow)
+    assert main(["config", "check", str(path)]) == os.EX_CONFIG
+    error = capsys.readouterr().err
+    assert 'expected then: reject, got accept; rule "spoofed" matched in shadow, without effect' in error
+    assert "reads the others" not in error
+    path.write_text(shadow.replace("expect: {rule: spoofed, then: reject}", "expect: {rule: spoofed}"))
+    assert main(["config", "check", str(path)]) == os.EX_OK
+
+
 def test_a_failing_test_tells_which_rules_were_read(path, capsys):
     path.write_text(GOOD + "  - {name: late, given: {login: x}, expect: {then: reject}}\n")
     assert main(["config", "check", str(path)]) == os.EX_CONFIG

@@ -71,6 +71,23 @@ def test_names_are_filled_in_and_its_tests_still_hold(tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_it_can_be_brought_in_as_the_documentation_says(tmp_path, capsys):
+    """Step 1 of "Bring it in", docs/operations.md: nothing of it has an effect, and it is no mistake."""
+    path, shadow = tmp_path / "elemta.yaml", yaml.safe_load(starter())
+    for stage in shadow["rules"].values():
+        for rule in stage:
+            rule["mode"] = "shadow"
+    shadow["checks"] = {name: {**(options or {}), "trouble": "accept"} for name, options in shadow["checks"].items()}
+    for test in shadow["tests"]:
+        if "rule" in test["expect"]:
+            del test["expect"]["then"]
+    path.write_text(yaml.safe_dump(shadow, sort_keys=False), encoding="utf-8")
+    assert main(["config", "check", str(path)]) == os.EX_OK, capsys.readouterr().err
+    policy = Policy.compile(load(path))
+    assert verdict(policy, "a@bank.test", "a@bank.test")[0] == "accept"
+    assert at_rcpt(policy, "a@elsewhere.test")[0] == "accept"
+
+
 def test_it_may_go_to_standard_output(capsys):
     assert main(["config", "init", "-"]) == os.EX_OK
     assert yaml.safe_load(capsys.readouterr().out)["host"] == "mx1.example.org"
