@@ -92,11 +92,11 @@ def test_a_reply_that_the_policy_names_is_believed():
     assert look({"zone": "refused.dnsbl", "replies": {"127.0.0.0/24": 2}}).fields["ignored"] == ("refused.dnsbl",)
 
 
-def test_the_warning_is_logged_once(caplog):
+def test_the_warning_is_logged(caplog):
     of = policy("host: mx.test.example\nchecks: {dnsbl: {lists: [{zone: parked.dnsbl}]}}")
     judge(of, message(envelope("192.0.2.7")), resolver=FakeResolver(ZONE))
 
-    assert [record.message for record in caplog.records if "parked.dnsbl is ignored" in record.message]
+    assert len([record for record in caplog.records if "parked.dnsbl is ignored" in record.message]) == 1
 
 
 def test_trouble_only_when_no_list_answers():

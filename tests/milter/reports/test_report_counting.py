@@ -132,7 +132,7 @@ def test_names_of_signatures_fill_no_report():
 
 def test_names_of_strangers_are_made_fit_for_xml():
     found = counted(signatures=(("evil\x00\ud800\x1b.test", "<&>", "fail"),), sender="a@ev\x01il.TEST")
-    assert found.signatures == (("evil???.test", "<&>", "fail"),) or "\x00" not in found.signatures[0][0]
+    assert found.signatures == (("evil?\\ud800?.test", "<&>", "fail"),)  # no surrogate, the six letters
     assert found.envelope_from == "ev?il.test"
 
 
