@@ -72,7 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     refuse_python()
     streams.claim()
     words = sys.argv[1:] if argv is None else list(argv)
-    args = _parser(words).parse_args(words)
+    try:
+        args = _parser(words).parse_args(words)  # imports, which take a while
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     try:
         status: int = args.run(args)
         sys.stdout.flush()

@@ -145,3 +145,12 @@ def test_errors_of_the_system_are_one_line(error, status, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert said == "" if isinstance(error, KeyboardInterrupt) else said.startswith("elemta postfix: ")
     assert said.count("\n") <= 1
+
+
+def test_an_interrupt_while_modules_are_imported_is_no_traceback(monkeypatch, capsys):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(elemta.cli, "import_module", interrupted)
+    assert main(["journal"]) == 130
+    assert capsys.readouterr() == ("", "")
