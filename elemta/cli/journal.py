@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
     criteria = {name: _as_kept(name, getattr(args, name)) for name in CRITERIA if getattr(args, name) is not None}
     try:
         with closing(Reader(path)) as reader:
-            entries = reader.each(since=args.since, until=args.until, limit=args.limit, **criteria)
+            limit = args.limit if args.json else args.limit + 1  # is there one more, to be told of?
+            entries = reader.each(since=args.since, until=args.until, limit=limit, **criteria)
             return _tell(entries, args.limit, as_json=args.json)
     except JournalError as error:
         return fail(f"elemta journal: {error}", os.EX_NOINPUT)
@@ -70,8 +71,8 @@ def _tell(found: Iterator[Entry], limit: int, *, as_json: bool) -> int:
         for entry in found:
             _terminal.out(json.dumps(explain.data(entry)) + "\n")
     elif entries := list(found):
-        _terminal.out(explain.table(entries, width=_terminal.width(), colour=_terminal.colour()))
-        if len(entries) == limit:
+        _terminal.out(explain.table(entries[:limit], width=_terminal.width(), colour=_terminal.colour()))
+        if len(entries) > limit:
             fail(f"(the newest {limit}; --limit shows more)", os.EX_OK)
     else:
         fail("no decision meets these criteria", os.EX_OK)

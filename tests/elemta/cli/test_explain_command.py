@@ -284,7 +284,9 @@ def test_the_journal_lists_what_meets_the_criteria(elemta, config):
     assert (status, out, err) == (0, "", "no decision meets these criteria\n")
     lines = elemta("journal", "--json")[1].splitlines()
     assert [json.loads(line)["id"] for line in lines] == ["CCCCCCCCCC", "BBBBBBBBBB", "AAAAAAAAAA"]
-    assert "--limit shows more" in elemta("journal", "--limit", "2")[2]
+    out, err = elemta("journal", "--limit", "2")[1:]
+    assert (out.count("\n"), err) == (3, "(the newest 2; --limit shows more)\n")
+    assert elemta("journal", "--limit", "3")[2] == ""  # that is all
     page = (Path(__file__).parents[3] / "docs" / "monitoring.md").read_text("utf-8")
     table = page.partition("### For programs")[2].partition("\n## ")[0]
     documented = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE)))
