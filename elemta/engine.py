@@ -42,6 +42,7 @@ _log = logging.getLogger("elemta.engine")
 _OF_A_RECIPIENT = ("recipient", "recipient.local", "recipient.domain")
 WARN_EVERY = 3600.0  # seconds
 WARNINGS = 1000  # different warnings remembered
+UNCOUNTED_EVERY = 60.0  # seconds between two lines about one check that cannot count
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,7 @@ class Engine:
         self.wants = Wants(early=bool(self.early), body=reads_body)
         self.absent: Mapping[StageName, dict[str, Finding]] = self._absent()
         self._warned: dict[str, float] = {}
+        self._uncounted: dict[str, tuple[float, int]] = {}  # by check: when the log was told of it, how many since then
         self._adding: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refresher: asyncio.Task[None] | None = None
@@ -243,17 +245,37 @@ class Engine:
     async def _tell(
         self, checks: Sequence[Check[Any]], what: Callable[[Check[Any]], Awaitable[None]], until: float = math.inf
     ) -> None:
-        """Tell checks what became of a mail. A state store that does not answer is logged."""
+        """Tell checks what became of a mail. A state store that does not answer is logged, not for each mail."""
         for check in checks:
             try:
                 async with asyncio.timeout(None if until == math.inf else max(0.0, until - time.monotonic())):
                     await what(check)
             except TimeoutError:
-                _log.error("check %s did not count: no answer in time", check.name)
+                self._not_counted(check.name, "no answer in time")
             except StoreError as error:
-                _log.error("check %s did not count: %s", check.name, error)
+                self._not_counted(check.name, str(error))
             except Exception:  # noqa: BLE001 - a crash of a check costs its count, not the mail
                 _log.exception("check %s crashed while it counted", check.name)
+            else:
+                if check.name in self._uncounted:
+                    self._counts_again(check.name)
+
+    def _not_counted(self, check: str, why: str) -> None:
+        """Log that a check did not count a mail; the next ones are only counted, and told of once a minute."""
+        told, more = self._uncounted.get(check, (-math.inf, 0))
+        now = time.monotonic()
+        if now - told < UNCOUNTED_EVERY:
+            self._uncounted[check] = told, more + 1
+            return
+        self._uncounted[check] = now, 0
+        _log.error("check %s did not count: %s%s", check, why, _more(more))
+
+    def _counts_again(self, check: str) -> None:
+        """Log that a check counts again, when it is a minute since the log was told that it does not."""
+        told, more = self._uncounted[check]
+        if time.monotonic() - told >= UNCOUNTED_EVERY:
+            del self._uncounted[check]
+            _log.info("check %s counts again%s", check, _more(more))
 
     def _soon(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -266,3 +288,7 @@ class Engine:
             await self.tools.store.add_to_set(action.name, action.value, until)
         except StoreError as error:
             _log.error("rule %s could not add %r to set %s: %s", action.rule, action.value, action.name, error)
+
+
+def _more(mails: int) -> str:
+    return f"; {mails} more were not counted since it was told last" if mails else ""
