@@ -29,7 +29,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from elemta.sqlite_form import beside, identity, opened
 from elemta.store import Grey, GreyTerms, Quota, StoreError, Use, sqlite_contacts, sqlite_greylist, sqlite_limits
-from elemta.store.sqlite_file import PATIENCE, is_busy, leave, open_file, open_other
+from elemta.store.sqlite_file import PATIENCE, is_broken, is_busy, leave, open_file, open_other
 from elemta.store.sqlite_greylist import Attempt, Key
 
 LOOK = 1.0  # seconds between two looks at the file
@@ -43,12 +43,6 @@ _ADD_TO_SET = """
     INSERT INTO sets VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET until = excluded.until
     WHERE until <> 0 AND (excluded.until = 0 OR excluded.until > until)
 """
-
-_BROKEN = frozenset({
-    sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_CANTOPEN,
-})  # fmt: skip
-"""Errors that another connection may not have."""
 
 _log = logging.getLogger("elemta.store")
 
@@ -71,6 +65,7 @@ class SqliteStore:
         self._broken = False
         self._next_look = time.monotonic() + LOOK
         self._opening: asyncio.Task[None] | None = None
+        self._told = ""  # of why it cannot be opened again
         self._attempts: list[tuple[Attempt, asyncio.Future[Grey]]] = []  # to be counted in the loop's next turn
         self._counting: set[asyncio.Task[None]] = set()
 
@@ -233,7 +228,7 @@ class SqliteStore:
             except sqlite3.Error as error:
                 now = time.monotonic()
                 give_up = now + PATIENCE if give_up is None else give_up
-                self._broken = self._broken or (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _BROKEN
+                self._broken = self._broken or is_broken(error)
                 if not is_busy(error) or now > give_up:
                     raise StoreError(f"{self._path}: {error}") from error
             finally:
@@ -251,13 +246,14 @@ class SqliteStore:
 
     async def _open_again(self) -> None:
         try:
-            renewed = await asyncio.to_thread(open_other, self._path, self._files)
+            renewed = await asyncio.to_thread(open_other, self._path, self._files, broken=self._broken)
         except StoreError as error:
-            if not self._broken:  # else whoever asks is told what is wrong
+            if not self._broken and str(error) != self._told:  # else whoever asks is told what is wrong
                 _log.error("%s; what was open before is used", error)
+                self._told = str(error)
             return
         self._db.close()
-        self._db, self._files, self._broken = renewed, opened(self._path), False
+        self._db, self._files, self._broken, self._told = renewed, opened(self._path), False, ""
         _log.warning("%s: opened again", self._path)
 
 

@@ -41,6 +41,12 @@ _SCRIPTS = (  # see Form
 )
 _FORM = Form(0x456C6D74, _SCRIPTS, "state", StoreError)  # "Elmt"
 
+_BROKEN = frozenset({
+    sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+})  # fmt: skip
+"""Errors that another connection may not have."""
+
 
 def open_file(path: str) -> sqlite3.Connection:
     """Open `path`, in autocommit mode, without a busy time-out. Blocks for PATIENCE at most.
@@ -63,10 +69,33 @@ def open_file(path: str) -> sqlite3.Connection:
         time.sleep(0.01)  # another process changes the file to WAL mode, for which SQLite does not wait
 
 
-def open_other(path: str, before: tuple[File | None, ...]) -> sqlite3.Connection:
-    """Open what stands now at `path`, in the place of what was open; see `leave` and `open_file`."""
+def open_other(path: str, before: tuple[File | None, ...], *, broken: bool) -> sqlite3.Connection:
+    """Open what stands now at `path`, in the place of what was open; see `leave` and `open_file`.
+
+    Where that was `broken`, something is written, too: that a disk takes nothing shows only then.
+    """
     leave(path, before)
-    return open_file(path)
+    db = open_file(path)
+    if broken:
+        try:
+            _write(db)
+        except sqlite3.Error as error:
+            if is_broken(error):
+                db.close()
+                raise StoreError(_told(path, error)) from error
+    return db
+
+
+def _write(db: sqlite3.Connection) -> None:
+    """Write to the file, and change nothing in it."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for change in (1, -1):  # what is set to what it is SQLite does not write
+            db.execute("UPDATE sets_version SET version = version + ?", (change,))
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
 
 
 def leave(path: str, before: tuple[File | None, ...]) -> None:
@@ -84,6 +113,11 @@ def leave(path: str, before: tuple[File | None, ...]) -> None:
 def is_busy(error: sqlite3.Error) -> bool:
     """Another process holds a lock; trying again will do."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def is_broken(error: sqlite3.Error) -> bool:
+    """Another connection may do."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BROKEN
 
 
 def _told(path: str, error: sqlite3.Error) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import sqlite3
@@ -588,6 +589,34 @@ def test_a_file_that_was_damaged_answers_again_when_it_was_mended(path, monkeypa
     assert rows(path, "SELECT count(*) FROM triplets") == [(1,)]
 
 
+def test_a_disk_that_takes_nothing_is_not_told_to_be_opened_again_each_second(path, monkeypatch, caplog):
+    monkeypatch.setattr(sqlite, "LOOK", 0.0)
+
+    async def work(store):
+        async def asked(number):
+            try:
+                return await store.greylist(f"t{number}", "n", 1.0, TERMS)
+            except StoreError:
+                await asyncio.sleep(0.01)
+                return None
+
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))  # writing is an I/O error
+        try:
+            assert [await asked(number) for number in range(20)] == [None] * 20
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert "opened again" not in caplog.text
+
+        async def well():
+            return await asked("well") and f"{path}: opened again" in caplog.text
+
+        await until(well)
+
+    use(path, work)
+    assert rows(path, "PRAGMA integrity_check") == [("ok",)]
+
+
 def test_a_file_that_was_put_in_its_place_is_used(path, tmp_path, monkeypatch):
     monkeypatch.setattr(sqlite, "LOOK", 0.0)
     backup = str(tmp_path / "backup.db")
@@ -717,6 +746,33 @@ def test_what_was_open_is_used_while_what_took_its_place_is_no_database(path, mo
             return "what was open before is used" in caplog.text
 
         await until(told)
+
+    use(path, work)
+
+
+def test_what_cannot_be_opened_again_is_told_once_until_something_else_is_wrong(path, monkeypatch, caplog):
+    monkeypatch.setattr(sqlite, "LOOK", 0.0)
+
+    async def work(store):
+        async def tried(times=20):
+            for _ in range(times):
+                await store.sets_version()
+                await asyncio.sleep(0.01)
+            told = [record.getMessage() for record in caplog.records]
+            caplog.clear()
+            return told
+
+        replace(path, b"no database" * 1000)
+        [told] = await tried()
+        assert "file is not a database" in told
+        remove(path)
+        os.mkdir(path)  # noqa: PTH102
+        [told] = await tried()
+        assert "Is a directory" in told
+        os.rmdir(path)  # noqa: PTH106
+        assert set(await tried()) == {f"{path}: opened again"}
+        replace(path, b"no database" * 1000)
+        assert len(await tried()) == 1, "it is told anew"
 
     use(path, work)
 
