@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from elemta.journal.schema import JournalError, connect
+from elemta.journal.schema import JournalError, connect, explained
 
 
 class Deed(StrEnum):
@@ -52,7 +52,7 @@ def record(path: str, acts: Iterable[Act]) -> None:
         database.executemany("INSERT INTO acts (id, at, deed, who) VALUES (?, ?, ?, ?)", rows)
         database.execute("COMMIT")
     except sqlite3.Error as error:
-        raise JournalError(f"{path}: {error}") from error
+        raise JournalError(explained(path, error)) from error
     finally:
         database.close()
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from elemta.journal.acts import acts_on
 from elemta.journal.entry import COLUMNS, UNREADABLE, Entry, entry
-from elemta.journal.schema import TOUCH, JournalError, connect, damaged
+from elemta.journal.schema import TOUCH, JournalError, connect, damaged, explained
 
 CRITERIA: Mapping[str, str] = {
     "id": "id", "queue_id": "queue_id", "stage": "stage", "klass": "class", "disposition": "disposition",
@@ -197,7 +197,7 @@ class Reader:
         try:
             yield
         except sqlite3.Error as error:
-            raise JournalError(f"{self.path}: {error}") from error
+            raise JournalError(explained(self.path, error)) from error
         except UNREADABLE as error:
             raise JournalError(damaged(self.path, f"a decision in it cannot be read: {error}")) from error
 
@@ -229,7 +229,7 @@ def expire(path: str, before: float, slice_: int = 1000, *, held: float | None =
             database.execute("DELETE FROM acts WHERE at < ?", (oldest,))
         database.execute("COMMIT")
     except sqlite3.Error as error:
-        raise JournalError(f"{path}: {error}") from error
+        raise JournalError(explained(path, error)) from error
     else:
         return len(old)
     finally:

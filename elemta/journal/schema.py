@@ -84,7 +84,7 @@ def connect(path: str, *, write: bool = False, patience: float = 5.0) -> sqlite3
             uri=True, timeout=patience, isolation_level=None, check_same_thread=False,
         )  # fmt: skip
     except sqlite3.Error as error:
-        raise JournalError(_explained(path, error)) from error
+        raise JournalError(explained(path, error)) from error
     try:
         version = FORM.recognise(database, path)
         if write:
@@ -96,7 +96,7 @@ def connect(path: str, *, write: bool = False, patience: float = 5.0) -> sqlite3
             _usable(version, path)
     except sqlite3.Error as error:
         database.close()
-        raise JournalError(_explained(path, error)) from error
+        raise JournalError(explained(path, error)) from error
     except BaseException:
         database.close()
         raise
@@ -134,7 +134,7 @@ def damaged(path: str, words: str) -> str:
     return f"{path}: damaged ({words}); move it and its -wal and -shm files away, the daemons then begin a new one"
 
 
-def _explained(path: str, error: sqlite3.Error) -> str:
+def explained(path: str, error: sqlite3.Error) -> str:
     """SQLite's words, and what to do about them."""
     words = str(error)
     if "not a database" in words or "malformed" in words:

@@ -21,7 +21,7 @@ from contextlib import suppress
 import msgspec
 
 from elemta.journal.entry import COLUMNS, Row
-from elemta.journal.schema import TOUCH, JournalError, connect
+from elemta.journal.schema import TOUCH, JournalError, connect, explained
 from elemta.sqlite_form import File, identity, opened, part
 
 INTERVAL = 0.5  # seconds between two writes
@@ -241,7 +241,7 @@ class Writer:
             self._disconnect()
         except sqlite3.Error:
             self._database = None
-        text = str(error)
+        text = explained(self.path, error) if isinstance(error, sqlite3.Error) else str(error)
         now = self._clock()
         if not self.trouble or now - self._reported >= REMIND:
             self._reported = now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -553,6 +554,40 @@ def test_a_journal_that_is_damaged_while_it_is_open_is_trouble_and_no_crash(keep
     ):  # fmt: skip
         with pytest.raises(JournalError, match=rf"{keeping.path}: no such table"):
             ask()
+
+
+def test_trouble_with_a_page_says_which_file_and_what_to_do(keeping):
+    keeping.keep(*(decision() for _ in range(200)))
+    until(lambda: keeping.writer.written == 200)
+    reader = keeping.close()
+    reader.oldest()  # it knows what stands in the file
+    database = connect(keeping.path, write=True)
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    with open(keeping.path, "r+b") as file:  # noqa: PTH123
+        file.seek(4096)
+        file.write(bytes(os.stat(keeping.path).st_size - 4096))  # noqa: PTH116
+    told = rf"{keeping.path}: damaged \(database disk image is malformed\); move it and its -wal and -shm files away"
+    for ask in (lambda: reader.find("X"), reader.search, reader.oldest, lambda: expire(keeping.path, 2e9)):
+        with pytest.raises(JournalError, match=told):
+            ask()
+    again = Keeping(keeping.path)
+    again.keep(decision())
+    until(lambda: again.writer.failures)
+    assert re.match(told, again.writer.trouble)
+    again.writer.close(grace=0.1)
+
+
+def test_a_lock_that_lasts_is_told_with_its_file(keeping, monkeypatch):
+    monkeypatch.setattr("elemta.journal.write.PATIENCE", 0.1)
+    keeping.keep(decision())
+    until(lambda: keeping.writer.written == 1)
+    other = sqlite3.connect(keeping.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    keeping.keep(decision())
+    until(lambda: keeping.writer.failures)
+    assert keeping.writer.trouble == f"{keeping.path}: another process keeps it locked"
+    other.close()
 
 
 def test_a_path_may_begin_with_two_slashes(tmp_path):
