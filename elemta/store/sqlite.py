@@ -66,6 +66,7 @@ class SqliteStore:
         self._next_look = time.monotonic() + LOOK
         self._opening: asyncio.Task[None] | None = None
         self._told = ""  # of why it cannot be opened again
+        self._turn = asyncio.Lock()  # of whoever waits for the lock of another process
         self._attempts: list[tuple[Attempt, asyncio.Future[Grey]]] = []  # to be counted in the loop's next turn
         self._counting: set[asyncio.Task[None]] = set()
 
@@ -217,25 +218,37 @@ class SqliteStore:
     async def _patiently(
         self, work: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Do `work` without a pause, again and again while another process has the lock, not holding up the loop."""
-        pause, give_up = 0.0005, None
+        """Do `work` without a pause, again and again while another process has the lock, not holding up the loop.
+
+        Of all that wait for the lock one tries: if thousands did, the loop would have time for nothing else.
+        """
+        pause, give_up, trying = 0.0005, None, False
         if time.monotonic() >= self._next_look:
             self._look()
-        while True:
-            try:
-                self._end_reading()
-                return work(self._db, *args, **kwargs)
-            except sqlite3.Error as error:
-                now = time.monotonic()
-                give_up = now + PATIENCE if give_up is None else give_up
-                self._broken = self._broken or is_broken(error)
-                if not is_busy(error) or now > give_up:
-                    raise StoreError(f"{self._path}: {error}") from error
-            finally:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 0.05)
+        try:
+            while True:
+                try:
+                    self._end_reading()
+                    return work(self._db, *args, **kwargs)
+                except sqlite3.Error as error:
+                    now = time.monotonic()
+                    give_up = now + PATIENCE if give_up is None else give_up
+                    self._broken = self._broken or is_broken(error)
+                    if not is_busy(error) or now > give_up:
+                        raise StoreError(f"{self._path}: {error}") from error
+                finally:
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+                if trying:
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, 0.05)
+                    continue
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(give_up - now):
+                        trying = await self._turn.acquire()
+        finally:
+            if trying:
+                self._turn.release()
 
     def _look(self) -> None:
         """For once a second: is the file still the one that is open, and well?"""

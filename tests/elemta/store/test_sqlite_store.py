@@ -241,6 +241,37 @@ def test_a_long_lock_is_trouble_in_bounded_time_and_readers_do_not_wait(path, mo
     use(path, work)
 
 
+def test_of_many_that_wait_for_the_lock_one_tries(path, monkeypatch):
+    async def work(store):
+        tries = []
+        store._db.set_trace_callback(lambda text: tries.append(text) if text.startswith("BEGIN") else None)
+
+        def together(name):
+            return [asyncio.create_task(store.add_to_set(name, f"{number}", 0.0)) for number in range(300)]
+
+        other = locked(path)
+        waiting = together("in time")
+        await asyncio.sleep(0.5)
+        waiting[7].cancel()
+        waiting[0].cancel()  # it is the one that tries
+        await asyncio.sleep(0.2)
+        assert 300 < len(tries) < 400
+        other.execute("ROLLBACK")
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert await store.set_size("in time", 0.0) == 298
+        monkeypatch.setattr(sqlite, "PATIENCE", 0.2)
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        told = await asyncio.gather(*together("too late"), return_exceptions=True)
+        assert {str(each) for each in told} == {f"{path}: database is locked"}
+        assert time.monotonic() - began < 2.0
+        other.execute("ROLLBACK")
+        other.close()
+        await store.add_to_set("too late", "not now", 0.0)
+
+    use(path, work)
+
+
 def test_a_failed_write_leaves_no_transaction_open(path):
     async def work(store):
         store._db.execute("CREATE TEMP TRIGGER refuse BEFORE INSERT ON sets BEGIN SELECT RAISE(FAIL, 'refused'); END")
