@@ -153,7 +153,12 @@ def xz() -> Decompressor:
 
 
 def unpack(  # noqa: C901 - one loop reads better than two that call each other
-    packed: Iterable[Octets], make: Callable[[], Decompressor], budget: Budget, *, many: bool = False
+    packed: Iterable[Octets],
+    make: Callable[[], Decompressor],
+    budget: Budget,
+    *,
+    many: bool = False,
+    whole: bool = False,
 ) -> Iterator[bytes]:
     """The octets that a decompressor makes of these, until the budget says stop.
 
@@ -162,9 +167,10 @@ def unpack(  # noqa: C901 - one loop reads better than two that call each other
         make: makes the decompressor.
         budget: asked after each chunk.
         many: several streams may follow each other (gzip, bzip2, xz); what is no stream any more ends it.
+        whole: nothing may follow the stream.
 
     Raises:
-        BrokenError: it ends in the middle.
+        BrokenError: it ends in the middle, or before the end of what is `whole`.
         zlib.error, lzma.LZMAError, OSError, EOFError: it is broken.
     """
     made = make()
@@ -176,7 +182,7 @@ def unpack(  # noqa: C901 - one loop reads better than two that call each other
         while True:
             if made.eof:
                 if not many:
-                    return
+                    return _end(data or next(pieces, b"")) if whole else None
                 data = data.lstrip(b"\0")  # padding between streams
                 if not data:
                     break
@@ -199,6 +205,11 @@ def unpack(  # noqa: C901 - one loop reads better than two that call each other
             data = made.unused_data if made.eof else b""
     if not made.eof:
         raise BrokenError("it ends in the middle")
+
+
+def _end(behind: bytes) -> None:
+    if behind:
+        raise BrokenError(BEHIND)
 
 
 def cut(pieces: Iterator[bytes], size: int, missing: int = 0) -> Iterator[bytes]:

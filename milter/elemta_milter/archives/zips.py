@@ -18,7 +18,18 @@ from dataclasses import dataclass
 from elemta_milter.archives.budget import BrokenError, Budget
 from elemta_milter.archives.member import Member, text
 from elemta_milter.archives.piecewise import matches
-from elemta_milter.archives.stream import LZMA_MEMORY, Decompressor, Octets, Stream, bzip2, cut, deflate, unpack, xz
+from elemta_milter.archives.stream import (
+    BEHIND,
+    LZMA_MEMORY,
+    Decompressor,
+    Octets,
+    Stream,
+    bzip2,
+    cut,
+    deflate,
+    unpack,
+    xz,
+)
 
 _LOCAL, _CENTRAL, _END = b"PK\3\4", b"PK\1\2", b"PK\5\6"
 _END64, _LOCATOR = b"PK\6\6", b"PK\6\7"
@@ -209,8 +220,10 @@ def _member(data: memoryview, header: _Header, local: _Header, budget: Budget, d
             stream = Stream(_counted(packed, budget))
         elif header.method == LZMAED:
             stream = Stream(_lzma(packed, header.size, budget))
+            if not open_ended and any(True for _ in matches(_CREDIBLE, packed, _CREDIBLE_OCTETS, budget.goes_on)):
+                defect = defect or BEHIND
         elif header.method in _READ:
-            stream = Stream(unpack((packed,), _READ[header.method], budget))
+            stream = Stream(unpack((packed,), _READ[header.method], budget, whole=not open_ended))
         else:
             unread = f"packed by {_METHODS.get(header.method, f'method {header.method}')}"
     return Member(_name(header), stream, also, encrypted, unread, defect)

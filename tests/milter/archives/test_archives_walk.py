@@ -38,6 +38,7 @@ from harness.archives import (
 
 EVIL = ("evil.exe", PROGRAM)
 NOTE = ("notes/note.txt", b"hello " * 200)
+XZ = 95  # as a method of zip
 needs_bsdtar = pytest.mark.skipif(not shutil.which("bsdtar"), reason="bsdtar is not installed")
 
 
@@ -141,6 +142,25 @@ def test_headers_that_contradict_each_other_are_told():
     made = bytearray(zipped(NOTE))
     made[8:10] = b"\0\0"  # the local header says: stored
     assert walked(bytes(made))[0].broken == ["x: notes/note.txt: its two headers give different methods"]
+
+
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, XZ], ids=str
+)
+def test_a_file_that_ends_before_its_octets_do_hides_none(method):
+    """Programs that go by another end than the last, or by the headers before each file, see the second one."""
+    packed = zipped(("a", b"good"), method=zipfile.ZIP_DEFLATED if method == XZ else method)
+    content = lzma.compress(b"good") if method == XZ else packed[31 : packed.index(b"PK\1\2")]
+    hidden = zipped(EVIL)
+    size = struct.pack("<L", len(content) + len(hidden)) + struct.pack("<L", 4)
+    local = b"PK\3\4" + struct.pack("<HHHLL", 20, 0, method, 0, 0) + size + struct.pack("<HH", 1, 0) + b"a"
+    central = b"PK\1\2" + struct.pack("<H", 20) + local[4:30] + bytes(14) + b"a"
+    if method == zipfile.ZIP_STORED:
+        local, central = (each.replace(size, size[:4] * 2) for each in (local, central))
+    before = local + content + hidden
+    end = b"PK\5\6" + struct.pack("<HHHHLLH", 0, 0, 1, 1, len(central), len(before), 0)
+    walk, found = walked(before + central + end, "x.zip")
+    assert walk.broken == ["x.zip: a: there is more behind its end"] or found["x.zip: a: evil.exe"] == PROGRAM
 
 
 def test_one_name_twice_is_two_files():
