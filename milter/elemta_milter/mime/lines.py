@@ -16,7 +16,8 @@ LINE_END = re.compile(rb"(?>\r{0,2}\n|\r)")  # also of lines that were converted
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
+_FIELD = re.compile(rb"([!-9;-~]+)[ \t\v\f]*:")
+_DESCRIBING = frozenset({b"content-type", b"content-disposition", b"content-transfer-encoding"})
 _GUESS = re.compile(rb"--([!-~][ -~]{0,99}|(?=[\r\n]))")  # nothing, where the boundary is ""
 _BLANK = b" \t"
 _COMPARED = 4
@@ -121,12 +122,14 @@ class Header:
     Attributes:
         fields: name and value of each, raw, as in `Message.headers`.
         end: where the part's content begins.
+        looked: how far it was looked for.
         junk: it has lines that are no fields; they were passed over.
         cut: it goes on.
     """
 
     fields: Fields
     end: int
+    looked: int
     junk: bool = False
     cut: bool = False
 
@@ -134,11 +137,12 @@ class Header:
 def read_header(data: bytes | mmap, place: int, stop: int, is_delimiter: Callable[[int], bool]) -> Header:
     """Read the header that begins at `place`, up to an empty line, a delimiter line or `stop`.
 
-    Text where a header should begin is no header at all; in its midst it is passed over, as by programs that show more.
+    Lines that are no fields are passed over, as by programs that show more; text in which no field describes the part
+    is no header at all.
     """
     fields: list[tuple[bytes, bytes]] = []
     field: list[bytes] = []  # name and lines of the one being read
-    junk, cut = False, True
+    begin, text, junk, cut = place, False, False, True
     while place < stop:
         ending = LINE_END.search(data, place, stop)
         line = data[place : ending.start() if ending else stop]
@@ -151,15 +155,16 @@ def read_header(data: bytes | mmap, place: int, stop: int, is_delimiter: Callabl
             _put(field, fields)
             field = [name[1], line[name.end() :]]
         elif not field:
-            cut = False
-            break
+            text = junk = True
         elif line[0] in _BLANK or (ending is not None and ending[0] == b"\r"):  # folded, for a program that knows CR
             field += [b"\r\n", line]
         else:
             junk = True
         place = after
     _put(field, fields)
-    return Header(tuple(fields), place, junk, cut)
+    if text and _DESCRIBING.isdisjoint(name.lower() for name, _ in fields):
+        return Header((), begin, place, cut=cut)
+    return Header(tuple(fields), place, place, junk, cut)
 
 
 def _put(field: list[bytes], fields: list[tuple[bytes, bytes]]) -> None:

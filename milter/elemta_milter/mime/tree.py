@@ -189,10 +189,10 @@ class _Reader:
         """Read the header that begins at `place`; give it and where it ends."""
         stop = min(self.size, place + min(self.bounds.part_header, self.headers))
         header = read_header(self.data, place, stop, self.lines.at)
-        self.headers -= header.end - place
+        self.headers -= header.looked - place
         if header.junk:
             self._defect("a line in a header that is no field")
-        if header.cut and header.end < self.size:
+        if header.cut and header.looked < self.size:
             self.excess[f"{self.bounds.part_header} octets of the header of a part"] = None
         return header.fields, header.end
 

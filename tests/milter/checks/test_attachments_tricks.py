@@ -168,6 +168,7 @@ def test_content_that_programs_read_in_several_ways_is_not_called_clean(content)
         b"Content-Transfer-Encoding: 7bit\r\nContent-Transfer-Encoding: base64",
         b"Content-Type: application/pdf\r\nContent-Type: text/plain; name=a.pdf",
         b"Content-Type: application/pdf; name=a.pdf\r\njunk\r\nX: y",
+        b"junk\r\nContent-Type: application/pdf; name=a.pdf",
     ],
 )
 def test_nor_is_a_header_that_contradicts_itself(header):
