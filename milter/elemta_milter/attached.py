@@ -44,6 +44,7 @@ _SEVERAL_WAYS = (
     "a boundary that can be read",
     "a delimiter line with",
     "a delimiter line that",
+    "a delimiter line of",
     "a line in a header that is no field",
     "octets that are not base64",
     "base64 that goes on",

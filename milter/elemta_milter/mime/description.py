@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from elemta_milter.mime.bounds import BOUNDS
 from elemta_milter.mime.parameters import MAX_PIECES, Value, parameters, texts
 
-MAX_NAME = 1024  # characters of a file name kept
+MAX_NAME = 1024  # characters of a file name kept, those at its end
 MAIL = frozenset({"message/rfc822", "message/global", "message/news"})
 """Types of a part that is a whole message (RFC 2046 section 5.2.1, RFC 6532 section 3.7)."""
 UUENCODE = frozenset({"uuencode", "x-uuencode", "uue", "x-uue"})
@@ -86,7 +86,7 @@ def describe(
     dispositions = [parameters(value, pieces) for value in by_name.get(b"content-disposition", ())]
     encodings = [_encoding(value) for value in by_name.get(b"content-transfer-encoding", ())]
     defects = [f"several {name} fields" for name in _NAMES if len(by_name.get(name.lower().encode(), ())) > 1]
-    media_types = [_media_type(each.word, default) for each in types]
+    media_types = [_media_type(each, default) for each in types]
     if any(not _MEDIA_TYPE.fullmatch(each.word) for each in types):
         defects.append("a Content-Type that cannot be read")
     media_type = min(media_types, key=_shows_less, default=default)
@@ -96,11 +96,11 @@ def describe(
     excess = [f"{most} octets of header fields that describe a part"] if room < 0 else []
     if any(each.cut for each in (*types, *dispositions)):
         excess.append("the pieces of header fields that are read")
-    names = [name[:MAX_NAME] for each in dispositions for name in each.readings.get("filename", ())]
-    names += [name[:MAX_NAME] for each in types for name in each.readings.get("name", ())]
-    names += [name[:MAX_NAME] for each in types for name in each.readings.get("filename", ())]
-    names += [name[:MAX_NAME] for each in dispositions for name in each.readings.get("name", ())]
-    names += [name[:MAX_NAME] for field in _OLD_NAMES for value in by_name.get(field, ()) for name in texts(value)]
+    names = [name[-MAX_NAME:] for each in dispositions for name in each.readings.get("filename", ())]
+    names += [name[-MAX_NAME:] for each in types for name in each.readings.get("name", ())]
+    names += [name[-MAX_NAME:] for each in types for name in each.readings.get("filename", ())]
+    names += [name[-MAX_NAME:] for each in dispositions for name in each.readings.get("name", ())]
+    names += [name[-MAX_NAME:] for field in _OLD_NAMES for value in by_name.get(field, ()) for name in texts(value)]
     return Description(
         media_type,
         {name: readings[0] for each in reversed(types) for name, readings in each.readings.items()},
@@ -120,11 +120,11 @@ _OLD_NAMES = (b"content-name", b"x-sun-data-name")
 _DESCRIBING = frozenset({*(name.lower().encode() for name in _NAMES), *_OLD_NAMES})
 
 
-def _media_type(word: str, default: str) -> str:
+def _media_type(value: Value, default: str) -> str:
     """Give type/subtype; RFC 2045 section 5.2: what cannot be read is the default, but a multipart shows its parts."""
-    match = _MEDIA_TYPE.match(word)
+    match = _MEDIA_TYPE.match(value.word)
     if match is None:
-        return "multipart/mixed" if word.startswith("multipart") else default
+        return "multipart/mixed" if value.word.startswith("multipart") or "boundary" in value.readings else default
     return f"{match[1]}/{match[2]}"
 
 

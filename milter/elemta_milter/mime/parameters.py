@@ -19,6 +19,7 @@ from elemta.charsets import decode, undeclared
 MAX_READINGS = 50  # of one parameter
 MAX_PIECES = 5000  # of one field
 
+_BLANKS = "".join(map(chr, range(0x21))) + ","
 _LINE_END = re.compile("[\r\n]+")
 _UNQUOTED = r'(?P<special>["(;])|(?P<text>[^"(;]++)'
 _TOKEN = re.compile(rf'(?P<quoted>"(?:[^"\\]|\\.)*+")|{_UNQUOTED}', re.DOTALL)
@@ -39,7 +40,7 @@ class Value:
         word: what stands before the parameters, lower case: "multipart/mixed", "attachment".
         readings: by name in lower case, every reading of the parameter, each once.
         pieces: quoted texts, others, and what separates them, as often as they were read.
-        cut: it has more of them than were to be read.
+        cut: it has more of them, or more readings of one parameter, than were to be read.
     """
 
     word: str = ""
@@ -74,7 +75,8 @@ def parameters(value: bytes, most: int = MAX_PIECES) -> Value:
     for parameter in found:
         by_name.setdefault(parameter.name, []).append(parameter)
     readings = {name: _unique(_readings(same)) for name, same in by_name.items()}
-    return Value(word, {name: of for name, of in readings.items() if of}, pieces, cut)
+    cut = cut or any(len(of) > MAX_READINGS for of in readings.values())
+    return Value(word, {name: of[:MAX_READINGS] for name, of in readings.items() if of}, pieces, cut)
 
 
 def texts(value: bytes) -> tuple[str, ...]:
@@ -91,7 +93,7 @@ def _read(text: str, most: int, *, comments: bool) -> tuple[str, list[_Parameter
         word = word[: blank.start()]
         rest = [_after(first, min(place, blank.end())), *rest]
     found = [each for segment in rest if (each := _parameter(segment)) is not None]
-    return word.partition("(")[0].strip(" \t,").lower(), found, pieces, cut
+    return word.partition("(")[0].strip(_BLANKS).lower(), found, pieces, cut
 
 
 def _after(segment: list[Token], place: int) -> list[Token]:
@@ -241,4 +243,4 @@ def _octets(text: str) -> bytes:
 
 
 def _unique(texts: Iterable[str]) -> tuple[str, ...]:
-    return tuple(text for text in dict.fromkeys(texts) if text)[:MAX_READINGS]
+    return tuple(text for text in dict.fromkeys(texts) if text)

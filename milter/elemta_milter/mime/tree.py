@@ -26,6 +26,8 @@ from elemta_milter.mime.lines import LINE_END, Delimiter, DelimiterLines, Fields
 from elemta_milter.mime.parts import Part, Tree
 
 _MBOX = re.compile(rb">?From ")
+_BLANK = (b" ", b"\t", b"\r", b"\n", b"")
+_DASHES = 1000  # lines of a signature or a ruler that are passed over
 
 
 def tree_of(message: Message) -> Tree:
@@ -176,6 +178,8 @@ class _Reader:
             node.end = max(end, node.start)
             if node.boundaries and not node.closed:
                 self._defect("a multipart without its last delimiter")
+            if node.boundaries and not node.children and _has_other_parts(self.data, node):
+                self._defect("a delimiter line of a boundary that is not told")
         del self.open[level:]
         self._open_changed()
 
@@ -258,6 +262,17 @@ class _Reader:
                 (*(made.pop(child) for child in node.children), *node.blocks),
             )
         return made[self.nodes[0]]
+
+
+def _has_other_parts(data: bytes | mmap, node: _Node) -> bool:
+    """Whether a program that takes any line for a delimiter that begins with "--" finds parts where there are none."""
+    place = node.start - 1
+    for _ in range(_DASHES):
+        place = data.find(b"\n--", max(place, 0), node.end)
+        if place < 0 or data[place + 3 : place + 4] not in _BLANK:
+            break
+        place += 3
+    return place >= 0
 
 
 def _block(node: _Node, count: int, block: Block) -> Part:

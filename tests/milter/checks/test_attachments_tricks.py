@@ -176,6 +176,19 @@ def test_nor_is_a_header_that_contradicts_itself(header):
     assert (found.result, found.fields["broken"]) == (Result.NEUTRAL, True)
 
 
+@pytest.mark.parametrize("boundary", [b"'b'", b"=b"])
+def test_nor_is_a_multipart_without_parts_in_which_some_program_finds_parts(boundary):
+    found = look(body(TEXT, EXE), b"Content-Type: multipart/mixed; boundary=" + boundary)
+    assert (found.result, found.fields["broken"]) == (Result.NEUTRAL, True)
+
+
+@pytest.mark.parametrize("other", [b"filename=%d.txt", b"filename*=utf-8''%d.txt"])
+def test_more_names_than_are_kept_are_not_called_clean(other):
+    names = b"; ".join(other % number for number in range(60))
+    found = mixed(part(OCTETS, b"Content-Disposition: attachment; " + names + b"; filename=evil.js", content=b"x"))
+    assert found.result is Result.NEUTRAL
+
+
 @pytest.mark.parametrize(
     "encoding", [b'"base64"', b"(x) base64", b"((x)y) base64", b"8bit base64", b"base64; x=y", b"BASE64 (x)"]
 )

@@ -55,6 +55,19 @@ def test_file_names(value, names):
     assert list(read.readings.get("filename", ())) == names
 
 
+@pytest.mark.parametrize("other", ["filename={}.txt", "filename*=utf-8''{}.txt"])
+def test_that_there_are_more_readings_than_are_kept_is_told(other):
+    names = [other.format(number) for number in range(MAX_READINGS)]
+    full = parameters("; ".join(["attachment", *names]).encode())
+    assert (len(full.readings["filename"]), full.cut) == (MAX_READINGS, False)
+    assert parameters("; ".join(["attachment", *names, "filename=evil.exe"]).encode()).cut is True
+
+
+def test_the_end_of_a_long_file_name_is_kept():
+    said = describe([(b"Content-Disposition", b"attachment; filename=" + b"a" * 2000 + b".exe")])
+    assert said.filenames[0].endswith(".exe")
+
+
 def test_octets_of_no_charset():
     assert parameters(b"x; filename=\xe9.exe").first("filename") == "é.exe"
     assert parameters("x; filename=é.exe".encode()).first("filename") == "é.exe"
@@ -67,6 +80,9 @@ TYPES = [
     ([""], "text/plain", {}),
     (["text/plain", "application/zip; name=a"], "application/zip", {"name": "a"}),
     (["text/plain", "text/html"], "text/plain", {}),
+    (["\v\0multipart/mixed; boundary=b"], "multipart/mixed", {"boundary": "b"}),
+    (['"multipart/mixed"; boundary=b'], "multipart/mixed", {"boundary": "b"}),
+    (["mixed; boundary=b"], "multipart/mixed", {"boundary": "b"}),
     ([], "text/plain", {}),
 ]
 

@@ -120,6 +120,7 @@ SPLIT = [  # a body, what its leaves hold, what is wrong
     ("--b\njunk\n\nContent-Type: text/html\n--b--", [b"junk\r\n\r\nContent-Type: text/html"], None),
     (b"--b\r\nContent-Type\v: text/html\r\n\r\none\r\n--b--", [b"one"], None),
     ("x --b\n--b\n\none --b\n--b--", [b"one --b"], None),
+    ("-- \nme\n--\n", [b"-- \r\nme\r\n--\r\n"], "a multipart without its last delimiter"),
     ("--b\n\none\n-- \nme\n--b--", [b"one\r\n-- \r\nme"], None),
     (b"--b\n\none\n--b--\n", [b"one"], None),
     (b"--b\r\rone\r--b--\r", [b"one"], "a delimiter line that ends with CR alone"),
@@ -156,6 +157,13 @@ def test_delimiter_lines(body, parts, defect):
 )
 def test_every_reading_of_a_boundary_counts(content_type, body):
     assert leaves(tree_of(mail(body, content_type))) == [b"one", b"two"]
+
+
+def test_delimiter_lines_of_a_boundary_that_is_not_told():
+    tree = tree_of(mail("-- \n--'b'\n\none\n--'b'--", "multipart/mixed; boundary==b"))
+
+    assert not tree.root.parts
+    assert "a delimiter line of a boundary that is not told" in tree.defects
 
 
 def test_of_several_content_types_that_which_shows_parts():
@@ -295,6 +303,7 @@ BOUNDS = [
     (b"--b\r\n" + b"A:\r\n" * 2_000_000, "65536 octets of the header of a part", 2),
     (b"--b\r\nA:" + b"\r" * 2_000_000, None, 2),
     (b"\r" * 5_000_000, None, 1),
+    (b"\r\n-- " * 2_000_000, "200000 lines that begin with --", 1),
     (b"\r\n--" * 2_000_000, "200000 lines that begin with --", 1),
     (b"--b\r\n\r\n" + b"begin" * 2_000_000, "100000 times begin in text", 2),
     (b"--b\r\n\r\n" + b"begin 6\n" * 2_000_000, "100000 times begin in text", 2),
