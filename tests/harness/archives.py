@@ -252,8 +252,8 @@ def _property(kind, tag, value, named=b""):
     return struct.pack("<HH", kind, tag) + named + struct.pack("<LL", 1, len(value)) + value + bytes(-len(value) % 4)
 
 
-def tnef(*files, embedded=b""):
-    """winmail.dat with (short name, long name, content), and an embedded message ([MS-OXTNEF])."""
+def tnef(*files, embedded=b"", binary=b""):
+    """winmail.dat with (short name, long name, content), an embedded message, a content in a property ([MS-OXTNEF])."""
     made = struct.pack("<LH", 0x223E9F78, 1) + _attribute(1, 0x9006, struct.pack("<L", 0x10000))
     for short, long, content in files:
         name = _property(0x1F, 0x3707, f"{long}\0".encode("utf-16-le"))
@@ -264,9 +264,10 @@ def tnef(*files, embedded=b""):
         name += struct.pack("<L", 7) + struct.pack("<HHLLL", 0x1003, 0x10, 2, 1, 2)
         made += _attribute(2, 0x9002, bytes(14)) + _attribute(2, 0x8010, short + b"\0")
         made += _attribute(2, 0x800F, content) + _attribute(2, 0x9005, struct.pack("<L", 4) + name)
-    if embedded:
-        made += _attribute(2, 0x9002, bytes(14))
-        made += _attribute(2, 0x9005, struct.pack("<L", 1) + _property(13, 0x3701, bytes(16) + embedded))
+    for kind, content in ((13, embedded and bytes(16) + embedded), (0x102, binary)):
+        if content:
+            made += _attribute(2, 0x9002, bytes(14))
+            made += _attribute(2, 0x9005, struct.pack("<L", 1) + _property(kind, 0x3701, content))
     return made
 
 

@@ -24,10 +24,14 @@ _MOST = 10_000
 STORAGE, STREAM, ROOT = 1, 2, 5
 _LONGEST_NAMES = 1 << 16
 """Octets in which a packed file is named."""
+_STRINGS = {"001f": "utf-16-le", "001e": "cp1252"}
+"""Types of texts ([MS-OXCDATA] section 2.11.1: PtypString, PtypString8)."""
 _PACKAGE = "\x01ole10native"
 _DOCUMENTS = ("package", "contents")
 """Streams in which a newer document is embedded in an older one."""
-_ATTACHED, _LONG_NAME, _SHORT_NAME = "__substg1.0_37010102", "__substg1.0_3707001f", "__substg1.0_3704001f"
+_ATTACHED = "__substg1.0_37010102"
+_NAMES = {f"__substg1.0_{tag}{kind}": codec for tag in ("3707", "3704") for kind, codec in _STRINGS.items()}
+"""Names of attached files, long and short; and their codecs: messages are in Unicode or in a code page."""
 _FILES = frozenset({_PACKAGE, *_DOCUMENTS, _ATTACHED})
 
 
@@ -154,9 +158,9 @@ def members(data: memoryview, budget: Budget) -> Iterator[Member]:
     """
     ole = Ole(data)
     names = [
-        ole.read(each, 1024).decode("utf-16-le", "replace").rstrip("\0")
+        ole.read(each, 1024).decode(_NAMES[each.name], "replace").rstrip("\0")
         for each in ole.items
-        if each.name in (_LONG_NAME, _SHORT_NAME)
+        if each.name in _NAMES
     ]
     for each in ole.items:
         if each.kind != STREAM or each.name not in _FILES:

@@ -19,10 +19,10 @@ from elemta_milter.archives.stream import Stream
 _HEADER, _ATTRIBUTE = 6, 9
 _BEGIN, _TITLE, _DATA, _PROPERTIES = 0x9002, 0x8010, 0x800F, 0x9005
 _NAMES = frozenset({0x3001, 0x3704, 0x3707, 0x370C})  # PidTagDisplayName, PidTagAttach…Filename, …TransportName
-_OBJECT = 0x3701  # PidTagAttachDataObject
+_CONTENT = 0x3701  # PidTagAttachDataBinary, PidTagAttachDataObject
 _FIXED = {1: 0, 2: 4, 3: 4, 4: 4, 5: 8, 6: 8, 7: 8, 10: 4, 11: 4, 20: 8, 64: 8, 72: 16}
 """Octets of a property, by its type."""
-_STRING, _UNICODE, _SEVERAL = 0x1E, 0x1F, 0x1000
+_STRING, _UNICODE, _BINARY, _SEVERAL = 0x1E, 0x1F, 0x102, 0x1000
 _CLASS = 16
 """Octets before an embedded object: the id of its class."""
 _LONGEST_NAME = 4096
@@ -91,8 +91,8 @@ def _read_properties(data: memoryview, found: _Attachment, budget: Budget) -> No
         for number, (tag, kind, value) in enumerate(_properties(data, budget), 1):
             if not number % _OFTEN and not budget.goes_on():
                 return
-            if tag == _OBJECT and len(value) > _CLASS:
-                found.add_content(value[_CLASS:], budget)
+            if tag == _CONTENT:
+                found.add_content(value if kind == _BINARY else value[_CLASS:], budget)
             elif tag in _NAMES and kind in (_STRING, _UNICODE):
                 octets = bytes(value[:_LONGEST_NAME])
                 name = octets.decode("utf-16-le", "replace") if kind == _UNICODE else text(octets, "cp1252")

@@ -359,13 +359,13 @@ def test_a_file_packed_into_a_document_is_found():
     assert [entry.name for entry in entries if not entry.document] == ["x.docx", "evil.exe"]
 
 
-def test_attachments_of_an_outlook_message_are_found():
-    made = ole(
-        {
-            "__attach_version1.0_#0/__substg1.0_37010102": PROGRAM,
-            "__attach_version1.0_#0/__substg1.0_3707001F": "evil.exe".encode("utf-16-le"),
-        }
-    )
+@pytest.mark.parametrize(
+    ("tag", "name"),
+    [("3707001F", "evil.exe".encode("utf-16-le")), ("3707001E", b"evil.exe"), ("3704001E", b"evil.exe\0")],
+)
+def test_attachments_of_an_outlook_message_are_found(tag, name):
+    folder = "__attach_version1.0_#0/__substg1.0_"
+    made = ole({f"{folder}37010102": PROGRAM, f"{folder}{tag}": name})
     entries = list(Walk(Budget(Bounds())).over(made, "x.msg"))
     assert [(entry.name, bytes(entry.data)) for entry in entries[1:]] == [("", PROGRAM), ("evil.exe", b"")]
 
@@ -525,6 +525,10 @@ def test_files_in_a_winmail_dat_are_found_with_all_their_names():
         (("INNER~1.EXE", "inner.exe"), PROGRAM),
     ]
     assert (walk.broken, walk.unread, walk.archives) == ([], [], ["tnef", "tnef"])
+
+
+def test_a_file_in_a_property_is_found():
+    assert walked(tnef(binary=PROGRAM))[1] == {"x: (unnamed)": PROGRAM}
 
 
 def test_one_that_was_cut_is_broken():
