@@ -89,4 +89,4 @@ def _office(entry: Entry, budget: Budget) -> office.Office:
         return office.look(entry.data)
     if entry.kind == "rtf":
         return office.Office(fetches=remote.has_remote_template(entry.data, budget.goes_on))
-    return office.Office(macros=not entry.kind and office.has_active_mime(entry.data))
+    return office.Office() if entry.kind else office.look_at_text(entry.data)

@@ -4,7 +4,8 @@ Whether there are macros is told by where they are kept: VBA in storages of an O
 their own kind.  What they do is asked of `macros`, what is loaded of `remote`.
 
 Source: [MS-OVBA] section 2.2; [MS-XLS] sections 2.4.28 (BoundSheet8) and 2.4.117 (FilePass); [MS-DOC] section 2.5.2
-(FibBase); [MS-OFFCRYPTO] section 2.3; [MS-XLSB] section 2.1.7 (parts); ECMA-376 part 2, clause 7.2.3 (media types).
+(FibBase); [MS-OFFCRYPTO] section 2.3; [MS-XLSB] section 2.1.7 (parts); ECMA-376 part 2, clause 7.2.3 (media types);
+ODF 1.3 part 3, sections 3.1.2 (office:document) and 3.12 (office:scripts).
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ _LINK, _LINKS, _LONGEST_LINK = "\x01ole", 1000, 4096
 """The stream that names what an object is linked to; how many are looked at, and how many octets of each."""
 _ACTIVE_MIME = (b"ActiveMime", b"QWN0aXZlTWlt")
 """How macros begin in the XML and MHTML of Word 2003; the second is base64."""
+_LONGEST_TEXT = 8 << 20
+_BEFORE_XML = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"
+_FLAT = b"/office/2006/xmlPackage"
+_FLAT_MACROS = ((_FLAT, b"vnd.ms-office.vbaProject"), (b":opendocument:xmlns:office", b"library-embedded"))
+"""Words of a document with macros all of whose parts stand in one XML file (Flat OPC, Flat ODF)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +100,16 @@ def look_at_part(name: str, data: memoryview) -> Office:
     return Office(encrypted=name == "meta-inf/manifest.xml" and b"encryption-data" in bytes(data))
 
 
-def has_active_mime(data: memoryview) -> bool:
-    """Whether this text holds macros of Word 2003."""
-    octets = bytes(data[: 8 << 20])
-    return any(each in octets for each in _ACTIVE_MIME)
+def look_at_text(data: memoryview) -> Office:
+    """See what a text holds that may be a document: XML or MHTML of Word 2003, or a document in one XML file."""
+    octets = bytes(data[:_LONGEST_TEXT])
+    if octets.lstrip(_BEFORE_XML).startswith(b"<"):
+        octets = remote.resolved(octets)
+    return Office(
+        macros=any(each in octets for each in _ACTIVE_MIME)
+        or any(all(word in octets for word in words) for words in _FLAT_MACROS),
+        fetches=_FLAT in octets and remote.has_remote_relation(memoryview(octets)),
+    )
 
 
 def _links(ole: Ole) -> Iterator[bytes]:

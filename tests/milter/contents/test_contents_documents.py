@@ -306,3 +306,29 @@ def test_a_hostile_pdf_costs_no_more_than_the_budget(data):
 @given(st.binary(max_size=500))
 def test_any_octets_are_a_pdf(data):
     look(b"/ObjStm stream\n" + data)
+
+
+FLAT = b'<?xml version="1.0"?><pkg:package xmlns:pkg="http://schemas.microsoft.com/office/2006/xmlPackage">%s'
+FLAT_MACROS = FLAT % b'<pkg:part pkg:name="/a.bin" pkg:contentType="application/vnd.ms-office.vbaProject">'
+FLAT_LINK = b'<Relationship Type="a/attachedTemplate" Target="http://evil.test/a.dotm" TargetMode="External"/>'
+FLAT_ODF = b'<office:document xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0">%s'
+
+
+@pytest.mark.parametrize(
+    ("data", "macros_", "fetches"),
+    [
+        (FLAT_MACROS, True, False),
+        (b"\xef\xbb\xbf\r\n" + FLAT_MACROS.replace(b"-", b"&#45;"), True, False),
+        (b"\xff\xfe" + FLAT_MACROS.decode().encode("utf-16-le"), True, False),
+        (FLAT % FLAT_LINK, False, True),
+        (FLAT % b"<pkg:part/>", False, False),
+        (FLAT_ODF % b'<office:scripts><ooo:library-embedded ooo:name="Standard">', True, False),
+        (FLAT_ODF % b"<office:body/>", False, False),
+        (b"MIME-Version: 1.0\r\n\r\nQWN0aXZlTWltZQ", True, False),
+        (FLAT_LINK, False, False),
+        (b"a macro is an application/vnd.ms-office.vbaProject", False, False),
+        (b"", False, False),
+    ],
+)
+def test_documents_in_one_file_of_text(data, macros_, fetches):
+    assert office.look_at_text(memoryview(data)) == office.Office(macros=macros_, fetches=fetches)
