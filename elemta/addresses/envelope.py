@@ -15,7 +15,7 @@ from elemta.addresses.domains import a_label
 _PLAIN = re.compile(r"[^@\"<>\\\x80-\U0010ffff]++@[^@\"<>\[\\\x80-\U0010ffff]*+(?<!\.)")
 _PLAIN_LOCAL = re.compile(r'[^\s()<>\[\]:;@\\,"]+', re.ASCII)  # RFC 5321 section 4.1.2; Postfix takes a..b, too
 _USUAL = re.compile(r"[^@()<>\[\\\s\",:;]*@[^@()<>\[\\\s\",:;]*")
-_LAWFUL = re.compile(r'(?:"[^\x00-\x1f\x7f<>]*"@)?[^\x00-\x20\x7f<>\ud800-\udfff]+')
+_LAWFUL = re.compile(r'(?>"[^\x00-\x1f\x7f<>]*"@(?!\Z))?[^\x00-\x20\x7f<>\ud800-\udfff]+')
 _QUOTING = re.compile(r'\\(.)|"', re.DOTALL)
 
 

@@ -1,8 +1,10 @@
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elemta.addresses import compared, mailbox, returned_to, split, written
+from elemta.addresses import compared, is_address, mailbox, returned_to, split, written
 
 
 @pytest.mark.parametrize(
@@ -157,3 +159,25 @@ def test_what_postfix_tells_a_policy_service_is_written_as_in_smtp(told, address
 )
 def test_what_postfix_makes_of_a_sender_without_at(told, address):
     assert returned_to(told) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "lawful"),
+    [
+        ("a@b.test", True),
+        ('"a b"@c.test', True),
+        ('"a"@"b c"@d.test', True),
+        ('"a"@"@', True),
+        ('"a b"@', False),
+        ("a b@c.test", False),
+        ("", False),
+    ],
+)
+def test_what_an_envelope_may_hold(text, lawful):
+    assert is_address(text) is lawful
+
+
+def test_so_much_as_a_scanner_may_say_takes_no_longer_than_it_is():
+    began = time.process_time()
+    assert not is_address('":"@";"@' * 100_000 + "\0")
+    assert time.process_time() - began < 2  # it takes some milliseconds
