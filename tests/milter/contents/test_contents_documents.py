@@ -256,16 +256,33 @@ def test_an_encrypted_pdf():
     )
 
 
+SCRIPT = zlib.compress(b"1 0 <</S /JavaScript>>")
+
+
 @pytest.mark.parametrize(
     "data",
     [
         b"1 0 obj <</N 1 /First 4 /Filter /FlateDecode>> stream\r" + zlib.compress(b"1 0 <</S /JavaScript>>"),
         b"1 0 obj <</N 1/First 4>> stream\n1 0 <</S /JavaScript>>",
+        b"<</N 1/First 9 0 R>>%x\rstream \n" + SCRIPT,
+        b"<</N 1/First%x\n4>>stream\n" + SCRIPT,
+        b"<</N 1/Filter/FlateDecode/First\0+4\n>>stream" + SCRIPT,
+        b"<</First 4/X(stream\n"
+        + zlib.compress(b"1 0 ")
+        + b" \\( (>>stream\n) )/Y<3E3>%>>stream\n>> stream\n"
+        + SCRIPT,
+        b"<</DecodeParms<</First 4>>/Z<</Type/ObjStm>>>>stream\n" + SCRIPT,
     ],
 )
 def test_an_object_stream_that_does_not_say_what_it_is(data):
     assert look(data).does == ("javascript",)
-    assert look(b"<</Type /Outlines /First 5 0 R /Last 7 0 R>> stream\nx") == pdf.Pdf()
+
+
+def test_outlines_are_no_object_stream():
+    outlines = b"1 0 obj <</Type /Outlines /First 5 0 R /Last 7 0 R>>\nendobj\n2 0 obj <</Length 1>> stream\nx"
+    assert look(outlines) == pdf.Pdf()
+    assert look(outlines + b" " * 5000) == pdf.Pdf()
+    assert look(b"<</First 5 0 R>>" + b" " * 5000).unread == 1
 
 
 def test_a_name_right_behind_the_place_of_the_first_object_is_one():
@@ -291,11 +308,14 @@ def test_what_could_not_be_unpacked_is_counted():
         b"/ObjStm " * 400_000,
         b"/ObjStm stream\n" + b"/ObjStm " * 1000 + b"x" * 4000 + b"/Launch " * 900_000,
         b"/#41" * 1_000_000,
+        b"/First" + b"<<" * 2000 + b"/First<<>>" * 900_000,
+        b"/First>>" * 900_000,
+        b"/First>>" + b"%\r" * 900_000 + b"/First(" * 900_000,
         object_stream(bytes(50 << 20)) * 100,
         b"/" + b"a#41" * 1_000_000,
         b"/" * 48_000_000,
     ],
-    ids=["no-streams", "one-stream", "escapes", "bombs", "one-name", "slashes"],
+    ids=["no-streams", "one-stream", "escapes", "firsts", "ends", "comments", "bombs", "one-name", "slashes"],
 )
 def test_a_hostile_pdf_costs_no_more_than_the_budget(data):
     began = time.thread_time()
