@@ -14,7 +14,7 @@ from elemta_milter.archives.walk import TOO_LONG
 from elemta_milter.contents import macros, names
 from elemta_milter.contents.families import contradicts
 from elemta_milter.contents.look import Look, look
-from elemta_milter.files import attachments, is_composite, text_with_files
+from elemta_milter.files import attachments, is_composite, read_text, text_with_files
 from elemta_milter.mime import ENCODED, MAIL, Part, Tree, content, is_wrapped, read_octets, read_wrapped
 
 LONGEST = 64 << 20
@@ -167,11 +167,15 @@ class Attached:
             self._file(entry, part, seen.type)
         self._flag(entry, seen)
         self.script.update(dict.fromkeys(seen.does))
-        mail = "" if entry.depth else part.media_type
-        if mail in MAIL or not names.MAILS.isdisjoint(names.extensions(entry.names)):
-            self._within(read_octets(_octets(entry.data)), entry.path)
-            if not entry.whole:
-                self._so("unread", f"{entry.path}: {TOO_LONG}")
+        declared, called = "" if entry.depth else part.media_type, names.extensions(entry.names)
+        for read, there in (
+            (read_octets, declared in MAIL or not names.MAILS.isdisjoint(called)),
+            (read_text, declared != "text/plain" and not names.UUENCODED.isdisjoint(called)),
+        ):
+            if there:
+                self._within(read(_octets(entry.data)), entry.path)
+                if not entry.whole:
+                    self._so("unread", f"{entry.path}: {TOO_LONG}")
         if seen.analysable:
             self._analyse(entry, seen)
 

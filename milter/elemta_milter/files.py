@@ -17,8 +17,8 @@ _REPORTS = (
 )
 _READ = frozenset({*(f"text/{each}" for each in _TEXTS.split()), *(f"message/{each}" for each in _REPORTS.split())})
 """What is shown as a text, or is a report that nobody opens."""
-_HEAD, _TEXT = 1024, 1 << 20
-"""Octets of a text in which is looked whether it is one, and whether it holds files."""
+_HEAD, _TEXT = 1024, 64 << 20
+"""Octets in which is looked whether it is a text, and, of a plain one that is encoded, whether it holds files."""
 
 
 def attachments(tree: Tree) -> Iterator[Part]:
@@ -41,13 +41,19 @@ def text_with_files(part: Part, octets: bytes) -> Tree | None:
     """The tree of a plain text that was itself encoded, if its octets hold files (uuencode, yEnc)."""
     if part.media_type != "text/plain" or part.encoding not in ENCODED or b"begin" not in octets:
         return None
-    tree = read_octets(octets, ((b"Content-Type", b"text/plain"),))
+    tree = read_text(octets)
     return tree if tree.root.parts else None
+
+
+def read_text(octets: bytes) -> Tree:
+    """The tree of a plain text, whose parts are the files in it."""
+    return read_octets(octets, ((b"Content-Type", b"text/plain"),))
 
 
 def _is_file(tree: Tree, part: Part) -> bool:
     """Whether this is no text, whatever it is declared, or holds files that no tree shows."""
-    octets = content(tree, part, _TEXT if part.encoding in ENCODED else _HEAD).octets
+    encoded = part.media_type == "text/plain" and part.encoding in ENCODED
+    octets = content(tree, part, _TEXT if encoded else _HEAD).octets
     head = octets[:_HEAD]
     wide = part.parameters.get("charset", "").lower().startswith(("utf-16", "utf-32", "ucs", "iso-10646", "unicode"))
     return (

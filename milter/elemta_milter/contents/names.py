@@ -34,6 +34,8 @@ RUNNING = frozenset(
 """Extensions of what runs, mounts or brings scripts when it is opened."""
 MAILS = frozenset({"eml", "nws", "mht", "mhtml"})
 """Extensions of files that are messages."""
+UUENCODED = frozenset({"uu", "uue"})
+"""Extensions of texts that are unpacked to the files in them."""
 READING = frozenset(
     "pdf doc docx docm dot dotx xls xlsx xlsm xlsb csv ppt pptx pptm pps ppsx odt ods odp rtf txt log eml msg ics vcf"  # noqa: SIM905
     " jpg jpeg png gif bmp tif tiff webp heic svg psd mp3 wav m4a ogg mp4 mov avi mkv mpg mpeg wmv xml json yaml md"

@@ -110,6 +110,25 @@ def test_a_block_of_uuencode_in_an_encoded_text_is_found(encoding):
     header = b"Content-Type: text/plain", b"Content-Transfer-Encoding: " + encoding.encode()
     assert look(packed, *header).fields["names"] == ("evil.exe",)
     assert mixed(TEXT, part(*header, content=packed)).fields["extension"] == ("exe",)
+    packed = b64(b"a line that fills\r\n" * 60_000 + octets)
+    assert look(packed, header[0], b"Content-Transfer-Encoding: base64").fields["names"] == ("evil.exe",)
+
+
+UUENCODED = b"see\r\nbegin 644 evil.exe\r\n" + binascii.b2a_uu(PROGRAM[:45]).rstrip() + b"\r\n`\r\nend\r\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "octets"), [("a.uue", UUENCODED), ("a.UU", UUENCODED), ("a.zip", zipped(("a.uue", UUENCODED)))]
+)
+@pytest.mark.parametrize("media_type", [b"application/octet-stream", b"text/plain"])
+def test_a_file_that_programs_unpack_as_uuencode_is_unpacked(name, octets, media_type):
+    kind = b'Content-Type: %s; name="%s"' % (media_type, name.encode())
+    for found in (
+        mixed(TEXT, part(kind, b"Content-Transfer-Encoding: base64", content=b64(octets))),
+        mixed(TEXT, part(kind, content=octets)),
+    ):
+        assert "exe" in found.fields["extension"]
+        assert found.fields["count"] == 2
 
 
 @pytest.mark.parametrize(
