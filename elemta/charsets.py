@@ -26,6 +26,7 @@ _ALSO = {
     "windows_874": "cp874", "windows_932": "cp932", "windows_949": "cp949", "windows_31j": "cp932",
     "x_euc_jp": "euc_jp", "x_gbk": "gb18030", "x_mac_roman": "mac_roman", "x_sjis": "cp932", "x_windows_949": "cp949",
 }  # fmt: skip
+_ASCII = bytes(range(0x20, 0x7F)) * 4
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 
 
@@ -46,6 +47,14 @@ def codec_of(charset: str) -> str | None:
     UTF-7 is not used: hardly a program takes it any more, and what it hides no scanner sees.
     """
     return _CODECS.get(_SEPARATORS.sub("_", charset.lower()).strip("_")) if len(charset) <= 40 else None
+
+
+def keeps_ascii(charset: str) -> bool:
+    """Whether ASCII reads as itself in this charset, always; so it does in one that is unknown."""
+    codec = codec_of(charset)
+    return codec is None or (
+        not codec.startswith("iso2022") and codecs.decode(_ASCII, codec, "replace") == _ASCII.decode()
+    )
 
 
 def decode(octets: bytes, charset: str = "us-ascii") -> tuple[str, bool]:

@@ -28,3 +28,25 @@ def test_codec_of(name, codec):
 def test_only_codecs_of_text_are_known():
     for codec in set(charsets._CODECS.values()):
         assert codecs.lookup(codec)._is_text_encoding
+
+
+@pytest.mark.parametrize(
+    ("charset", "does"),
+    [
+        ("us-ascii", True),
+        ("utf-8", True),
+        ("windows-1252", True),
+        ("gb18030", True),
+        ("shift_jis", True),
+        ("euc-kr", True),
+        ("big5", True),
+        ("no-such", True),
+        ("utf-16", False),
+        ("utf-32be", False),
+        ("cp500", False),
+        ("hz-gb-2312", False),
+        ("iso-2022-jp", False),
+    ],
+)
+def test_charsets_in_which_ascii_is_ascii(charset, does):
+    assert charsets.keeps_ascii(charset) is does

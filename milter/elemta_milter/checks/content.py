@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import ClassVar
@@ -26,7 +26,7 @@ from elemta_milter.contents.names import MAILS, extensions
 from elemta_milter.contents.web import TYPES, is_page
 from elemta_milter.links.html import Html, scan
 from elemta_milter.links.urls import Url, read_url, shown_host, urls_in
-from elemta_milter.mime import BOUNDS, MAIL, Part, Tree, content, read_octets, text_of, tree_of, trees
+from elemta_milter.mime import BOUNDS, MAIL, Part, Tree, content, other_texts_of, read_octets, text_of, tree_of, trees
 from elemta_milter.walking import walk
 
 LITTLE = 16 << 10
@@ -36,6 +36,7 @@ SECONDS = 2.0
 _AS_HTML = frozenset({"text/x-amp-html", "text/amp-html", "text/watch-html", "application/vnd.wap.xhtml+xml"})
 _FOLDED = frozenset({"text/calendar", "text/x-vcalendar", "text/vcard", "text/x-vcard", "text/directory"})
 _FOLD, _ESCAPED, _FLOWED = re.compile(r"\r?\n[ \t]"), re.compile(r"\\([nN,;\\])"), re.compile(r" \r?\n")
+_SCHEME = re.compile(r"[\x00-\x20]*[A-Za-z][A-Za-z0-9+.-]{0,30}:")
 SHOWN = 3  # mismatches told of in the reason
 
 
@@ -153,10 +154,12 @@ class Content(Check[Message]):
         if not page or _is_shown_as_text(part):
             for reading in _readings(part, text):
                 _keep(urls_in(reading, so_far.goes_on), so_far)
+        for other in other_texts_of(part, found.octets):  # where links lead, and no more: much of it is none
+            _keep(_links(scan(other).addresses if page else (), so_far.goes_on), so_far)
+            _keep(urls_in(other, so_far.goes_on), so_far)
 
     def _read_html(self, html: Html, so_far: _Seen) -> None:
-        addresses = takewhile(lambda _: so_far.goes_on(), html.addresses)
-        _keep((url for each in addresses if (url := read_url(each)) is not None), so_far)
+        _keep(_links(html.addresses, so_far.goes_on), so_far)
         for text in ("".join(html.shown), "".join(html.hidden), " ".join(html.styles)):
             _keep(urls_in(text, so_far.goes_on), so_far)
         so_far.hidden += sum(len(" ".join(text.split())) for text in html.hidden)
@@ -234,6 +237,16 @@ def _readings(part: Part, text: str) -> tuple[str, ...]:
 
 def _odd(so_far: _Seen) -> dict[str, Value]:
     return {"defects": tuple(so_far.defects), "excess": tuple(so_far.excess)}
+
+
+def _links(addresses: Iterable[str], goes_on: Callable[[], bool]) -> Iterator[Url]:
+    """What addresses in HTML lead to, also those of another scheme that hold one (view-source:http://…)."""
+    for each in takewhile(lambda _: goes_on(), addresses):
+        url = read_url(each)
+        if url is not None:
+            yield url
+        elif _SCHEME.match(each):
+            yield from urls_in(each, goes_on)
 
 
 def _keep(urls: Iterable[Url], so_far: _Seen) -> None:

@@ -15,7 +15,7 @@ from html import unescape
 MAX_LINKS = 10_000
 
 ADDRESSES = frozenset(
-    "href src action formaction background poster data cite longdesc ping xlink:href lowsrc dynsrc codebase manifest to".split()  # noqa: SIM905,E501
+    "href src action formaction background poster data cite longdesc ping xlink:href lowsrc dynsrc codebase manifest to o:href".split()  # noqa: SIM905,E501
 )
 """Attributes whose value is an address."""
 
@@ -34,9 +34,12 @@ _RAW = {
 _NO_SCRIPT = re.compile("<noscript", re.IGNORECASE)
 _FRAME = re.compile("<(?:iframe|noembed|noframes)", re.IGNORECASE)
 """Elements in which there is markup for programs that do not know them."""
+_FOREIGN = re.compile("<(?:svg|math)", re.IGNORECASE)
+"""Elements in which there is markup in every other, for programs that know them (HTML Standard, section 13.2.6.5)."""
 _SCRIPTING = frozenset(_RAW)
 _USUAL = _SCRIPTING - {"noscript"}
 _FRAMELESS = _USUAL - {"iframe", "noembed", "noframes"}
+_NO_RAW: frozenset[str] = frozenset()
 _COMMENT_END = re.compile("--!?>")
 _CONDITION = re.compile(r"<!--\[if\b[^<>]*+>", re.IGNORECASE)
 """How a comment begins that Outlook reads."""
@@ -91,7 +94,7 @@ def scan(text: str) -> Html:
     """Look through HTML."""
     found = Html()
     _Scanner(text, found).scan()
-    for sign, raw in (_NO_SCRIPT, _SCRIPTING), (_FRAME, _FRAMELESS):
+    for sign, raw in (_NO_SCRIPT, _SCRIPTING), (_FRAME, _FRAMELESS), (_FOREIGN, _NO_RAW):
         if not sign.search(text):
             continue
         also = Html()
@@ -224,7 +227,7 @@ class _Scanner:
         for attribute, value in attributes.items():
             if attribute in ADDRESSES:
                 self._address(resolved(value))
-            elif attribute == "srcset":
+            elif attribute in {"srcset", "imagesrcset"}:
                 for each in value.split(","):
                     self._address(resolved(each).strip().partition(" ")[0])
         if name == "meta" and "content" in attributes:

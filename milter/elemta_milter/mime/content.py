@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 
-from elemta.charsets import codec_of, decode
+from elemta.charsets import codec_of, decode, keeps_ascii, undeclared
 from elemta_milter.body import give_back
 from elemta_milter.mime.description import UUENCODE
 from elemta_milter.mime.parts import Part, Tree
@@ -32,6 +32,7 @@ _PADDING = re.compile(rb"=+")
 _IDENTITY = {"7bit", "8bit", "binary"}
 _MINUS_42 = bytes((octet - 42) % 256 for octet in range(256))
 _MINUS_106 = bytes((octet - 106) % 256 for octet in range(256))
+_WIDE = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _SOFT_END = re.compile(rb"=[ \t]*+(?:\r\n|\r|\n)")  # blanks before it are none (RFC 2045 section 6.7)
 _META = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
 
@@ -80,17 +81,27 @@ def content(tree: Tree, part: Part, limit: int) -> Content:
 def text_of(part: Part, octets: bytes) -> tuple[str, str]:
     """The text that a part's decoded octets are, and what is wrong with its charset, in words; "" for nothing."""
     charset = part.parameters.get("charset", "")
-    for mark, codec in ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
+    for mark, codec in ((b"\xef\xbb\xbf", "utf-8"), *_WIDE.items()):
         if octets.startswith(mark):  # programs believe it more than the charset
             return decode(octets[len(mark) :], codec)[0], ""
     if not charset and part.media_type == "text/html" and (meta := _META.search(octets, 0, 4096)):
-        charset = meta[1].decode()
+        charset = meta[1].decode() if keeps_ascii(meta[1].decode()) else ""  # or it could not be read there
     if not charset:
         return decode(octets)[0], ""
     found, fits = decode(octets, charset)
     if fits:
         return found, ""
     return found, f"not in its charset {charset[:40]}" if codec_of(charset) else f"unknown charset {charset[:40]}"
+
+
+def other_texts_of(part: Part, octets: bytes) -> Iterator[str]:
+    """The text as programs read it that know or believe less: not this charset, nor the mark, nor this octet order."""
+    charset = part.parameters.get("charset", "")
+    marked = octets.startswith(tuple(_WIDE))
+    if marked or not keeps_ascii(charset):
+        yield undeclared(octets)
+    if not marked and codec_of(charset) == "utf_16":
+        yield decode(octets, "utf-16-be")[0]
 
 
 def _piece(raw: memoryview, at: int) -> bytes:

@@ -44,6 +44,35 @@ def test_every_text_of_a_message_is_read():
     assert finding.fields["defects"] == ("a message in base64",)
 
 
+LINK = b"<a href=http://a.test/>x</a>  "
+
+
+@pytest.mark.parametrize(
+    ("charset", "octets"),
+    [
+        ("us-ascii", b"\xff\xfe" + LINK),
+        ("utf-8", b"\xfe\xff" + LINK),
+        ("utf-16le", LINK),
+        ("cp037", LINK),
+        ("cp037", LINK.decode().encode("cp037")),
+        ("utf-16", LINK),
+        ("utf-16", LINK.decode().encode("utf-16-le")),
+        ("utf-16", LINK.decode().encode("utf-16-be")),
+        ("hz-gb-2312", b"~{" + LINK),
+        ("iso-2022-jp", b"\x1b$B" + LINK),
+    ],
+)
+@pytest.mark.parametrize("media_type", ["text/html", "text/plain"])
+def test_links_are_read_by_every_charset_that_programs_take_it_for(charset, octets, media_type):
+    fields = (("Content-Type", f"{media_type}; charset={charset}"),)
+    assert run(Content, message(headers=fields, body=octets)).fields["url_hosts"] == ("a.test",)
+
+
+def test_addresses_within_addresses_are_read():
+    page = "<a href='view-source:http://a.test/'><a href='ms-word:ofe|u|http://b.test/x.doc'><a href='mailto:x@c.test'>"
+    assert look(page, "text/html").fields["url_hosts"] == ("a.test", "b.test")
+
+
 @pytest.mark.parametrize(
     "fields",
     [

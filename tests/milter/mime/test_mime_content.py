@@ -193,3 +193,11 @@ def test_html_tells_its_charset_in_a_meta_element():
     tree = tree_of(message(headers=[("Content-Type", "text/html")], body=octets))
 
     assert text_of(tree.root, octets)[0].endswith("й")
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "cp037", "utf-7", "no-such"])
+def test_one_in_which_the_element_could_not_be_read_is_not_believed(charset):
+    octets = b"<meta charset=%s>x" % charset.encode()
+    tree = tree_of(message(headers=[("Content-Type", "text/html")], body=octets))
+
+    assert text_of(tree.root, octets)[0] == octets.decode()
