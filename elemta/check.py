@@ -71,11 +71,15 @@ class Field:
         type: str, int, float, bool, IPv4Address (any IP address), or tuple (several texts).
         doc: one line for `elemta config facts`.
         unit: "s", "octets"; "" for none.
+        words: of texts, the words they can be; () for any.
+        domain: of texts, whether they are domains, which rules compare as A-labels.
     """
 
     type: type[str | int | float | bool | IPv4Address | tuple[str, ...]]
     doc: str
     unit: str = ""
+    words: tuple[str, ...] = ()
+    domain: bool = False
 
 
 class Options(BaseModel):

@@ -23,7 +23,7 @@ class Iprev(Check[Client]):
     """
 
     name = "iprev"
-    fields: ClassVar = {"name": Field(str, "the name that leads back to the address")}
+    fields: ClassVar = {"name": Field(str, "the name that leads back to the address", domain=True)}
     results: ClassVar = (Result.NONE, Result.PASS, Result.FAIL, Result.TEMPERROR, Result.PERMERROR)
     trouble: ClassVar[Trouble] = "accept"
     only_dns = True

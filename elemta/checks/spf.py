@@ -23,6 +23,8 @@ DOTLESS = Limits(labels=1)
 """RFC 7208 section 4.3 gives `none` to a domain of one label. For HELO that is a host without a domain; in MAIL FROM
 Postfix has already asked for a domain, and networks that use one of one label publish SPF for it."""
 
+_RESULTS = (Result.NONE, Result.NEUTRAL, Result.PASS, Result.FAIL, Result.SOFTFAIL, Result.TEMPERROR, Result.PERMERROR)
+
 
 class SpfOptions(Options):
     """Options of `spf`."""
@@ -39,12 +41,13 @@ class Spf(Check[Envelope]):
 
     name = "spf"
     fields: ClassVar = {
-        "domain": Field(str, "the domain that was asked, as A-labels"),
-        "identity": Field(str, "which identity gave the result: mailfrom or helo"),
-        "helo": Field(str, "the result for HELO"),
+        "domain": Field(str, "the domain that was asked, as A-labels", domain=True),
+        "identity": Field(str, "which identity gave the result", words=("mailfrom", "helo")),
+        "helo": Field(str, "the result for HELO", words=_RESULTS),
         "mechanism": Field(str, 'the term that matched, as published: "-all"'),
         "explanation": Field(str, "what the domain tells the sender of a refused mail; a stranger's words"),
     }
+    results = _RESULTS
     trouble: ClassVar[Trouble] = "accept"
     only_dns = True
     Options = SpfOptions

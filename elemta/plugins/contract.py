@@ -89,3 +89,7 @@ def _complaints_about_fields(fields: object) -> Iterator[str]:
             yield f"the field {name} must be of type {either(each.__name__ for each in _TYPES)}"
         elif not isinstance(field.doc, str) or not field.doc:
             yield f'the field {name} must say what it means: Field({field.type.__name__}, "what it means")'
+        elif (field.words or field.domain) and field.type not in (str, tuple):
+            yield f"the field {name} is no text: it has no words, and is no domain"
+        elif not (isinstance(field.words, tuple) and all(word == str(word).lower() for word in field.words)):
+            yield f'the words of the field {name} must be a tuple of words in lower case: words=("low", "high")'

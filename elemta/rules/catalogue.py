@@ -80,6 +80,6 @@ def catalogue(checks: Mapping[str, type[Check[Any]]], available: frozenset[str] 
         facts[name] = Fact(name, "result", name, stage, question, words=words, at_rcpt=at_rcpt)
         for field, of in check.fields.items():
             full = f"{name}.{field}"
-            kind, many = _KIND_OF_FIELD[of.type], of.type is tuple
-            facts[full] = Fact(full, kind, name, stage, of.doc, many, of.unit, at_rcpt=at_rcpt)
+            kind: Kind = "domain" if of.domain else _KIND_OF_FIELD[of.type]
+            facts[full] = Fact(full, kind, name, stage, of.doc, of.type is tuple, of.unit, of.words, at_rcpt)
     return Catalogue(facts, available - checks.keys())

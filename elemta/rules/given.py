@@ -40,11 +40,7 @@ def _one(fact: Fact, told: object) -> str | int | float | bool | Value:
     if fact.kind == "number":
         return _number(fact, told)
     if fact.kind == "result":
-        word = str(told).lower()
-        if word not in fact.words:
-            hint = suggest(word, fact.words) or f"; it can be {either(sorted(fact.words))}"
-            raise ValueError(f"{fact.name} is never {quoted(told)}{hint}")
-        return word
+        return _word(fact, str(told))
     if isinstance(told, bool) or told is None:
         raise ValueError(f"{found(told)}; {fact.name} is {_KINDS[fact.kind]}; write it in quotes if it is meant so")
     return _ip(str(told)) if fact.kind == "ip" else _text(fact, str(told))
@@ -60,7 +56,17 @@ def _ip(text: str) -> Value:
 def _text(fact: Fact, text: str) -> str:
     if fact.kind == "address" and text in ("", "<>"):
         raise ValueError(f"{quoted(text)} is no address; write nothing where there is none")
+    if fact.words and fact.name != "class":  # who knows the classes tells of these
+        return _word(fact, text)
     return as_compared(fact, text)
+
+
+def _word(fact: Fact, told: str) -> str:
+    word = told.lower()
+    if word not in fact.words:
+        hint = suggest(word, fact.words) or f"; it can be {either(sorted(fact.words))}"
+        raise ValueError(f"{fact.name} is never {quoted(told)}{hint}")
+    return word
 
 
 def _number(fact: Fact, told: object) -> float:

@@ -148,15 +148,24 @@ class Reader:
 
     def _looks(self, operand: object) -> tuple[Predicate, str]:
         patterns = several(operand)
-        looks = first_of([glob(labelled(self.fact, entry(pattern).lower())) for pattern in patterns])
+        looks = first_of([self._may(glob(labelled(self.fact, entry(each).lower())), each) for each in patterns])
         return lambda value: looks(str(value).lower()), f"looks like {' or '.join(map(word_of, patterns))}"
 
     def _regex(self, operand: object) -> tuple[Predicate, str]:
         patterns = several(operand)
         if self.fact.kind == "domain" and not all(entry(pattern).isascii() for pattern in patterns):
             raise ValueError(f"{self.fact.name} is compared as A-labels; write xn--… instead of letters beyond ASCII")
-        found = first_of([search(entry(pattern)) for pattern in patterns])
+        found = first_of([self._may(search(entry(each)), each) for each in patterns])
         return lambda value: found(str(value)), f"matches {' or '.join(f'/{pattern}/' for pattern in patterns)}"
+
+    def _may(self, matches: Callable[[str], bool], pattern: object) -> Callable[[str], bool]:
+        """`matches`, if the fact can ever be so."""
+        name, words = self.fact.name, self.fact.words
+        if self.fact.kind == "bool":
+            raise ValueError(f"{name} is true or false; write {name}: true, or {name}: false")
+        if words and not any(matches(str(word)) for word in words):
+            raise ValueError(f'{name} is never like "{pattern}"; it can be {", ".join(words)}')
+        return matches
 
     def _exists(self, operand: object) -> Condition:
         if not isinstance(operand, bool):

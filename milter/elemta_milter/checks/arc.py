@@ -57,8 +57,8 @@ class Arc(Check[Message]):
     name = "arc"
     fields: ClassVar = {
         "trusted": Field(bool, "the chain passes and every sealer is one of trusted_sealers"),
-        "sealer": Field(str, "the newest sealer (d=)"),
-        "sealers": Field(tuple, "all sealers, the first one first"),
+        "sealer": Field(str, "the newest sealer (d=)", domain=True),
+        "sealers": Field(tuple, "all sealers, the first one first", domain=True),
         "length": Field(int, "sets in the chain"),
         "oldest_pass": Field(int, "the oldest set from which on the message is unchanged, 0 = from the first on"),
         "spf": Field(str, "the result of SPF as the first sealer tells it"),

@@ -12,7 +12,7 @@ say so unless its AlertExceedsMax is on.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, WithJsonSchema, model_validator
 from pydantic import Field as Setting
@@ -101,7 +101,7 @@ class Clamav(Check[Message]):
     name = "clamav"
     fields: ClassVar = {
         "virus": Field(str, "the name of what was found, as ClamAV calls it"),
-        "kind": Field(str, "malware, phishing, encrypted, limits, heuristic or pua"),
+        "kind": Field(str, "what sort of thing it is", words=get_args(Kind)),
         "heuristic": Field(bool, "found by a heuristic, not by a signature (Heuristics.…)"),
         "phishing": Field(bool, "the name says phishing"),
         "encrypted": Field(bool, "an encrypted archive or document, which nobody can look into"),

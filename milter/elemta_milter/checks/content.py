@@ -83,8 +83,8 @@ class Content(Check[Message]):
         "hidden_size": Field(int, "characters of HTML text that a style hides; newsletters have some"),
         "charset": Field(tuple, "the charsets that its texts name, lower case"),
         "urls": Field(tuple, "the links, cleaned"),
-        "url_hosts": Field(tuple, "the host names they lead to, as A-labels"),
-        "url_domains": Field(tuple, "the registered domains of those, by the public suffix list"),
+        "url_hosts": Field(tuple, "the host names they lead to, as A-labels", domain=True),
+        "url_domains": Field(tuple, "the registered domains of those, by the public suffix list", domain=True),
         "url_addresses": Field(tuple, "the IP addresses that links lead to, however they were written"),
         "url_disguised": Field(
             bool, "a link hides its host: behind a user name with a dot, an odd number, or a name that no host has"

@@ -55,9 +55,9 @@ class Dkim(Check[Message]):
 
     name = "dkim"
     fields: ClassVar = {
-        "domains": Field(tuple, "d= of the signatures that pass, as A-labels"),
+        "domains": Field(tuple, "d= of the signatures that pass, as A-labels", domain=True),
         "selectors": Field(tuple, "s= of the signatures that pass"),
-        "signers": Field(tuple, "d= of all signatures, good or bad"),
+        "signers": Field(tuple, "d= of all signatures, good or bad", domain=True),
         "results": Field(tuple, "the result of each signature, from top to bottom"),
         "algorithm": Field(str, "a= of the signature that gave the result"),
         "identity": Field(str, "i= of that signature; a stranger's words"),

@@ -19,6 +19,10 @@ from elemta.findings import AuthResult, Finding, Result, Value
 from elemta_milter.mailauth.dkim import SignatureResult
 from elemta_milter.mailauth.dmarc import DmarcResult, SpfInput, evaluate
 from elemta_milter.mailauth.dmarc_discovery import OrgDomain
+from elemta_milter.mailauth.dmarc_record import Policy
+
+_POLICIES = tuple(policy.value for policy in Policy)
+_MODE = {"r": "relaxed", "s": "strict"}
 
 
 class DmarcOptions(Options):
@@ -38,18 +42,20 @@ class Dmarc(Check[Message]):
     name = "dmarc"
     after = ("spf", "dkim")
     fields: ClassVar = {
-        "policy": Field(str, "what the owner asks for this domain's mail that fails: none, quarantine or reject"),
-        "disposition": Field(str, "what he asks for this very message: none unless it fails; one milder with t=y"),
-        "domain": Field(str, "the domain in From that was judged, as A-labels"),
-        "org_domain": Field(str, "its organizational domain"),
-        "policy_domain": Field(str, "where the record stands"),
+        "policy": Field(str, "what the owner asks for this domain's mail that fails", words=_POLICIES),
+        "disposition": Field(
+            str, "what he asks for this very message: none unless it fails; one milder with t=y", words=_POLICIES
+        ),
+        "domain": Field(str, "the domain in From that was judged, as A-labels", domain=True),
+        "org_domain": Field(str, "its organizational domain", domain=True),
+        "policy_domain": Field(str, "where the record stands", domain=True),
         "record": Field(str, "the record as published; a stranger's words"),
         "testing": Field(bool, "the owner is testing (t=y)"),
         "spf_aligned": Field(bool, "SPF passed for an aligned domain"),
         "dkim_aligned": Field(bool, "a DKIM signature passed for an aligned domain"),
-        "aligned": Field(tuple, "the domains that passed and are aligned"),
-        "spf_mode": Field(str, "how SPF's domain must be aligned: relaxed or strict"),
-        "dkim_mode": Field(str, "how DKIM's domain must be aligned: relaxed or strict"),
+        "aligned": Field(tuple, "the domains that passed and are aligned", domain=True),
+        "spf_mode": Field(str, "how SPF's domain must be aligned", words=tuple(_MODE.values())),
+        "dkim_mode": Field(str, "how DKIM's domain must be aligned", words=tuple(_MODE.values())),
     }
     results: ClassVar = (Result.NONE, Result.PASS, Result.FAIL, Result.TEMPERROR, Result.PERMERROR)
     trouble: ClassVar[Trouble] = "accept"
@@ -118,9 +124,6 @@ def _dkim(facts: Message, dkim: Finding | None) -> list[tuple[str, str]]:
         return [(Result.TEMPERROR, domain) for domain in facts.authors.domains]
     signatures = cast("tuple[SignatureResult, ...]", (dkim.detail if dkim else None) or ())
     return [(each.result, each.domain) for each in signatures]
-
-
-_MODE = {"r": "relaxed", "s": "strict"}
 
 
 def _evidence(found: DmarcResult) -> AuthResult:

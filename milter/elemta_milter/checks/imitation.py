@@ -79,7 +79,9 @@ class Imitation(Check[Message]):
     fields: ClassVar = {
         "person": Field(str, "whose name From shows, as it is written in `people`"),
         "kind": Field(
-            str, "name: just theirs; part: theirs with other words; address: another domain's address as a name"
+            str,
+            "name: just theirs; part: theirs with other words; address: another domain's address as a name",
+            words=("name", "part", "address"),
         ),
         "shown": Field(str, "the name or address that From shows; a stranger's words"),
         "author": Field(str, "the author's address"),

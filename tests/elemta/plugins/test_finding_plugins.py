@@ -134,6 +134,11 @@ def test_what_is_not_enabled_runs_no_code(folder, installed):
         (GOOD.replace("async def", "def"), "Good: run must be a coroutine"),
         (GOOD.replace("(int,", "(dict,"), "Good: the field words must be of type str, int, float, bool, IPv4Address"),
         (GOOD.replace('"how many"', '""'), "Good: the field words must say what it means"),
+        (GOOD.replace('"how many"', '"how many", domain=True'), "Good: the field words is no text: it has no words"),
+        (
+            GOOD.replace('(int, "how many"', '(str, "which", words=("A",)'),
+            "Good: the words of the field words must be a",
+        ),
         (GOOD.replace("elemta.Field(int", "(int"), "Good: the field words must be a Field"),
         (GOOD.replace('"words"', '"a.b"'), 'Good: the field "a.b" needs a name of letters, digits and _'),
         (GOOD.replace("VALUE = 1", "Good.trouble = 'panic'"), "Good: trouble must be accept, defer, reject or quar"),

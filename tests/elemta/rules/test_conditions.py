@@ -251,7 +251,7 @@ def test_results_and_fields_of_checks():
         ("{header_from: {in: [a@b.test, '@b.test']}}", "or header_from.domain: b.test"),
         ("{sender: ''}", '"" is no address; write {exists: false} where there is none'),
         ("{sender: [a@b.test, <>]}", '"<>" is no address; write {exists: false}'),
-        ("{sender: {in: [<>]}}", 'sender.in: "<>" is no address'),
+        ("{sender: {in: [<>]}}", '"<>" is no address'),
         ("{sender.domain: ''}", '"" is no domain; write {exists: false} where there is none'),
         ("{sender.domain: '@b.test'}", '"@b.test" is no domain; write b.test'),
         ("{login: }", "login is compared with a text; found nothing; write {exists: false} where there is none"),
@@ -280,6 +280,11 @@ def test_results_and_fields_of_checks():
         ("{sender.domain: {glob: 'bü*'}}", 'is compared as A-labels; write xn--… in "bü*"'),
         ("{sender.domain: {regex: 'bücher'}}", "is compared as A-labels; write xn--… instead of letters beyond ASCII"),
         ("{spf: {in: [passed]}}", 'spf is never "passed"; did you mean "pass"?'),
+        ("{spf.identity: mail_from}", 'spf.identity is never "mail_from"; did you mean "mailfrom"?'),
+        ("{spf: {glob: [pas, fail]}}", 'spf is never like "pas"; it can be none, neutral, pass, fail'),
+        ("{spf: {regex: ^failed}}", 'spf is never like "^failed"; it can be'),
+        ("{smtputf8: {regex: 'true'}}", "smtputf8 is true or false; write smtputf8: true, or smtputf8: false"),
+        ("{spf.domain: '@b.test'}", '"@b.test" is no domain; write b.test'),
         ("{size: {in: [big]}}", '"big" is not a size'),
         ("{class: al}", 'class is never "al"; did you mean "all"?'),
         ("{class: {not: {in: [inbound]}}}", 'class is never "inbound"; it can be all, unclassified'),
@@ -354,3 +359,9 @@ def test_an_address_is_itself_however_it_is_written(address, which, asked):
 def test_an_author_is_himself_however_he_is_written():
     mail = message(envelope("10.1.2.3", "a@b.test", ["c@b.test"]), [("From", '"Boss" <"boss"@xn--bcher-kva.test>')])
     assert hit("{header_from: boss@bücher.test}", mail)
+
+
+@pytest.mark.parametrize("asked", ["bücher.test", "BÜCHER.test.", "{in: [bücher.test]}", "{glob: 'bücher.*'}"])
+def test_a_domain_that_a_check_found_is_itself_however_it_is_written(asked):
+    mail = message(envelope("10.1.2.3", "a@bücher.test", ["c@b.test"]), [("From", "a@b.test")])
+    assert hit(f"{{spf.domain: {asked}}}", mail)

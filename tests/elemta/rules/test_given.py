@@ -89,6 +89,7 @@ def test_an_address_is_as_a_mail_gives_it(tmp_path, sender):
         ("smtputf8: yes", 'smtputf8: the text "yes" stands here; write true or false'),
         ("greylist.wait: soon", 'greylist.wait: "soon" is not a duration'),
         ("spf: failed", 'spf: spf is never "failed"; did you mean "fail"?'),
+        ("spf.identity: hello", 'spf.identity: spf.identity is never "hello"; did you mean "helo"?'),
         ("spf: [fail]", "spf: a list stands here; spf has one value"),
         ("class: inbond", 'class: there is no class "inbond"; did you mean "inbound"?'),
     ],
