@@ -278,7 +278,7 @@ class _Compiler:
                     text = f'a class cannot ask for "{fact}": it is found at MAIL FROM, before that is known'
                     self.problems.append(Problem((*path, fact) if fact in when else path, text, "key"))
             classes.append((name, read))
-        self.problems += conditions.problems + unreachable_classes(self.settings.classes)
+        self.problems += conditions.problems + unreachable_classes(self.settings.classes, facts)
         return tuple(classes)
 
     def _trusted(self, sets: Mapping[str, NamedSet]) -> None:

@@ -74,7 +74,7 @@ def compile_rules(
         problems += compiler.problems
         if model.mode != "off":
             rules.append(rule)
-    problems += unreachable_rules(models, path)
+    problems += unreachable_rules(models, path, around.facts)
     return Ruleset(tuple(rules)), problems
 
 

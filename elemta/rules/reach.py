@@ -9,29 +9,32 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from elemta.config.problems import Path, Problem
 from elemta.config.rule_model import RuleModel
 from elemta.config.types import network
 from elemta.rules.actions import words_of
+from elemta.rules.view import Fact
+
+_Value = str | IPv4Network | IPv6Network
 
 
-def unreachable_rules(models: Sequence[RuleModel], path: Path) -> list[Problem]:
+def unreachable_rules(models: Sequence[RuleModel], path: Path, facts: Iterable[Fact]) -> list[Problem]:
     """Rules that can never match: an earlier final rule does whenever they would, or their own `unless` excepts all."""
     problems = []
-    finals = _Earlier()
+    finals, of_ip = _Earlier(), _of_ip(facts)
     for index, model in enumerate(models):
         if model.mode == "off":
             continue
         unless = json.dumps(model.unless, sort_keys=True) if model.unless else ""
         classes = frozenset(words_of(model.class_ or ()))
-        rule = _Reach(index, model.id, _asked(model.when), classes, unless)
+        rule = _Reach(index, model.id, _asked(model.when, of_ip), classes, unless)
         earlier = finals.hiding(rule)
-        if model.unless and _Reach(index, model.id, _asked(model.unless)).hides(rule):
+        if model.unless and _Reach(index, model.id, _asked(model.unless, of_ip)).hides(rule):
             text = f'rule "{model.id}" never matches: what `unless` asks holds whenever what `when` asks does'
             problems.append(Problem((*path, index, "unless"), text, "key"))
         elif earlier:
@@ -42,12 +45,12 @@ def unreachable_rules(models: Sequence[RuleModel], path: Path) -> list[Problem]:
     return problems
 
 
-def unreachable_classes(classes: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+def unreachable_classes(classes: Mapping[str, Mapping[str, Any]], facts: Iterable[Fact]) -> list[Problem]:
     """Classes that no mail is of: the conditions of an earlier one hold whenever theirs would."""
     problems = []
-    above = _Earlier()
+    above, of_ip = _Earlier(), _of_ip(facts)
     for index, (name, when) in enumerate(classes.items()):
-        klass = _Reach(index, name, _asked(when))
+        klass = _Reach(index, name, _asked(when, of_ip))
         earlier = above.hiding(klass)
         if earlier:
             text = f'class "{name}" is never chosen: class "{earlier.id}" above holds whenever it would; move it up'
@@ -63,7 +66,7 @@ class _Reach:
 
     index: int
     id: str
-    asked: Mapping[str, frozenset[str]]
+    asked: Mapping[str, frozenset[_Value]]
     classes: frozenset[str] = frozenset()
     unless: str = ""
 
@@ -80,7 +83,7 @@ class _Earlier:
     """Those that stand above, found by a fact and a value: thousands of rules are compared fast."""
 
     def __init__(self) -> None:
-        self._found: defaultdict[tuple[str, str], list[_Reach]] = defaultdict(list)
+        self._found: defaultdict[tuple[str, _Value], list[_Reach]] = defaultdict(list)
 
     def add(self, one: _Reach) -> None:
         """File it under every value of the fact where this costs least: of few values, for which few others ask."""
@@ -88,7 +91,7 @@ class _Earlier:
         for value in one.asked.get(fact, ("",)):
             self._found[fact, value].append(one)
 
-    def _filed(self, fact: str, values: frozenset[str]) -> int:
+    def _filed(self, fact: str, values: frozenset[_Value]) -> int:
         return sum(1 + len(self._found.get((fact, value), ())) for value in values)
 
     def hiding(self, later: _Reach) -> _Reach | None:
@@ -98,39 +101,40 @@ class _Earlier:
         return min(found, key=lambda one: one.index, default=None)
 
 
-def _asked(when: Mapping[str, Any]) -> Mapping[str, frozenset[str]]:
-    return {fact: _values(value) for fact, value in when.items()}
+def _of_ip(facts: Iterable[Fact]) -> frozenset[str]:
+    """The facts of which a network holds several values; for others 10.0.0.0/8 is a text."""
+    return frozenset(fact.name for fact in facts if fact.kind == "ip")
 
 
-def _values(asked: object) -> frozenset[str]:
+def _asked(when: Mapping[str, Any], of_ip: frozenset[str]) -> Mapping[str, frozenset[_Value]]:
+    return {fact: _values(value, _network if fact in of_ip else str.lower) for fact, value in when.items()}
+
+
+def _values(asked: object, plain: Callable[[str], _Value]) -> frozenset[_Value]:
     """What a condition asks: any of several values, or one thing that is equal to nothing but itself."""
     if isinstance(asked, dict) and asked.keys() == {"cidr"}:
         asked = asked["cidr"]
     several = asked if isinstance(asked, list) and asked else [asked]
     if any(isinstance(each, (dict, list)) for each in several):
         return frozenset((json.dumps(asked, sort_keys=True),))
-    return frozenset(_plain(str(each)) for each in several)
+    return frozenset(plain(str(each)) for each in several)
 
 
-def _cover(values: frozenset[str], asked: frozenset[str]) -> bool:
+def _cover(values: frozenset[_Value], asked: frozenset[_Value]) -> bool:
     """Whether one of `values` holds whenever one of those `asked` for does."""
     return asked <= values or all(not values.isdisjoint(_wider(value)) for value in asked)
 
 
-def _plain(value: str) -> str:
-    """One spelling of a value; a network with its prefix, be it one address."""
+def _network(value: str) -> _Value:
+    """A network, be it one address."""
     try:
-        return str(network(value))
+        return network(value)
     except ValueError:
-        return value.lower()
+        return value.lower()  # a mistake, which is told elsewhere
 
 
-def _wider(value: str) -> tuple[str, ...]:
+def _wider(value: _Value) -> tuple[_Value, ...]:
     """What holds whenever `value` does: itself, and for a network those around it."""
-    try:
-        named = ip_network(value) if "/" in value else None
-    except ValueError:
-        named = None
-    if named is None:
+    if isinstance(value, str):
         return (value,)
-    return tuple(str(named.supernet(new_prefix=length)) for length in range(named.prefixlen, -1, -1))
+    return tuple(value.supernet(new_prefix=length) for length in range(value.prefixlen, -1, -1))
