@@ -66,7 +66,9 @@ def _replace(data: dict[str, Any], path: Path, *, names: bool) -> None:
 def _drop(data: dict[str, Any], section: str | int, rest: list[str | int]) -> None:
     """Take away one key of a section whose keys are independent, else the section."""
     inner = data.get(str(section))
-    if rest and section in _INDEPENDENT and isinstance(inner, dict):
+    if rest == ["from"] and isinstance(inner, dict):  # which must stand there
+        inner["from"] = "postmaster@unknown.invalid"
+    elif rest and section in _INDEPENDENT and isinstance(inner, dict):
         inner.pop(rest[0], None)
     else:
         data.pop(str(section), None)
