@@ -84,10 +84,11 @@ def _patterns(settings: Settings) -> Iterator[Problem]:
                 text = f"{quoted(entry)} is no pattern here and means itself only; write .DOMAIN, or glob in the rule"
                 yield Problem(("sets", name, index), text)
     for path, text in _words(settings):
+        listed = text.removeprefix("*.") if "in" in path[-2:-1] else text  # as in a set: every name below
         if regex := _SLASHES.fullmatch(text):
             flags = f"(?{regex[2]})" if regex[2] else ""
             instead = f"regex: {_in_yaml(flags + regex[1])}"
-        elif "*" in text and _WORD.search(text):
+        elif "*" in listed and _WORD.search(text):
             instead = f"glob: {_in_yaml(text)}"
         else:
             continue

@@ -169,6 +169,7 @@ def test_a_word_that_is_called_as_a_set_is_doubted(write):
         ("subject: /a.c/i", ("subject",), "{regex: '(?i)a.c'}"),
         ("subject: '/it''s/i'", ("subject",), "{regex: '(?i)it''s'}"),
         ('header.x-spam-level: "*****"', (), ""),
+        ("sender.domain: {in: ['*.b.test', .c.test]}", (), ""),
         ("header.path: /usr/lib", (), ""),
         ("client.name: {glob: ['mx*.test']}, subject: {regex: 'a.*b'}, size: {gt: 5}", (), ""),
     ],
