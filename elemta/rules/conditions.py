@@ -71,9 +71,12 @@ class Conditions:
                 continue
             reader = Reader(self, fact, here)
             try:
-                yield reader.condition(spec)
+                condition = reader.condition(spec)
             except ValueError as error:
-                self.problems.append(Problem(reader.at, str(error), "value"))
+                reader.problems.append(Problem(reader.at, str(error)))
+            else:
+                yield condition
+            self.problems += reader.problems
 
     def misplaced(self, fact: Fact) -> str:
         """Why `fact` cannot be used where these conditions are judged; "" when it can."""

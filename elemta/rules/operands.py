@@ -13,7 +13,6 @@ from typing import Any
 
 from elemta.addresses import a_label, compared
 from elemta.config.types import duration, network, size
-from elemta.rules.sets import Members, members
 from elemta.rules.view import Fact
 
 MEANT: Mapping[str, str] = {
@@ -38,11 +37,9 @@ def text_of(fact: Fact, operand: object) -> str:
         near = difflib.get_close_matches(word, fact.words, 1)
         hint = f'did you mean "{near[0]}"?' if near else f"it can be {', '.join(fact.words)}"
         raise ValueError(f'{fact.name} is never "{word}"; {hint}')
-    if fact.kind == "domain" and word[:1] in ("", "@"):
-        raise ValueError(f'"{word}" is no domain; write {word[1:] or _NONE}')
     if fact.kind == "domain" and word.startswith((".", "*.")) and a_label(below := word.removeprefix("*")[1:]):
         raise ValueError(f'"{word}" is no domain; write {{in: [.{below}]}} for every name below {below}')
-    return as_compared(fact, _address(fact, word) if fact.kind == "address" else word)
+    return as_compared(fact, _meant(fact, word))
 
 
 def as_compared(fact: Fact, text: str) -> str:
@@ -50,6 +47,13 @@ def as_compared(fact: Fact, text: str) -> str:
     if fact.kind == "address":
         return compared(text)
     return (a_label(text) or text) if fact.kind == "domain" else text
+
+
+def _meant(fact: Fact, word: str) -> str:
+    """`word`, unless no such fact can be equal to it."""
+    if fact.kind == "domain" and word[:1] in ("", "@"):
+        raise ValueError(f'"{word}" is no domain; write {word[1:] or _NONE}')
+    return _address(fact, word) if fact.kind == "address" else word
 
 
 def _address(fact: Fact, word: str) -> str:
@@ -71,8 +75,7 @@ def entry(operand: object) -> str:
 
 def member(fact: Fact, operand: object) -> str:
     """One entry of a list in place of a set."""
-    word = entry(operand)
-    return _address(fact, word) if fact.kind == "address" else word
+    return _meant(fact, entry(operand))
 
 
 def labelled(fact: Fact, pattern: str) -> str:
@@ -113,12 +116,11 @@ def several(operand: object) -> list[Any]:
     return operand if isinstance(operand, list) else [operand]
 
 
-def networks(entries: list[Any]) -> Members:
-    """IP addresses and networks, as a set."""
-    words = [word_of(entry) for entry in entries]
-    for word in words:
-        network(word)
-    return members(words)
+def network_of(operand: object) -> str:
+    """An IP address or a network, as an entry of a set."""
+    word = word_of(operand)
+    network(word)
+    return word
 
 
 def word_of(value: object) -> str:

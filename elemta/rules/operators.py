@@ -9,17 +9,20 @@ from __future__ import annotations
 import difflib
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from elemta.check import Stage
-from elemta.config.problems import Path
+from elemta.config.problems import WITHOUT_QUOTES, Path, Problem, quoted
 from elemta.findings import Value
 from elemta.rules.catalogue import Catalogue
 from elemta.rules.condition import Condition, Predicate, joined, lifted, negated
-from elemta.rules.operands import MEANT, entry, labelled, member, networks, number_of, several, text_of, word_of
+from elemta.rules.operands import MEANT, entry, labelled, member, network_of, number_of, several, text_of, word_of
 from elemta.rules.patterns import first_of, glob, search
 from elemta.rules.sets import NamedSet, members
 from elemta.rules.view import Fact, View
+
+T = TypeVar("T")
 
 OPERATORS = ("in", "not", "cidr", "glob", "regex", "eq", "ne", "lt", "le", "gt", "ge", "exists", "fact", "any", "all")
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
@@ -48,18 +51,19 @@ class Scope(Protocol):
 
 
 class Reader:
-    """Reads what is asked of one fact. `at` follows the place, for errors."""
+    """Reads what is asked of one fact. `at` follows the place, for errors; `problems` are those of single entries."""
 
     def __init__(self, owner: Scope, fact: Fact, path: Path) -> None:
         self.owner = owner
         self.fact = fact
         self.at = path
+        self.problems: list[Problem] = []
 
     def condition(self, spec: object) -> Condition:
         """What `spec` asks.
 
         Raises:
-            ValueError: it cannot be asked; `at` is the place.
+            ValueError: it cannot be asked; `at` is the place. Of lists, `problems` tells every wrong entry instead.
         """
         if isinstance(spec, dict):
             return self._operators(spec)
@@ -71,16 +75,24 @@ class Reader:
     def _any_of(self, specs: list[object]) -> Condition:
         deeper = any(isinstance(spec, (dict, list)) for spec in several(specs))
         if not deeper and self.fact.kind not in _NO_TEXT:
-            words = frozenset(text_of(self.fact, spec) for spec in specs)
+            words = frozenset(self._each(specs, lambda spec: text_of(self.fact, spec)))
             text = f"{self.fact.name} is any of {', '.join(map(word_of, specs))}"
             return Condition(lifted(self.fact, lambda value: value.lower() in words), text, (self.fact.name,))
-        return joined(tuple(self._below(index, spec) for index, spec in enumerate(specs)), "or")
+        return joined(tuple(self._each(specs, self.condition)), "or")
 
-    def _below(self, key: str | int, spec: object) -> Condition:
-        outer, self.at = self.at, (*self.at, key)
-        condition = self.condition(spec)
+    def _each(self, operand: object, read: Callable[[Any], T]) -> list[T]:
+        """What `read` makes of one operand, or of each in a list."""
+        if not isinstance(operand, list):
+            return [read(operand)]
+        made, outer = [], self.at
+        for index, one in enumerate(several(operand)):
+            self.at = (*outer, index)
+            try:
+                made.append(read(one))
+            except ValueError as error:
+                self.problems.append(Problem(self.at, str(error)))
         self.at = outer
-        return condition
+        return made
 
     def _operators(self, spec: Mapping[str, Any]) -> Condition:
         if not spec:
@@ -101,9 +113,7 @@ class Reader:
         elif key in ("any", "all"):
             if not isinstance(operand, list) or not operand:
                 raise ValueError('takes a list, such as [{glob: "a*"}, {glob: "*b"}]')
-            condition = joined(
-                tuple(self._below(i, item) for i, item in enumerate(operand)), "or" if key == "any" else "and"
-            )
+            condition = joined(tuple(self._each(operand, self.condition)), "or" if key == "any" else "and")
         elif key == "exists":
             condition = self._exists(operand)
         elif key == "fact":
@@ -122,13 +132,11 @@ class Reader:
 
     def _in(self, operand: object) -> tuple[Predicate, str]:
         if isinstance(operand, list):
-            entries, text = several(operand), f"is in {', '.join(map(word_of, operand))}"
+            text = f"is in {', '.join(map(word_of, operand))}"
             if self.fact.words or self.fact.kind in ("number", "bool"):
-                return first_of([self._equal(each) for each in entries]), text
-            wanted = (
-                members(member(self.fact, each) for each in entries) if self.fact.kind != "ip" else networks(entries)
-            )
-            return wanted.__contains__, text
+                return first_of(self._each(operand, self._equal)), text
+            read = network_of if self.fact.kind == "ip" else partial(member, self.fact)
+            return members(self._each(operand, read)).__contains__, text
         if not isinstance(operand, str):
             hint = "; write {fact: NAME} without `in`" if isinstance(operand, dict) and "fact" in operand else ""
             raise ValueError(f"takes the name of a set, or a list; found {word_of(operand)}{hint}")
@@ -142,21 +150,26 @@ class Reader:
     def _cidr(self, operand: object) -> tuple[Predicate, str]:
         if self.fact.kind != "ip":
             raise ValueError(f"{self.fact.name} is no IP address; cidr is for IP addresses")
-        entries = several(operand)
-        wanted = networks(entries)
-        return wanted.__contains__, f"is in {', '.join(map(str, entries))}"
+        wanted = members(self._each(operand, network_of))
+        return wanted.__contains__, f"is in {', '.join(map(str, several(operand)))}"
 
     def _looks(self, operand: object) -> tuple[Predicate, str]:
         patterns = several(operand)
-        looks = first_of([self._may(glob(labelled(self.fact, entry(each).lower())), each) for each in patterns])
+        looks = first_of(
+            self._each(operand, lambda each: self._may(glob(labelled(self.fact, entry(each).lower())), each))
+        )
         return lambda value: looks(str(value).lower()), f"looks like {' or '.join(map(word_of, patterns))}"
 
     def _regex(self, operand: object) -> tuple[Predicate, str]:
         patterns = several(operand)
-        if self.fact.kind == "domain" and not all(entry(pattern).isascii() for pattern in patterns):
-            raise ValueError(f"{self.fact.name} is compared as A-labels; write xn--… instead of letters beyond ASCII")
-        found = first_of([self._may(search(entry(each)), each) for each in patterns])
+        found = first_of(self._each(operand, self._expression))
         return lambda value: found(str(value)), f"matches {' or '.join(f'/{pattern}/' for pattern in patterns)}"
+
+    def _expression(self, operand: object) -> Callable[[str], bool]:
+        pattern = entry(operand)
+        if self.fact.kind == "domain" and not pattern.isascii():
+            raise ValueError(f"{self.fact.name} is compared as A-labels; write xn--… instead of letters beyond ASCII")
+        return self._may(search(pattern), pattern)
 
     def _may(self, matches: Callable[[str], bool], pattern: object) -> Callable[[str], bool]:
         """`matches`, if the fact can ever be so."""
@@ -169,7 +182,7 @@ class Reader:
 
     def _exists(self, operand: object) -> Condition:
         if not isinstance(operand, bool):
-            raise ValueError("exists takes true or false")
+            raise ValueError(f"exists takes true or false, not {_text(operand)}")
         name, is_result = self.fact.name, self.fact.kind == "result"
 
         def there(view: View) -> bool:
@@ -227,13 +240,13 @@ class Reader:
     def _equal(self, operand: object) -> Predicate:
         kind = self.fact.kind
         if kind == "ip":
-            return networks([operand]).__contains__
+            return members([network_of(operand)]).__contains__
         if kind == "number":
             number = number_of(self.fact, operand)
             return lambda value: bool(value == number)
         if kind == "bool":
             if not isinstance(operand, bool):
-                raise ValueError(f"{self.fact.name} is true or false, not {word_of(operand)}")
+                raise ValueError(f"{self.fact.name} is true or false, not {_text(operand)}")
             return lambda value: value is operand
         word = text_of(self.fact, operand)
         return lambda value: bool(value.lower() == word)
@@ -245,6 +258,14 @@ def _all(value: Value) -> tuple[Any, ...]:
         return ()
     values = value if isinstance(value, tuple) else (value,)
     return tuple(item.lower() if isinstance(item, str) else item for item in values)
+
+
+def _text(operand: object) -> str:
+    """What stands there in the place of true or false."""
+    if not isinstance(operand, str):
+        return word_of(operand)
+    hint = f"; write {operand}{WITHOUT_QUOTES}" if operand in ("true", "false") else ""
+    return f"the text {quoted(operand)}{hint}"
 
 
 def _a(kind: str) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from elemta.config.problems import ConfigErrors
+from elemta.config.problems import ConfigErrors, path_text
 from elemta.facts import Envelope
 from elemta.rules.view import MAIL_FACTS, View
 from elemta.testing import FakeResolver, envelope, judge, message, policy
@@ -284,6 +284,9 @@ def test_results_and_fields_of_checks():
         ("{spf: {glob: [pas, fail]}}", 'spf is never like "pas"; it can be none, neutral, pass, fail'),
         ("{spf: {regex: ^failed}}", 'spf is never like "^failed"; it can be'),
         ("{smtputf8: {regex: 'true'}}", "smtputf8 is true or false; write smtputf8: true, or smtputf8: false"),
+        ("{sender.domain: {in: [a.test, '@b.test']}}", 'in[1]: "@b.test" is no domain; write b.test'),
+        ("{smtputf8: 'true'}", 'smtputf8 is true or false, not the text "true"; write true, without quotes'),
+        ("{login: {exists: 'false'}}", 'not the text "false"; write false, without quotes'),
         ("{spf.domain: '@b.test'}", '"@b.test" is no domain; write b.test'),
         ("{size: {in: [big]}}", '"big" is not a size'),
         ("{class: al}", 'class is never "al"; did you mean "all"?'),
@@ -312,6 +315,27 @@ def test_every_mistake_is_reported_at_once():
         policy(HEAD.replace("WHEN", "{spv: pass, logon: x, client.address: nowhere}"))
 
     assert len(raised.value.problems) == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "wrong"),
+    [
+        ("{spf: [pas, fail, softfial]}", ("[0]", "[2]")),
+        ("{spf: {not: {in: [pas, fail, softfial]}}}", (".not.in[0]", ".not.in[2]")),
+        ("{client.address: {cidr: [10.0.0.0/8, a, b]}}", (".cidr[1]", ".cidr[2]")),
+        ("{client.address: [a, 10.0.0.0/8, {in: [b]}]}", ("[0]", "[2].in[0]")),
+        ("{login: {any: [{glob: '[z-a]'}, anna, {regex: (}]}}", (".any[0].glob", ".any[2].regex")),
+        ("{login: {regex: [x, (, )]}, size: big}", (".regex[1]", ".regex[2]", "size")),
+    ],
+)
+def test_every_wrong_entry_of_a_list_is_told_where_it_stands(asked, wrong):
+    with pytest.raises(ConfigErrors) as raised:
+        policy(HEAD.replace("WHEN", asked))
+    problems = raised.value.problems
+    places = {f"{path_text(each.path)}: " for each in problems}
+    assert len(problems) == len(places) == len(wrong)
+    assert all(any(place.endswith(f"{end}: ") for place in places) for end in wrong)
+    assert len({each.origin for each in problems}) == len(wrong)
 
 
 @pytest.mark.parametrize(
