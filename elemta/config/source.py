@@ -31,7 +31,7 @@ from elemta.config.problems import (
     quoted,
     spaced,
 )
-from elemta.config.words import beside, unreadable
+from elemta.config.words import Decimal, beside, unreadable
 from elemta.config.words import read as read_word
 
 MAX_OCTETS = 16 << 20
@@ -290,9 +290,19 @@ def _plain(node: Node, path: Path) -> Any:  # noqa: ANN401 - whatever the file s
         return {key: _plain(entry.node, (*path, key)) for key, entry in node.value.items()}
     if isinstance(node.value, list):
         return [_plain(item, (*path, index)) for index, item in enumerate(node.value)]
+    if isinstance(node.value, Decimal) and _compares(path):
+        return node.value.text if node.value.text != str(float(node.value)) else node.value
     if isinstance(node.value, str) and node.value and _names_file(path):
         return beside(node.origin.file, node.value)
     return node.value
+
+
+def _compares(path: Path) -> bool:
+    """Whether facts are compared with what stands at `path`: with texts, of which 1.10 is another than 1.1."""
+    match path:
+        case ("classes", *_) | ("rules", _, _, "when" | "unless", *_) | ("tests", _, "given", *_):
+            return True
+    return False
 
 
 def _names_file(path: Path) -> bool:

@@ -18,6 +18,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 
 from elemta.config.problems import WITHOUT_QUOTES, Path, Problem, either, printable, quoted, spaced, suggest
 from elemta.config.types import duration_text, size_text
+from elemta.config.words import Decimal
 from elemta.config.words import word as plain_word
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -49,7 +50,7 @@ def found(value: object) -> str:
         case bool():
             return f"the boolean {str(value).lower()} stands here"
         case int() | float():
-            return f"the number {value} stands here"
+            return f"the number {value.text if isinstance(value, Decimal) else value} stands here"
         case str():
             return f"the text {quoted(value)} stands here"
         case list():
@@ -159,7 +160,8 @@ def _message(mistake: _Mistake, schema: Schema) -> str:  # noqa: PLR0911 - one r
         near = suggest(value, words)
         return f"unknown word {quoted(value)}" + (near or f"; write {describe(candidates)}")
     if kind == "string_type" and isinstance(value, (bool, int, float)):
-        return f'{found(value)}; write text, in quotes: "{json.dumps(value)}"'
+        text = value.text if isinstance(value, Decimal) else json.dumps(value)
+        return f'{found(value)}; write text, in quotes: "{text}"'
     if value is None:
         remove = "" if _is_required(mistake.path, schema) else ", or remove the key"
         return f"{found(value)}; write {describe(candidates)}{remove}"
@@ -212,7 +214,7 @@ def _misnamed(path: Path, schema: Schema) -> str:
 
 def _plainly(text: str) -> set[str]:
     """The kinds that a text would be of without its quotes."""
-    kinds = {bool: {"boolean"}, int: {"integer", "number"}, float: {"number"}}
+    kinds = {bool: {"boolean"}, int: {"integer", "number"}, Decimal: {"number"}}
     return kinds.get(type(plain_word(text)), set())
 
 

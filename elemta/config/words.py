@@ -1,7 +1,8 @@
 """Words: what does a scalar of the configuration mean, and what is filled in from outside?
 
 Without quotes, `true` and `false` are the only booleans; nothing, `~` and `null` are "nothing"; a plain decimal is a
-number; all else is text: `off`, `no`, `08`, `0x10`, `12:30`, `2026-01-31`, `1e3`.  In quotes, everything is text.
+number, and `1.10` beside a fact that is a text is that text; all else is text: `off`, `no`, `08`, `0x10`, `12:30`,
+`2026-01-31`, `1e3`.  In quotes, everything is text.
 
 `${NAME}` anywhere in a text is the environment variable NAME, and `$${` is `${` itself.  Where it makes up a value
 without quotes, a number or boolean found there is one.  A value that begins with `file:` is the content of that file
@@ -15,6 +16,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from stat import S_ISREG
+from typing import Self
 
 from elemta.config.nodes import Node, Scalar
 from elemta.config.problems import PATH_MAX, Origin, quoted
@@ -53,7 +55,24 @@ def word(text: str) -> Scalar:
         return _BOOLEAN[text]
     if _NUMBER.fullmatch(text):
         return int(text)
-    return float(text) if _FRACTION.fullmatch(text) else text
+    return Decimal(text) if _FRACTION.fullmatch(text) else text
+
+
+class Decimal(float):
+    """A number that remembers how it is written: as a text, 1.10 is not 1.1.
+
+    Attributes:
+        text: as it stands in the file.
+    """
+
+    __slots__ = ("text",)
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        """What stands in the file."""
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
 
 
 def fill(text: str, environment: Mapping[str, str]) -> str:

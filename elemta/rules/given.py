@@ -8,6 +8,7 @@ from __future__ import annotations
 from elemta.config.problems import either, quoted, suggest
 from elemta.config.types import duration, size
 from elemta.config.validate import found
+from elemta.config.words import word
 from elemta.facts import parse_ip
 from elemta.findings import Value
 from elemta.rules.operands import as_compared
@@ -58,15 +59,17 @@ def _text(fact: Fact, text: str) -> str:
         raise ValueError(f"{quoted(text)} is no address; write nothing where there is none")
     if fact.words and fact.name != "class":  # who knows the classes tells of these
         return _word(fact, text)
+    if fact.kind == "domain" and fact.source == "client" and text.isascii():
+        return text.removesuffix(".") or text  # as clients say it: its case stays, for regular expressions
     return as_compared(fact, text)
 
 
 def _word(fact: Fact, told: str) -> str:
-    word = told.lower()
-    if word not in fact.words:
-        hint = suggest(word, fact.words) or f"; it can be {either(sorted(fact.words))}"
+    said = told.lower()
+    if said not in fact.words:
+        hint = suggest(said, fact.words) or f"; it can be {either(sorted(fact.words))}"
         raise ValueError(f"{fact.name} is never {quoted(told)}{hint}")
-    return word
+    return said
 
 
 def _number(fact: Fact, told: object) -> float:
@@ -74,9 +77,10 @@ def _number(fact: Fact, told: object) -> float:
         return duration(told)
     if isinstance(told, str) and fact.unit == "octets":
         return size(told)
-    if isinstance(told, bool) or not isinstance(told, (int, float)):
+    number = word(told) if isinstance(told, str) else told
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
         raise ValueError(f"{found(told)}; {fact.name} is a number")
-    return told
+    return number
 
 
 _KINDS = {

@@ -13,6 +13,7 @@ from typing import Any
 
 from elemta.addresses import a_label, compared
 from elemta.config.types import duration, network, size
+from elemta.config.words import word
 from elemta.rules.view import Fact
 
 MEANT: Mapping[str, str] = {
@@ -96,6 +97,8 @@ def number_of(fact: Fact, operand: object) -> float:
     bound = _BOUND.fullmatch(operand) if isinstance(operand, str) else None
     if bound:
         raise ValueError(f"compare with an operator; write {{{MEANT[bound[1]]}: {bound[2]}}}")
+    if isinstance(operand, str) and isinstance(number := word(operand), float):
+        operand = number  # 1.10, which is carried as the text that it may be
     if fact.unit == "s" and isinstance(operand, str):
         return duration(operand)
     if fact.unit == "octets" and isinstance(operand, str):

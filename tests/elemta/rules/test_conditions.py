@@ -389,3 +389,9 @@ def test_an_author_is_himself_however_he_is_written():
 def test_a_domain_that_a_check_found_is_itself_however_it_is_written(asked):
     mail = message(envelope("10.1.2.3", "a@bücher.test", ["c@b.test"]), [("From", "a@b.test")])
     assert hit(f"{{spf.domain: {asked}}}", mail)
+
+
+@pytest.mark.parametrize("asked", ["1.10", "[1.10]", "{in: [1.10]}", "{glob: 1.10}", "{regex: ^1.10$}", "{not: 1.1}"])
+def test_a_decimal_is_the_text_that_stands_there(asked):
+    mail = message(envelope("10.1.2.3", "a@b.test", ["c@b.test"], size=2), [("From", "a@b.test"), ("X-Mark", "1.10")])
+    assert hit(f"{{header.x-mark: {asked}, recipient.count: 1.00, size: {{gt: 1.50}}}}", mail)

@@ -25,6 +25,9 @@ rules:
     - {id: score, when: {rspamd.score: {ge: 5}}, then: reject}
     - {id: subject, when: {subject: {regex: offer}}, then: reject}
     - {id: domain, when: {sender.domain: bücher.example}, then: reject}
+    - {id: helo, when: {helo: {regex: '^MX.+e$'}}, then: reject}
+    - {id: name, when: {client.name: {regex: ^MX}}, then: reject}
+    - {id: ten, when: {header.X-Test: 1.10}, then: reject}
     - {id: field, when: {header.X-Test: "1"}, then: reject}
 tests:
 """
@@ -40,11 +43,15 @@ tests:
         ("{attachments.extension: [pdf, EXE]}", "ext"),
         ("{attachments.extension: exe}", "ext"),
         ("{rspamd.score: 5}", "score"),
+        ("{rspamd.score: 5.10}", "score"),
+        ("{header.X-Test: 1.10}", "ten"),
         ("{greylist.wait: 4m1s}", "wait"),
         ("{subject: [an offer]}", "subject"),
         ("{subject: an offer}", "subject"),
         ("{sender.domain: bücher.example}", "domain"),
         ("{sender.domain: xn--bcher-kva.example}", "domain"),
+        ("{helo: MX.Sub.Example.}", "helo"),
+        ("{client.name: MX.Sub.Example}", "name"),
         ('{header.X-Test: "1"}', "field"),
         ("{header.x-test: 1}", "field"),
     ],
@@ -100,7 +107,7 @@ def test_what_no_mail_can_give(tmp_path, given, want):
     with pytest.raises(ConfigErrors) as errors:
         loaded_and(Policy.compile, path)
     column = 23 + given.index(": ") + 2
-    assert str(errors.value).startswith(f"{path}:15:{column}: tests[0].given.{want}")
+    assert str(errors.value).startswith(f"{path}:18:{column}: tests[0].given.{want}")
 
 
 def test_an_address_is_an_address():
