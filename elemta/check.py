@@ -73,6 +73,7 @@ class Field:
         unit: "s", "octets"; "" for none.
         words: of texts, the words they can be; () for any.
         domain: of texts, whether they are domains, which rules compare as A-labels.
+        never: of texts, what they never begin with, though people write it; "" for nothing.
     """
 
     type: type[str | int | float | bool | IPv4Address | tuple[str, ...]]
@@ -80,6 +81,7 @@ class Field:
     unit: str = ""
     words: tuple[str, ...] = ()
     domain: bool = False
+    never: str = ""
 
 
 class Options(BaseModel):

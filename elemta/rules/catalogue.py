@@ -81,5 +81,5 @@ def catalogue(checks: Mapping[str, type[Check[Any]]], available: frozenset[str] 
         for field, of in check.fields.items():
             full = f"{name}.{field}"
             kind: Kind = "domain" if of.domain else _KIND_OF_FIELD[of.type]
-            facts[full] = Fact(full, kind, name, stage, of.doc, of.type is tuple, of.unit, of.words, at_rcpt)
+            facts[full] = Fact(full, kind, name, stage, of.doc, of.type is tuple, of.unit, of.words, at_rcpt, of.never)
     return Catalogue(facts, available - checks.keys())

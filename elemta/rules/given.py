@@ -73,11 +73,13 @@ def _word(fact: Fact, told: str) -> str:
 
 
 def _number(fact: Fact, told: object) -> float:
+    number = word(told) if isinstance(told, str) else told
+    if isinstance(number, float):
+        return number
     if isinstance(told, str) and fact.unit == "s":
         return duration(told)
     if isinstance(told, str) and fact.unit == "octets":
         return size(told)
-    number = word(told) if isinstance(told, str) else told
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         raise ValueError(f"{found(told)}; {fact.name} is a number")
     return number

@@ -54,6 +54,8 @@ def _meant(fact: Fact, word: str) -> str:
     """`word`, unless no such fact can be equal to it."""
     if fact.kind == "domain" and word[:1] in ("", "@"):
         raise ValueError(f'"{word}" is no domain; write {word[1:] or _NONE}')
+    if fact.never and word.startswith(fact.never):
+        raise ValueError(f'{fact.name} never begins with "{fact.never}"; write {word.lstrip(fact.never) or _NONE}')
     return _address(fact, word) if fact.kind == "address" else word
 
 

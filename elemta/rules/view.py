@@ -34,6 +34,7 @@ class Fact:
         unit: "s" or "octets" for numbers that are durations or sizes.
         words: the words it can be, lower case; () for any.
         at_rcpt: it is found at RCPT TO only, never for the whole message.
+        never: what it never begins with; "" for nothing.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Fact:
     unit: str = ""
     words: tuple[str, ...] = ()
     at_rcpt: bool = False
+    never: str = ""
 
 
 class View(dict[str, Value]):

@@ -48,7 +48,7 @@ class Attachments(Check[Message]):
     fields: ClassVar = {
         "count": Field(int, "attachments, without the files in archives"),
         "names": Field(tuple, "names of attachments and of files in archives"),
-        "extension": Field(tuple, "the extension of each, lower case, without the dot, tricks undone"),
+        "extension": Field(tuple, "the extension of each, lower case, without the dot, tricks undone", never="."),
         "double_extension": Field(bool, "a name looks like something to read and is something to run: a.pdf.exe"),
         "bidi": Field(bool, "a name holds characters that hide its end or turn it round"),
         "type": Field(tuple, "media types by content"),

@@ -22,7 +22,7 @@ sets:
   partners: [Partner.Example, .under.example, bücher.example, anna@plain.example, 2001:db8::1]
   frozen: {dynamic: true}
 classes: {all: {}}
-checks: {spf: }
+checks: {spf: , attachments: }
 rules:
   message:
     - id: hit
@@ -288,6 +288,8 @@ def test_results_and_fields_of_checks():
         ("{smtputf8: 'true'}", 'smtputf8 is true or false, not the text "true"; write true, without quotes'),
         ("{login: {exists: 'false'}}", 'not the text "false"; write false, without quotes'),
         ("{spf.domain: '@b.test'}", '"@b.test" is no domain; write b.test'),
+        ("{attachments.extension: [exe, .JS]}", '[1]: attachments.extension never begins with "."; write js'),
+        ("{attachments.extension: {in: [exe, .js]}}", '[1]: attachments.extension never begins with "."; write js'),
         ("{size: {in: [big]}}", '"big" is not a size'),
         ("{class: al}", 'class is never "al"; did you mean "all"?'),
         ("{class: {not: {in: [inbound]}}}", 'class is never "inbound"; it can be all, unclassified'),

@@ -46,6 +46,7 @@ tests:
         ("{rspamd.score: 5.10}", "score"),
         ("{header.X-Test: 1.10}", "ten"),
         ("{greylist.wait: 4m1s}", "wait"),
+        ("{greylist.wait: 240.50}", "wait"),
         ("{subject: [an offer]}", "subject"),
         ("{subject: an offer}", "subject"),
         ("{sender.domain: bücher.example}", "domain"),
