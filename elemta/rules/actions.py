@@ -30,6 +30,7 @@ _EXTENSION = re.compile(r"[^\s./*?]{1,32}")
 _MEDIA_TYPE = re.compile(r"[^\s/;]+/[^\s/;]+")
 _WITH_HEADER = (ActionKind.ADD_HEADER, ActionKind.SET_HEADER, ActionKind.REMOVE_HEADER)
 _WITH_ADDRESS = (ActionKind.ADD_RECIPIENT, ActionKind.REMOVE_RECIPIENT, ActionKind.CHANGE_SENDER)
+_WORDS = (ActionKind.LABEL, ActionKind.ADD_TO_SET, ActionKind.TAG_SUBJECT)
 _REMOVED = (ActionKind.REMOVE_HEADER, ActionKind.REMOVE_RECIPIENT)
 _AT_RCPT = (ActionKind.ADD_HEADER, ActionKind.LABEL, ActionKind.ADD_TO_SET)  # what the policy service can do
 
@@ -59,8 +60,9 @@ def read_actions(
     made: list[Make] = []
     problems: list[Problem] = []
     for kind, name, text, place in _asked_for(model, path):
-        if kind in _WITH_HEADER and not _HEADER_NAME.fullmatch(name or text):
-            problems.append(Problem(place, f'"{name or text}" is no header field name', "key"))
+        field = text if kind is ActionKind.REMOVE_HEADER else name
+        if kind in _WITH_HEADER and not _HEADER_NAME.fullmatch(field):
+            problems.append(Problem(place, f'"{field}" is no header field name', "key"))
         problems += _never(kind, text, place)
         if latest < Stage.MESSAGE and kind not in _AT_RCPT:
             problems.append(Problem(place, f"{kind} needs the whole message; move the rule to rules.message"))
@@ -87,6 +89,8 @@ def _never(kind: ActionKind, text: str, path: Path) -> Iterator[Problem]:
     """What is wrong with a word that is the same for every mail."""
     if "{" in text or "}" in text:
         return
+    if kind in _WORDS and not text.strip():
+        yield Problem(path, "an empty text stands here; write a word")
     if kind in _REMOVED and "*" in text:
         yield Problem(path, f'"{text}" is a pattern, and only what is called so would be removed; write each name')
     elif kind in _WITH_ADDRESS and not is_address(text) and (text or kind is not ActionKind.CHANGE_SENDER):

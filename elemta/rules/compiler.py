@@ -101,7 +101,7 @@ class _RuleCompiler:
         before = len(self.problems)
         actions, problems = read_actions(model, self.path, self.latest, self._template, self.around.sets)
         self.problems += problems
-        if not model.then and not actions and len(self.problems) == before:
+        if not (model.then or actions or model.mode == "off") and len(self.problems) == before:
             text = "this rule does nothing; write `then:`, an action such as add_header, or mode: off"
             self.problems.append(Problem(self.path, text))
         facts = dict.fromkeys(name for test in tests for name in test.facts)

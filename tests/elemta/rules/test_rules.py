@@ -333,3 +333,7 @@ def test_thousands_of_rules_are_compared_fast(when, reached):
     started = time.process_time()
     assert len(unreachable_rules(models, ("rules", "message"), MAIL_FACTS)) == 5000 - reached
     assert time.process_time() - started < 5  # comparing each with each took much longer
+
+
+def test_a_rule_that_is_off_need_not_do_anything():
+    assert decide(rules("{id: a, mode: 'off'}", "{id: b, then: reject}")).verdict.rule == "b"
