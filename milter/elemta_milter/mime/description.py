@@ -96,16 +96,14 @@ def describe(
     excess = [f"{most} octets of header fields that describe a part"] if room < 0 else []
     if any(each.cut for each in (*types, *dispositions)):
         excess.append("the pieces of header fields that are read")
-    names = [name[-MAX_NAME:] for each in dispositions for name in each.readings.get("filename", ())]
-    names += [name[-MAX_NAME:] for each in types for name in each.readings.get("name", ())]
-    names += [name[-MAX_NAME:] for each in types for name in each.readings.get("filename", ())]
-    names += [name[-MAX_NAME:] for each in dispositions for name in each.readings.get("name", ())]
-    names += [name[-MAX_NAME:] for field in _OLD_NAMES for value in by_name.get(field, ()) for name in texts(value)]
+    places = ((dispositions, "filename"), (types, "name"), (types, "filename"), (dispositions, "name"))
+    names = [name for values, key in places for each in values for name in each.readings.get(key, ())]
+    names += [name for field in _OLD_NAMES for value in by_name.get(field, ()) for name in texts(value)]
     return Description(
         media_type,
         {name: readings[0] for each in reversed(types) for name, readings in each.readings.items()},
         next((each.word for each in dispositions if each.word), "attachment" if dispositions else ""),
-        tuple(dict.fromkeys(names)),
+        tuple(dict.fromkeys(name[-MAX_NAME:] for name in names)),
         "base64" if "base64" in encodings else encodings[0] if encodings else "7bit",
         boundaries,
         tuple(defects),
