@@ -66,8 +66,8 @@ def _replace(data: dict[str, Any], path: Path, *, names: bool) -> None:
 def _drop(data: dict[str, Any], section: str | int, rest: list[str | int]) -> None:
     """Take away one key of a section whose keys are independent, else the section."""
     inner = data.get(str(section))
-    if rest == ["from"] and isinstance(inner, dict):  # which must stand there
-        inner["from"] = "postmaster@unknown.invalid"
+    if (section, *rest) == ("reports", "from"):  # which must stand there
+        data["reports"]["from"] = "postmaster@unknown.invalid"
     elif rest and section in _INDEPENDENT and isinstance(inner, dict):
         inner.pop(rest[0], None)
     else:
