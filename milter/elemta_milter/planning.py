@@ -202,8 +202,7 @@ class _Header:
         return AddHeader(name, field_value(name, value))
 
     def remove(self, name: str, keep: int = 0) -> Iterator[DeleteHeader]:
-        self._must_know(name)
-        last = self._count[name.lower()]
+        last = self._count[self._known(name)]
         if last - keep > BOUNDS.header_fields:
             raise Unlawful(f"{last - keep:,} fields {name} to take out")
         for nth in range(last, keep, -1):
@@ -213,8 +212,7 @@ class _Header:
 
     def remove_nth(self, name: str, nth: int) -> Iterator[DeleteHeader]:
         """Take out one field; `nth` counts those that the mail came with, from the end if negative."""
-        self._must_know(name)
-        came = self._came[name.lower()]
+        came = self._came[self._known(name)]
         nth = came + 1 + nth if nth < 0 else nth
         gone = self._gone[name.lower()]
         if 1 <= nth <= came and nth not in gone:
@@ -222,9 +220,12 @@ class _Header:
             gone.add(nth)
             self._count[name.lower()] -= 1
 
-    def _must_know(self, name: str) -> None:
-        if lawful_name(name) and self._nameless:
+    def _known(self, name: str) -> str:
+        """`name` in lower case, under which all fields of that name are counted."""
+        key = lawful_name(name).lower()
+        if self._nameless:
             raise Unlawful(f"nobody knows which of {self._nameless:,} header fields are called {name}")
+        return key
 
     def set(self, name: str, value: str, lawful: Callable[[str, str], str] = field_value) -> Iterator[Edit]:
         yield from self.remove(name, keep=1)
