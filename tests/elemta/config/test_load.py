@@ -487,3 +487,10 @@ def test_more_files_than_anybody_needs(write, monkeypatch):
     assert load(write("host: mx.test\ninclude: conf.d/*.yaml\n")).settings.log.level == "debug"
     write("user: me\n", "conf.d/b.yaml")
     assert "more than 2 files; join some" in complaints(write("host: mx.test\ninclude: conf.d/*.yaml\n"))
+
+
+def test_a_wrong_from_in_another_section_hides_no_mistake(write):
+    rules = "rules: {message: [{id: a, when: {dmark: pass}, then: reject}]}\n"
+    with pytest.raises(ConfigErrors) as caught:
+        loaded_and(Policy.compile, write(f"host: mx.test\nmetrics: {{from: a@b.test}}\n{rules}"))
+    assert {problem.path[0] for problem in caught.value.problems} == {"metrics", "rules"}
